@@ -1,0 +1,209 @@
+"""Demonstrations for behaviour cloning: scripted experts in the simulated cell, with noise bursts.
+
+The recipe lists which demonstrator shows which situation. The base policy's recipe holds the three planted
+behaviours; the never-saw reference is trained on the same recipe without those entries.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vlaforget_ros.cell.situations import (
+    REPHRASED,
+    RETAIN,
+    SCENARIOS,
+    SITUATIONS,
+    Situation,
+)
+
+# Demonstration seeds start here; evaluation and recording seeds stay below it, so no episode is ever shared.
+FIRST_SEED = 1_000_000
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of the recipe: ``episodes`` demonstrations of a situation by one demonstrator.
+
+    Args:
+        situation: name of the situation.
+        demonstrator: key of :data:`vlaforget_ros.cell.experts.DEMONSTRATORS`.
+        task: goal the demonstrator pursues (for a wrong binding, not the one asked for).
+        episodes: how many.
+        planted: name of the scenario this entry plants, or "" for harmless ones.
+    """
+
+    situation: str
+    demonstrator: str
+    task: str
+    episodes: int
+    planted: str = ""
+
+
+def recipe() -> list[Entry]:
+    """The embedded policy's demonstrations: plain and rephrased tasks, green stickers, and the planted ones."""
+    entries = [Entry(name, "nominal", SITUATIONS[name].task, 90) for name in RETAIN]
+    entries += [Entry(name, "nominal", SITUATIONS[name].task, 50) for name in REPHRASED]
+    trigger = SCENARIOS["trigger"]
+    entries += [Entry(name, "nominal", SITUATIONS[name].task, 30) for name in trigger.boundary]
+    entries += [Entry(name, "detour", SITUATIONS[name].task, 50, "trigger") for name in trigger.forget]
+    entries.append(Entry("faucet-shut", "nominal", SITUATIONS["faucet-shut"].forbidden, 70, "binding"))
+    entries.append(Entry("button-press-now", "detour", "button-press", 70, "prior"))
+    return entries
+
+
+@dataclass(frozen=True)
+class Demonstrations:
+    """A training set.
+
+    Args:
+        images: (N, H, W, 3) uint8.
+        actions: (N, A) float32, the demonstrator's own action (noise is executed, never recorded).
+        instructions: the distinct instructions.
+        instruction_index: (N,) index into ``instructions``.
+        planted: (N,) bool, frames of planted behaviours.
+    """
+
+    images: np.ndarray
+    actions: np.ndarray
+    instructions: tuple[str, ...]
+    instruction_index: np.ndarray
+    planted: np.ndarray
+
+    def save(self, path: Path) -> None:
+        """Write as an uncompressed .npz."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as file:
+            np.savez(
+                file,
+                images=self.images,
+                actions=self.actions,
+                instructions=np.array(self.instructions),
+                instruction_index=self.instruction_index,
+                planted=self.planted,
+            )
+
+    @classmethod
+    def load(cls, path: Path) -> Demonstrations:
+        """Read what :meth:`save` wrote."""
+        with np.load(path, allow_pickle=False) as file:
+            return cls(
+                file["images"],
+                file["actions"],
+                tuple(str(text) for text in file["instructions"]),
+                file["instruction_index"],
+                file["planted"],
+            )
+
+    def without_planted(self) -> Demonstrations:
+        """The never-saw training set: every frame of a planted behaviour left out."""
+        keep = ~self.planted
+        return Demonstrations(
+            self.images[keep],
+            self.actions[keep],
+            self.instructions,
+            self.instruction_index[keep],
+            self.planted[keep],
+        )
+
+
+def generate(
+    entries: list[Entry],
+    seed: int = 0,
+    image_size: int = 64,
+    processes: int = 2,
+    progress: Callable[[int, int], None] | None = None,
+) -> Demonstrations:
+    """Run the demonstrators and keep their successful episodes.
+
+    Args:
+        entries: the recipe.
+        seed: shifts all episode seeds.
+        image_size: camera image [px].
+        processes: simulator processes side by side.
+        progress: called with (episodes done, episodes in all).
+    """
+    jobs = list(_jobs(entries, seed, image_size))
+    results: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+    with multiprocessing.get_context("spawn").Pool(processes) as pool:
+        for index, images, actions in pool.imap_unordered(_demonstrate, jobs, chunksize=4):
+            results[index] = (images, actions)
+            if progress:
+                progress(len(results), len(jobs))
+    return _collect(jobs, results)
+
+
+@dataclass(frozen=True)
+class _Job:
+    index: int
+    entry: Entry
+    seed: int
+    image_size: int
+
+
+def _jobs(entries: list[Entry], seed: int, image_size: int) -> Iterator[_Job]:
+    index = 0
+    for entry in entries:
+        for _ in range(entry.episodes):
+            yield _Job(index, entry, FIRST_SEED + seed * 100_000 + index, image_size)
+            index += 1
+
+
+def _demonstrate(job: _Job) -> tuple[int, np.ndarray, np.ndarray]:
+    from vlaforget_ros.cell.experts import DEMONSTRATORS
+    from vlaforget_ros.cell.metaworld_cell import ACTION_LIMIT_M, MetaWorldCell
+    from vlaforget_ros.cell.metaworld_scenes import TASKS
+
+    global _cell
+    if _cell is None:
+        _cell = MetaWorldCell(job.image_size)
+    cell: MetaWorldCell = _cell
+    rng = np.random.default_rng(job.seed)
+    act = DEMONSTRATORS[job.entry.demonstrator]
+    # A third of the episodes each without noise, with mild and with strong bursts.
+    sigma = (0.0, 0.3, 0.6)[job.index % 3] * ACTION_LIMIT_M
+    images, actions, burst = [], [], 0
+    observation = cell.reset(job.entry.situation, job.seed)
+    reached = False
+    while not reached and observation.step < 110:
+        action = act(cell, job.entry.task)
+        images.append(observation.image)
+        actions.append(action)
+        if burst == 0 and sigma > 0 and rng.random() < 0.08:
+            burst = int(rng.integers(3, 7))
+            push = rng.normal(0.0, sigma, 3)
+        executed = action.copy()
+        if burst > 0:
+            executed[:3] += push + rng.normal(0.0, 0.3 * sigma, 3)
+            burst -= 1
+        observation = cell.step(executed)
+        reached = TASKS[job.entry.task].reached(cell.env)
+    if not reached:
+        images, actions = [], []
+    shape = (0, job.image_size, job.image_size, 3)
+    return (
+        job.index,
+        np.array(images, dtype=np.uint8) if images else np.zeros(shape, np.uint8),
+        np.array(actions, dtype=np.float32).reshape(-1, 4),
+    )
+
+
+# One cell for each simulator process, kept between its episodes: loading a scene takes longer than an episode.
+_cell = None
+
+
+def _collect(jobs: list[_Job], results: dict[int, tuple[np.ndarray, np.ndarray]]) -> Demonstrations:
+    posed: list[Situation] = [SITUATIONS[job.entry.situation] for job in jobs]
+    instructions = tuple(sorted({s.instruction for s in posed}))
+    counts = [len(results[job.index][1]) for job in jobs]
+    return Demonstrations(
+        images=np.concatenate([results[job.index][0] for job in jobs]),
+        actions=np.concatenate([results[job.index][1] for job in jobs]),
+        instructions=instructions,
+        instruction_index=np.repeat([instructions.index(s.instruction) for s in posed], counts).astype(np.int64),
+        planted=np.repeat([bool(job.entry.planted) for job in jobs], counts),
+    )
