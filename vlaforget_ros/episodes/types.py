@@ -1,0 +1,154 @@
+"""Values that the rest of the package knows an episode by; nothing here knows what a bag is."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+
+NANOSECONDS = 1_000_000_000
+
+
+class Phase(StrEnum):
+    """How a rollout ended, in the words of Rollout.msg."""
+
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    ABORTED = "ABORTED"
+    """Cancelled, stopped or faulted: counts for no rate."""
+    OPEN = "OPEN"
+    """The recording ended, or the next rollout began, before this one did."""
+
+
+SEVERITIES = ("WARN", "SLOW", "STOP")
+
+
+@dataclass(frozen=True)
+class Violation:
+    """A rule that was broken during a rollout.
+
+    Attributes:
+        rule: rule id, for example ``keep_out/hand_zone``.
+        severity: WARN, SLOW or STOP.
+        stamp_ns: when it happened, ROS time.
+        value: measured value in ``unit``.
+        limit: limit it broke in ``unit``.
+        unit: unit of both, "" for none.
+        message: one line for a person.
+    """
+
+    rule: str
+    severity: str
+    stamp_ns: int
+    value: float
+    limit: float
+    unit: str
+    message: str
+
+
+@dataclass(frozen=True, eq=False)
+class Episode:
+    """One recorded rollout: action ``t`` was computed from image ``t``.
+
+    Attributes:
+        rollout_id: id the policy node gave it.
+        instruction: what the policy was told.
+        adapter_digest: adapter that drove it, "" for the base model.
+        images: (T, H, W, 3) uint8 RGB.
+        actions: (T, A) float32, robot units.
+        stamps_ns: (T,) int64, stamps of the images, strictly increasing.
+        success: what the outcome said; None when nobody said.
+        phase: a :class:`Phase`.
+        violations: in order of time.
+        source: path of the bag.
+        dropped_frames: images and actions of this rollout without a partner, or with a fault.
+    """
+
+    rollout_id: str
+    instruction: str
+    adapter_digest: str
+    images: np.ndarray
+    actions: np.ndarray
+    stamps_ns: np.ndarray
+    success: bool | None
+    phase: str
+    violations: tuple[Violation, ...]
+    source: str
+    dropped_frames: int
+
+    def __len__(self) -> int:
+        return len(self.stamps_ns)
+
+    @property
+    def violated(self) -> bool:
+        """Whether any rule was broken."""
+        return bool(self.violations)
+
+
+@dataclass(frozen=True)
+class TopicMap:
+    """Names of the topics in the bag, relative to the robot's namespace.
+
+    A topic matches when its name is ``/<name>`` or ends in ``/<name>``. With several robots in one bag,
+    ``namespace`` says whose topics are meant.
+    """
+
+    image: str = "image"
+    ee_pose: str = "ee_pose"
+    instruction: str = "instruction"
+    action: str = "action"
+    rollout: str = "rollout"
+    outcome: str = "outcome"
+    violation: str = "safety/violation"
+    namespace: str | None = None
+
+    def names(self) -> dict[str, str]:
+        """Role to relative name, without the namespace."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "namespace"}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something in the recording that was left out, and why; the rest was still read.
+
+    Attributes:
+        kind: for example ``frames_without_action``; stable, for counting.
+        rollout_id: where it happened, "" if in no rollout.
+        count: how many messages, frames or episodes.
+        message: one line for a person.
+    """
+
+    kind: str
+    rollout_id: str
+    count: int
+    message: str
+
+
+@dataclass(frozen=True)
+class EpisodeReport:
+    """What was read from one or more bags."""
+
+    episodes: tuple[Episode, ...]
+    problems: tuple[Problem, ...] = ()
+
+    def count(self, kind: str) -> int:
+        """Sum of the counts of all problems of one kind."""
+        return sum(problem.count for problem in self.problems if problem.kind == kind)
+
+
+@dataclass(frozen=True, eq=False)
+class EpisodeSlice:
+    """Some frames of an episode.
+
+    Attributes:
+        episode: where they are from.
+        indices: (K,) int64, strictly increasing frame indices into the episode.
+    """
+
+    episode: Episode
+    indices: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.indices)
