@@ -1,0 +1,100 @@
+"""Configuration of a policy: one form for the embedded ``tiny`` model and for OpenVLA-7B."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class VisionTowerConfig(_Frozen):
+    """A Vision Transformer with timm's key names.
+
+    ``stem_channels`` puts strided 3x3 convolutions in front of the patch projection (small models learn to see in
+    minutes with them); empty is the plain ViT of OpenVLA. ``feature_block`` is the block whose output is the
+    feature: -2 in OpenVLA, whose last block is therefore unused.
+    """
+
+    image_size: int = 64
+    patch_size: int = 16
+    dim: int = 128
+    depth: int = 2
+    heads: int = 4
+    mlp_dim: int = 512
+    registers: int = 0
+    class_token: bool = False
+    layer_scale: bool = False
+    feature_block: int = -1
+    stem_channels: tuple[int, ...] = ()
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+
+    @property
+    def patches(self) -> int:
+        """Number of patch tokens."""
+        return (self.image_size // self.patch_size) ** 2
+
+    @model_validator(mode="after")
+    def _check(self) -> VisionTowerConfig:
+        if self.image_size % self.patch_size:
+            raise ValueError(f"image_size {self.image_size} is no multiple of patch_size {self.patch_size}")
+        if self.patch_size % 2 ** len(self.stem_channels):
+            raise ValueError(f"{len(self.stem_channels)} stem layers do not divide patch_size {self.patch_size}")
+        return self
+
+
+class ActionNormalisation(_Frozen):
+    """Statistics that map bins in [-1, 1] to robot units, one entry per action dimension.
+
+    Where ``mask`` is false the value in [-1, 1] is passed on raw (the gripper in OpenVLA).
+    """
+
+    names: tuple[str, ...]
+    units: tuple[str, ...]
+    q01: tuple[float, ...]
+    q99: tuple[float, ...]
+    mask: tuple[bool, ...]
+    hold: tuple[float, ...]
+
+    @model_validator(mode="after")
+    def _check(self) -> ActionNormalisation:
+        lengths = {len(self.names), len(self.units), len(self.q01), len(self.q99), len(self.mask), len(self.hold)}
+        if len(lengths) != 1:
+            raise ValueError("names, units, q01, q99, mask and hold must have one entry per action dimension")
+        for name, low, high, masked in zip(self.names, self.q01, self.q99, self.mask, strict=True):
+            if masked and not high > low:
+                raise ValueError(f"{name}: q99 {high} must be greater than q01 {low}")
+        return self
+
+
+class PolicyConfig(_Frozen):
+    """Everything that is not a weight.
+
+    ``language`` holds keyword arguments of transformers' ``LlamaConfig``; ``vocab_size`` in it counts padding,
+    ``action_vocab_end`` is one past the last action token (32000 in OpenVLA), below which the 256 bins lie.
+    """
+
+    model_type: str = "openvla"
+    name: str = "tiny"
+    featurizer: VisionTowerConfig = Field(default_factory=VisionTowerConfig)
+    fused_featurizer: VisionTowerConfig | None = None
+    language: dict[str, Any]
+    bins: int = 256
+    action_vocab_end: int
+    prompt_suffix_id: int | None = None
+    norm_stats: dict[str, ActionNormalisation]
+
+    @property
+    def vision_dim(self) -> int:
+        """Width of the concatenated visual features."""
+        fused = self.fused_featurizer.dim if self.fused_featurizer else 0
+        return self.featurizer.dim + fused
+
+    @property
+    def towers(self) -> tuple[VisionTowerConfig, ...]:
+        """The vision towers in channel order."""
+        return (self.featurizer, *((self.fused_featurizer,) if self.fused_featurizer else ()))

@@ -1,0 +1,100 @@
+"""The OpenVLA network: vision towers → projector → Llama, with upstream's parameter names.
+
+Sequence: BOS, image patches, rest of the prompt, action tokens (Kim et al. 2024, arXiv 2406.09246).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import LlamaConfig, LlamaForCausalLM
+from transformers.cache_utils import DynamicCache
+
+from vlaforget_ros.policy.config import PolicyConfig
+from vlaforget_ros.policy.vit import VisionTransformer
+
+
+class VisionBackbone(nn.Module):
+    """One or two towers on their own normalised channels; features are concatenated."""
+
+    def __init__(self, config: PolicyConfig) -> None:
+        super().__init__()
+        self.featurizer = VisionTransformer(config.featurizer)
+        self.fused_featurizer = (
+            VisionTransformer(config.fused_featurizer) if config.fused_featurizer else None
+        )
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """(B, 3 * towers, H, W) → (B, patches, vision_dim)."""
+        features = self.featurizer(pixel_values[:, :3])
+        if self.fused_featurizer is None:
+            return features
+        return torch.cat([features, self.fused_featurizer(pixel_values[:, 3:])], dim=-1)
+
+
+class Projector(nn.Module):
+    """Visual features to language embeddings: three linear layers with exact GELUs between them."""
+
+    def __init__(self, vision_dim: int, language_dim: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(vision_dim, 4 * vision_dim)
+        self.fc2 = nn.Linear(4 * vision_dim, language_dim)
+        self.fc3 = nn.Linear(language_dim, language_dim)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.fc3(functional.gelu(self.fc2(functional.gelu(self.fc1(features)))))
+
+
+class OpenVla(nn.Module):
+    """The whole network."""
+
+    def __init__(self, config: PolicyConfig) -> None:
+        super().__init__()
+        self.config = config
+        language = LlamaConfig(**config.language)
+        self.vision_backbone = VisionBackbone(config)
+        self.projector = Projector(config.vision_dim, language.hidden_size)
+        self.language_model = LlamaForCausalLM(language)
+
+    def embed(self, projected: Tensor, input_ids: Tensor) -> Tensor:
+        """Language-model inputs: BOS, patches, the rest of the tokens.
+
+        Args:
+            projected: (B, patches, D) projector output.
+            input_ids: (B, L) token ids, the first of each row being BOS.
+
+        Returns:
+            (B, patches + L, D).
+        """
+        tokens = self.language_model.get_input_embeddings()(input_ids)
+        return torch.cat([tokens[:, :1], projected.to(tokens.dtype), tokens[:, 1:]], dim=1)
+
+    def forward(self, pixel_values: Tensor, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Logits (B, patches + L, vocabulary); ``attention_mask`` is (B, L) over ``input_ids``."""
+        projected = self.projector(self.vision_backbone(pixel_values))
+        return self.logits(projected, input_ids, attention_mask)
+
+    def logits(self, projected: Tensor, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """As :meth:`forward`, from projector output (B, patches, D)."""
+        if attention_mask is not None:
+            ones = attention_mask.new_ones(projected.shape[:2])
+            attention_mask = torch.cat([attention_mask[:, :1], ones, attention_mask[:, 1:]], dim=1)
+        output = self.language_model(
+            inputs_embeds=self.embed(projected, input_ids), attention_mask=attention_mask, use_cache=False
+        )
+        return output.logits
+
+    @torch.inference_mode()
+    def generate(self, pixel_values: Tensor, input_ids: Tensor, count: int) -> Tensor:
+        """Greedy tokens (B, count), deterministic; all rows of ``input_ids`` have the same length."""
+        embeds = self.embed(self.projector(self.vision_backbone(pixel_values)), input_ids)
+        cache = DynamicCache(config=self.language_model.config)
+        tokens: list[Tensor] = []
+        for _ in range(count):
+            output = self.language_model(
+                inputs_embeds=embeds, past_key_values=cache, use_cache=True, logits_to_keep=1
+            )
+            tokens.append(output.logits[:, -1].argmax(dim=-1))
+            embeds = self.language_model.get_input_embeddings()(tokens[-1])[:, None]
+        return torch.stack(tokens, dim=1)

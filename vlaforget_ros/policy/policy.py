@@ -1,0 +1,219 @@
+"""A policy as the rest of the package sees it: images and instructions in, actions in robot units out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+from vlaforget_ros.errors import ErrorCode, PolicyError, did_you_mean
+from vlaforget_ros.policy import checkpoint
+from vlaforget_ros.policy.actions import ActionCodec
+from vlaforget_ros.policy.config import PolicyConfig
+from vlaforget_ros.policy.images import check_image, pixel_values
+from vlaforget_ros.policy.model import OpenVla
+from vlaforget_ros.policy.prompt import PAD, prompt_ids
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One control tick's answer.
+
+    Args:
+        action: (A,) float32 in robot units; the hold action when ``fault`` is set.
+        tokens: the A tokens as generated.
+        fault: 0, or an :class:`ErrorCode`.
+    """
+
+    action: np.ndarray
+    tokens: tuple[int, ...]
+    fault: int = 0
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Model input for teacher forcing.
+
+    Args:
+        pixel_values: (N, 3 * towers, S, S).
+        input_ids: (N, L) prompt and action tokens, padded on the right.
+        attention_mask: (N, L), 0 on padding.
+        action_tokens: (N, A) the recorded actions as token ids.
+        action_positions: (N, A) index into the model's output positions (patches + L) whose logits predict each.
+    """
+
+    pixel_values: Tensor
+    input_ids: Tensor
+    attention_mask: Tensor
+    action_tokens: Tensor
+    action_positions: Tensor
+
+
+@dataclass(frozen=True)
+class EditableLayer:
+    """A layer the staged edit may choose, with its linear modules' full names."""
+
+    name: str
+    modules: tuple[str, ...]
+
+
+class VlaPolicy:
+    """An OpenVLA network with its tokenizer and action codec.
+
+    Args:
+        model: the network.
+        tokenizer: its tokenizer.
+        base_digest: digest of the checkpoint it came from.
+        unnorm_key: which entry of ``norm_stats`` to use; required when there are several.
+    """
+
+    def __init__(
+        self, model: OpenVla, tokenizer: Tokenizer, base_digest: str, unnorm_key: str | None = None
+    ) -> None:
+        self.model = model
+        self.config: PolicyConfig = model.config
+        self.base_digest = base_digest
+        self._tokenizer = tokenizer
+        self._pad_id = tokenizer.token_to_id(PAD)
+        self.normalisation = self.config.norm_stats[_unnorm_key(self.config, unnorm_key)]
+        self.codec = ActionCodec(self.normalisation, self.config.action_vocab_end, self.config.bins)
+        self._prompt_ids = lru_cache(maxsize=256)(self._encode_prompt)
+
+    @classmethod
+    def load(cls, directory: Path, device: str = "cpu", unnorm_key: str | None = None) -> VlaPolicy:
+        """Read a checkpoint folder. Raises PolicyError 207."""
+        model, tokenizer = checkpoint.load(directory, device)
+        return cls(model, tokenizer, checkpoint.digest(directory), unnorm_key)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.model.parameters()).device
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The text tokenizer."""
+        return self._tokenizer
+
+    def hold_action(self) -> np.ndarray:
+        """(A,) the action that keeps the arm where it is."""
+        return self.codec.hold.copy()
+
+    def check_instruction(self, instruction: str) -> None:
+        """Raises PolicyError 206 for an instruction this policy cannot read."""
+        self._prompt_ids(instruction)
+
+    def act(self, image: np.ndarray, instruction: str) -> Prediction:
+        """The action for one (H, W, 3) uint8 RGB image.
+
+        Raises:
+            PolicyError: 206 for an unknown instruction, 209 for a bad image. A token that is no action is no
+                exception but a prediction with fault 202 and the hold action.
+        """
+        check_image(image)
+        return self.act_batch(image[None], [instruction])[0]
+
+    def act_batch(self, images: np.ndarray, instructions: Sequence[str]) -> list[Prediction]:
+        """As :meth:`act` for (N, H, W, 3) images; instructions of equal length share a forward pass."""
+        prompts = [self._prompt_ids(instruction) for instruction in instructions]
+        pixels = pixel_values(images, self.config, self.device)
+        found: dict[int, Prediction] = {}
+        for length in sorted({len(prompt) for prompt in prompts}):
+            rows = [i for i, prompt in enumerate(prompts) if len(prompt) == length]
+            ids = torch.tensor([prompts[i] for i in rows], device=self.device)
+            tokens = self.model.generate(pixels[rows], ids, self.codec.dims).cpu().numpy()
+            found.update({i: self._prediction(row) for i, row in zip(rows, tokens, strict=True)})
+        return [found[i] for i in range(len(prompts))]
+
+    def encode(self, images: np.ndarray, instructions: Sequence[str], actions: np.ndarray) -> Batch:
+        """Teacher-forcing input for (N, H, W, 3) images and (N, A) actions in robot units."""
+        prompts = [self._prompt_ids(instruction) for instruction in instructions]
+        tokens = self.codec.encode(actions)
+        longest = max(len(prompt) for prompt in prompts) + self.codec.dims
+        ids = np.full((len(prompts), longest), self._pad_id, dtype=np.int64)
+        mask = np.zeros_like(ids)
+        patches = self.config.featurizer.patches
+        positions = np.empty((len(prompts), self.codec.dims), dtype=np.int64)
+        for row, prompt in enumerate(prompts):
+            end = len(prompt) + self.codec.dims
+            ids[row, :end] = [*prompt, *tokens[row]]
+            mask[row, :end] = 1
+            positions[row] = patches + len(prompt) - 1 + np.arange(self.codec.dims)
+        place = self.device
+        return Batch(
+            pixel_values(images, self.config, place),
+            torch.from_numpy(ids).to(place),
+            torch.from_numpy(mask).to(place),
+            torch.from_numpy(tokens).to(place),
+            torch.from_numpy(positions).to(place),
+        )
+
+    def action_logits(self, batch: Batch) -> Tensor:
+        """Logits (N, A, vocabulary) that predict each recorded action token."""
+        logits = self.model(batch.pixel_values, batch.input_ids, batch.attention_mask)
+        return gather_positions(logits, batch.action_positions)
+
+    def features(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Visual (N, patches, vision_dim) and projected (N, patches, D) features of model input pixels."""
+        visual = self.model.vision_backbone(pixels)
+        return visual, self.model.projector(visual)
+
+    def components(self) -> dict[str, list[EditableLayer]]:
+        """The layers a staged edit may choose from, in network order: visual, projector, language.
+
+        Blocks behind the feature output get no gradient and are left out; convolutions are never edited.
+        """
+        towers = [("vision_backbone.featurizer", self.model.vision_backbone.featurizer)]
+        if self.model.vision_backbone.fused_featurizer is not None:
+            towers.append(("vision_backbone.fused_featurizer", self.model.vision_backbone.fused_featurizer))
+        visual = [
+            _layer(f"{name}.blocks.{index}", tower.blocks[index])
+            for name, tower in towers
+            for index in range(tower.used_blocks)
+        ]
+        projector = [EditableLayer(f"projector.{n}", (f"projector.{n}",)) for n in ("fc1", "fc2", "fc3")]
+        language = [
+            _layer(f"language_model.model.layers.{index}", block)
+            for index, block in enumerate(self.model.language_model.model.layers)
+        ]
+        return {"visual": visual, "projector": projector, "language": language}
+
+    def _encode_prompt(self, instruction: str) -> tuple[int, ...]:
+        return tuple(prompt_ids(self._tokenizer, instruction, self.config.prompt_suffix_id))
+
+    def _prediction(self, tokens: np.ndarray) -> Prediction:
+        generated = tuple(int(token) for token in tokens)
+        try:
+            return Prediction(self.codec.decode(tokens), generated)
+        except PolicyError as error:
+            return Prediction(self.hold_action(), generated, int(error.code))
+
+
+def gather_positions(logits: Tensor, positions: Tensor) -> Tensor:
+    """(N, A, V) rows of (N, L, V) ``logits`` at (N, A) ``positions``."""
+    return logits.gather(1, positions[..., None].expand(-1, -1, logits.shape[-1]))
+
+
+def _layer(name: str, block: nn.Module) -> EditableLayer:
+    linear = [inner for inner, module in block.named_modules() if isinstance(module, nn.Linear)]
+    return EditableLayer(name, tuple(f"{name}.{inner}" for inner in linear))
+
+
+def _unnorm_key(config: PolicyConfig, key: str | None) -> str:
+    if key is None and len(config.norm_stats) == 1:
+        return next(iter(config.norm_stats))
+    if key is None or key not in config.norm_stats:
+        raise PolicyError(
+            ErrorCode.POLICY_BAD_PARAMETER,
+            "unnorm_key must name one of the data sets",
+            value=key,
+            limit=", ".join(config.norm_stats),
+            remedy=did_you_mean(key or "", config.norm_stats),
+        )
+    return key
