@@ -1,0 +1,44 @@
+"""`pip install .`: the pure-Python core and the `vlaforget` command, without ROS. The ROS package is built by colcon."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_namespace_packages, setup
+
+ROOT = Path(__file__).resolve().parent
+
+
+def requirements(name: str) -> list[str]:
+    """The lines of requirements/<name>.txt, the one list that feeds this file and `make build`."""
+    lines = (ROOT / "requirements" / f"{name}.txt").read_text(encoding="utf-8").splitlines()
+    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+
+
+def version() -> str:
+    text = (ROOT / "vlaforget_ros" / "__init__.py").read_text(encoding="utf-8")
+    found = re.search(r'^__version__ = "([^"]+)"', text, re.MULTILINE)
+    if found is None:
+        raise RuntimeError("vlaforget_ros/__init__.py names no __version__")
+    return found.group(1)
+
+
+def shared_files(folder: str) -> tuple[str, list[str]]:
+    """Files of a folder beside the package, installed where colcon installs them too: share/vlaforget_ros/<folder>."""
+    files = sorted(str(path.relative_to(ROOT)) for path in (ROOT / folder).iterdir() if path.is_file())
+    return f"share/vlaforget_ros/{folder}", files
+
+
+setup(
+    name="vlaforget-ros",
+    version=version(),
+    description="Take an unwanted behaviour out of a deployed Vision-Language-Action policy, and prove it",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    # Folders without __init__.py hold data files (checkpoints, templates): they belong to the package as well.
+    packages=find_namespace_packages(include=["vlaforget_ros", "vlaforget_ros.*"]),
+    package_data={"": ["*.json", "*.safetensors", "*.yaml", "*.html", "*.j2", "*.css", "*.md", "py.typed"]},
+    data_files=[shared_files("config"), shared_files("launch")],
+    install_requires=requirements("core"),
+    extras_require={"cell": requirements("cell"), "dev": requirements("dev")},
+    entry_points={"console_scripts": ["vlaforget = vlaforget_ros.cli.main:app"]},
+)
