@@ -36,7 +36,8 @@ for _vf_packages in "$_vf_install"/lib/python3*/site-packages; do
 done
 _vf_prepend LD_LIBRARY_PATH "$_vf_install/lib"
 _vf_prepend PATH "$_vf_root/.venv/bin"
-_vf_prepend PATH "$_vf_install/lib/vlaforget_ros"
+_vf_prepend PATH "$_vf_install/lib/vlaforget_ros"  # the nodes
+_vf_prepend PATH "$_vf_install/bin"                # the vlaforget command
 
 export VIRTUAL_ENV="$_vf_root/.venv"
 export VLAFORGET_ROOT="$_vf_root"

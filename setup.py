@@ -40,5 +40,5 @@ setup(
     data_files=[shared_files("config"), shared_files("launch")],
     install_requires=requirements("core"),
     extras_require={"cell": requirements("cell"), "dev": requirements("dev")},
-    entry_points={"console_scripts": ["vlaforget = vlaforget_ros.cli.main:app"]},
+    entry_points={"console_scripts": ["vlaforget = vlaforget_ros.cli.app:main"]},
 )
