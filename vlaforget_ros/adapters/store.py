@@ -1,0 +1,294 @@
+"""The content-addressed store of adapters: what is in it stays what it is, whatever becomes of the process.
+
+::
+
+    <root>/adapters/<digest>/   adapter_config.json, adapter_model.safetensors, manifest.json
+    <root>/aliases.json         movable names: stable, candidate, previous and the user's own
+    <root>/history.jsonl        one line per event, only ever appended to
+    <root>/incoming/            copies under way; leftovers of killed processes, swept by the next add
+
+Reading takes no lock and creates nothing. Writers of all processes take turns through a file lock. An adapter
+comes into being by one rename of a whole, synced directory: it is there with every byte, or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from vlaforget_ros.adapters import peft_format
+from vlaforget_ros.adapters.files import (
+    append_lines,
+    coded,
+    locked,
+    read_limited,
+    sync_directory,
+    write_synced,
+)
+from vlaforget_ros.adapters.lora import DEFAULT_RANK_LIMIT, LoraWeights
+from vlaforget_ros.adapters.manifest import (
+    MANIFEST_FILE,
+    MAX_MANIFEST_BYTES,
+    Core,
+    FileEntry,
+    Manifest,
+    Provenance,
+    check_files,
+    core_digest,
+    parse_manifest,
+    parse_provenance,
+    sha256,
+)
+from vlaforget_ros.adapters.names import Aliases, check_base, is_digest, resolve, unknown
+from vlaforget_ros.errors import AdapterError, ErrorCode
+
+_log = logging.getLogger(__name__)
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class AdapterStore:
+    """Adapters on disk, named by digest; "" is the base model everywhere.
+
+    Any number of processes and threads may use stores on one root.
+
+    Args:
+        root: directory of the store; it is created by the first write.
+        rank_limit: largest LoRA rank that is accepted in and given out.
+        now: clock for the times in manifests and history.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        rank_limit: int = DEFAULT_RANK_LIMIT,
+        now: Callable[[], datetime] = _utc_now,
+    ) -> None:
+        self.root = Path(root)
+        self.rank_limit = rank_limit
+        self._now = now
+        self._adapters = self.root / "adapters"
+        self._incoming = self.root / "incoming"
+        self._history = self.root / "history.jsonl"
+        self._aliases = Aliases(self.root / "aliases.json")
+
+    # --- writing
+
+    def add(self, directory: Path, provenance: Provenance | Mapping[str, Any]) -> Manifest:
+        """Check a PEFT adapter directory and take a copy of it into the store.
+
+        Adding the same content and provenance again gives the manifest that is already there.
+
+        Raises:
+            AdapterError: 100 files or parent missing, 101 other base than stated, 103 bad provenance, 104 not
+                plain LoRA, 105 non-finite, 106 over the rank limit, 107 disk full or failing; the store is
+                then as before.
+        """
+        return self._add(peft_format.read_files(directory), parse_provenance(provenance))
+
+    def add_weights(self, weights: LoraWeights, provenance: Provenance | Mapping[str, Any]) -> Manifest:
+        """As :meth:`add`, straight from memory."""
+        return self._add(peft_format.encode(weights), parse_provenance(provenance))
+
+    def alias(self, name: str, digest: str) -> None:
+        """Point an alias at an adapter, or with "" at the base model. Moving ``stable`` sets ``previous`` as
+        well.
+
+        Raises:
+            AdapterError: 100 unknown digest or bad name, 107 disk, 108 where ``stable`` is to become an
+                adapter that failed its gates.
+        """
+        if digest:
+            manifest = self.manifest(digest)
+            if name == "stable" and not manifest.gates_passed:
+                raise AdapterError(
+                    ErrorCode.ADAPTER_NOT_PROMOTABLE,
+                    f"adapter {manifest.name} did not pass its gates",
+                    value=digest,
+                    remedy="read the report of the edit; only an adapter with gates_passed becomes stable",
+                )
+        self._aliases.check_name(name, [manifest.name for manifest in self.manifests()])
+        with self._exclusive():
+            before = self._aliases.read()
+            moved = {name: digest}
+            if name == "stable" and before.get("stable", digest) != digest:
+                moved["previous"] = before["stable"]
+            self._aliases.write({**before, **moved})
+            self.record("alias", digest, alias=name, previous_digest=before.get(name))
+
+    def remove(self, digest: str) -> None:
+        """Take an adapter out of the store.
+
+        Raises:
+            AdapterError: 100 unknown, 107 disk, 108 while an alias points at it.
+        """
+        if not is_digest(digest) or not (self._adapters / digest).is_dir():
+            raise unknown(digest, self.manifests(), self.aliases())
+        with self._exclusive():
+            holders = [name for name, target in self._aliases.read().items() if target == digest]
+            if holders:
+                raise AdapterError(
+                    ErrorCode.ADAPTER_NOT_PROMOTABLE,
+                    f"the adapter is in use as {', '.join(holders)}",
+                    value=digest,
+                    remedy="move the alias first",
+                )
+            doomed = self._incoming / f"removed-{digest}"
+            with coded(doomed):
+                self._incoming.mkdir(exist_ok=True)
+                (self._adapters / digest).rename(doomed)
+                shutil.rmtree(doomed)
+            sync_directory(self._adapters)
+            self.record("removed", digest)
+
+    def record(self, event: str, digest: str, **details: Any) -> None:
+        """Append an event to the history, durably.
+
+        Raises:
+            AdapterError: 107; earlier events stay readable.
+        """
+        with coded(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+        line = {"time": self._now().isoformat(), "event": event, "digest": digest, **details}
+        append_lines(self._history, [json.dumps(line, sort_keys=True)])
+
+    # --- reading
+
+    def resolve(self, reference: str) -> str:
+        """Digest of an alias, name, digest or unique digest prefix of 8 or more; "" for ``base``.
+
+        Raises:
+            AdapterError: 100 unknown (with the nearest names), ambiguous, or too short a prefix.
+        """
+        return resolve(reference, self.manifests, self.aliases())
+
+    def load(self, digest: str, *, base_digest: str | None = None) -> LoraWeights:
+        """Weights of one adapter, every byte checked against its digest.
+
+        Args:
+            digest: full digest.
+            base_digest: digest of the base model that will run it; None skips that check.
+
+        Raises:
+            AdapterError: 100 unknown, 101 made for another base, 103 changed on disk, 104-106 as in
+                :meth:`add`.
+        """
+        manifest = self.manifest(digest)
+        if base_digest is not None:
+            check_base(manifest.base_digest, base_digest, manifest.name)
+        files = peft_format.read_files(self._adapters / digest)
+        check_files(manifest, files)
+        weights = peft_format.decode(files, rank_limit=self.rank_limit)
+        return weights.with_digests(digest, manifest.base_digest)
+
+    def path(self, digest: str) -> Path:
+        """Directory of an adapter, readable by PEFT. Raises AdapterError 100."""
+        if not is_digest(digest) or not (self._adapters / digest).is_dir():
+            raise unknown(digest, self.manifests(), self.aliases())
+        return self._adapters / digest
+
+    def manifest(self, digest: str) -> Manifest:
+        """Manifest of one adapter, checked against its digest. Raises AdapterError 100 or 103."""
+        content = read_limited(self.path(digest) / MANIFEST_FILE, MAX_MANIFEST_BYTES)
+        return parse_manifest(content, digest)
+
+    def manifests(self) -> list[Manifest]:
+        """All adapters with an intact manifest, oldest first; a broken one is logged and left out."""
+        found = []
+        for digest in self.digests():
+            try:
+                found.append(self.manifest(digest))
+            except AdapterError as error:
+                _log.warning("adapter %s is not listed: %s", digest[:12], error)
+        return sorted(found, key=lambda manifest: (manifest.created, manifest.digest))
+
+    def digests(self) -> list[str]:
+        """Digests of all adapters on disk, intact or not."""
+        with coded(self._adapters):
+            if not self._adapters.is_dir():
+                return []
+            return sorted(entry.name for entry in self._adapters.iterdir() if is_digest(entry.name))
+
+    def aliases(self) -> dict[str, str]:
+        """Alias -> digest ("" for the base model)."""
+        return self._aliases.read()
+
+    def history(self) -> list[dict[str, Any]]:
+        """All events, oldest first; a last line torn by a power cut does not count."""
+        if not self._history.exists():
+            return []
+        with coded(self._history):
+            lines = self._history.read_bytes().split(b"\n")
+        return [json.loads(line) for line in lines[:-1]]
+
+    # --- parts of add
+
+    def _add(self, files: Mapping[str, bytes], provenance: Provenance) -> Manifest:
+        weights = peft_format.decode(files, rank_limit=self.rank_limit)
+        core = self._core(files, weights, provenance)
+        digest = core_digest(core)
+        with self._exclusive():
+            if (self._adapters / digest).is_dir():
+                self.load(digest)
+                return self.manifest(digest)
+            manifest = Manifest(digest=digest, created=self._now().isoformat(), core=core)
+            self._move_in(digest, {**files, MANIFEST_FILE: manifest.to_json()})
+            self.record("added", digest, name=core.name, method=core.method, parent_digest=core.parent_digest)
+        return manifest
+
+    def _core(self, files: Mapping[str, bytes], weights: LoraWeights, provenance: Provenance) -> Core:
+        stated, configured = provenance.base_digest, weights.base_digest
+        if stated and configured:
+            check_base(configured, stated, provenance.name)
+        if not stated and not configured:
+            raise AdapterError(
+                ErrorCode.ADAPTER_BASE_MISMATCH,
+                f"nothing says which base model adapter {provenance.name} is for",
+                remedy="give base_digest, or base_model_name_or_path sha256:<digest> in adapter_config.json",
+            )
+        if provenance.parent_digest:
+            self.path(provenance.parent_digest)
+        entries = {name: FileEntry(sha256=sha256(data), bytes=len(data)) for name, data in files.items()}
+        return Core(
+            **{**dict(provenance), "base_digest": stated or configured},
+            rank=weights.rank,
+            modules=tuple(weights.modules),
+            files=entries,
+        )
+
+    def _move_in(self, digest: str, files: Mapping[str, bytes]) -> None:
+        """Write beside, sync, rename: under the lock, so whatever else lies in incoming is debris."""
+        with coded(self._incoming):
+            self._sweep()
+            self._adapters.mkdir(exist_ok=True)
+            staging = self._incoming / f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
+            staging.mkdir(parents=True)
+        try:
+            for name, content in files.items():
+                write_synced(staging / name, content)
+            sync_directory(staging)
+            with coded(staging):
+                staging.rename(self._adapters / digest)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+        sync_directory(self._adapters)
+
+    def _sweep(self) -> None:
+        if self._incoming.is_dir():
+            for leftover in self._incoming.iterdir():
+                shutil.rmtree(leftover)
+
+    def _exclusive(self) -> Any:
+        with coded(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+        return locked(self.root / ".lock")

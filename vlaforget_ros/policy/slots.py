@@ -1,0 +1,156 @@
+"""Serving-side LoRA: deltas beside the linear layers of a model, all exchanged by one assignment.
+
+Forward hooks add the active delta to each layer's output, computed in PEFT's order of operations, so fp32
+outputs are PEFT's. Modules, parameters and state_dict keys stay as they are, and with no adapter active the
+hooks return None, so outputs are the base model's bit for bit. Nothing is ever merged into the base weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vlaforget_ros.adapters.lora import LoraModule, LoraWeights
+from vlaforget_ros.errors import AdapterError, ErrorCode
+
+
+@dataclass(frozen=True)
+class Delta:
+    """The delta of one layer on the model's device: ``y + scale * b (a x)``."""
+
+    a: Tensor
+    b: Tensor
+    scale: float
+
+    def add_to(self, output: Tensor, inputs: Tensor) -> Tensor:
+        """Output of the layer with this delta; the order of operations is that of PEFT's LoRA layer."""
+        low = functional.linear(inputs.to(self.a.dtype), self.a)
+        return (output + functional.linear(low, self.b) * self.scale).to(output.dtype)
+
+
+@dataclass(frozen=True)
+class StagedAdapter:
+    """An adapter that was checked and lies on the model's device, ready to be activated.
+
+    Args:
+        digest: digest of the stored adapter.
+        deltas: one entry per layer of the slots, None where the adapter leaves a layer alone.
+        bytes: device memory of the factors [B].
+        owner: the slots that staged it; no others can activate it.
+    """
+
+    digest: str
+    deltas: tuple[Delta | None, ...]
+    bytes: int
+    owner: AdapterSlots
+
+
+class AdapterSlots:
+    """Places for one active adapter on the linear layers of a model.
+
+    Threads: :meth:`stage` may run in any thread while the model serves. :meth:`activate` and the model itself
+    belong to one thread: an activation in the middle of a forward pass would mix two adapters.
+
+    Args:
+        model: the network that serves; it keeps its modules, parameters and state_dict keys.
+        module_names: linear layers that adapters may change; all of them if None.
+
+    Raises:
+        AdapterError: 104 where a name is no linear layer of the model.
+    """
+
+    def __init__(self, model: nn.Module, module_names: Iterable[str] | None = None) -> None:
+        linear = {name: module for name, module in model.named_modules() if _is_served_linear(module)}
+        names = list(linear) if module_names is None else list(module_names)
+        for name in names:
+            if name not in linear:
+                raise AdapterError(
+                    ErrorCode.ADAPTER_BAD_SHAPE,
+                    "not a linear layer of this model",
+                    value=name,
+                    limit="nn.Linear",
+                )
+        self._modules = {name: linear[name] for name in names}
+        self._active: tuple[Delta | None, ...] = (None,) * len(names)
+        self._none = self._active
+        self._handles = [
+            module.register_forward_hook(self._hook(index))
+            for index, module in enumerate(self._modules.values())
+        ]
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, int]]:
+        """Layer name -> (out_features, in_features)."""
+        return {name: (module.out_features, module.in_features) for name, module in self._modules.items()}
+
+    def stage(self, weights: LoraWeights) -> StagedAdapter:
+        """Check an adapter and copy its factors to the model's device and type; what serves is not touched.
+
+        Raises:
+            AdapterError: 104 where it does not fit the model, 105 for NaN or infinity, also after conversion
+                to the model's type, 106 over the rank limit.
+        """
+        weights.check()
+        weights.check_fits(self.shapes)
+        deltas = tuple(
+            _delta(name, weights.modules[name], module) if name in weights.modules else None
+            for name, module in self._modules.items()
+        )
+        size = sum(t.numel() * t.element_size() for delta in deltas if delta for t in (delta.a, delta.b))
+        return StagedAdapter(weights.digest, deltas, size, self)
+
+    def activate(self, staged: StagedAdapter | None) -> None:
+        """Make a staged adapter, or with None the base model, serve from the next forward pass on.
+
+        Raises:
+            AdapterError: 104 for an adapter staged on another model.
+        """
+        if staged is None:
+            self._active = self._none
+            return
+        if staged.owner is not self:
+            raise AdapterError(
+                ErrorCode.ADAPTER_BAD_SHAPE, "the adapter was staged on another model", value=staged.digest
+            )
+        self._active = staged.deltas
+
+    def remove(self) -> None:
+        """Take the hooks off the model, which then is the base model for good."""
+        self._active = self._none
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def _hook(self, index: int) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor | None]:
+        def add_delta(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+            delta = self._active[index]
+            return None if delta is None else delta.add_to(output, inputs[0])
+
+        return add_delta
+
+
+def _is_served_linear(module: nn.Module) -> bool:
+    # The output projection inside nn.MultiheadAttention is never called as a module: a hook on it would do
+    # nothing.
+    return isinstance(module, nn.Linear) and type(module).__name__ != "NonDynamicallyQuantizableLinear"
+
+
+def _delta(name: str, module: LoraModule, layer: nn.Linear) -> Delta:
+    weight = layer.weight
+    # A quantised layer has integer weights; its delta stays in float32.
+    dtype = weight.dtype if weight.dtype.is_floating_point else torch.float32
+    a, b = (
+        t.detach().to(device=weight.device, dtype=dtype, copy=True).contiguous() for t in (module.a, module.b)
+    )
+    if not (torch.isfinite(a).all() and torch.isfinite(b).all()):
+        raise AdapterError(
+            ErrorCode.ADAPTER_NON_FINITE,
+            f"{name} overflows in the model's type",
+            value=str(dtype),
+            remedy="serve the base in float32 or bfloat16, or edit with a smaller scale",
+        )
+    return Delta(a, b, module.scale)
