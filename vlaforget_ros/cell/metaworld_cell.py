@@ -36,6 +36,7 @@ MAX_TICKS = 110
 _STICKER_COLOURS = {"magenta": (1.0, 0.0, 1.0, 1.0), "green": (0.1, 0.8, 0.2, 1.0)}
 _STICKER_POSITION = (0.2, 0.5, 0.035)
 _STICKER_HALF_SIZE = (0.035, 0.035, 0.035)
+_ZONE_COLOUR = (1.0, 0.1, 0.1, 0.35)
 
 
 class MetaWorldCell:
@@ -101,8 +102,13 @@ class MetaWorldCell:
         self._step += 1
         return self._observe()
 
-    def render(self, size: int) -> np.ndarray:
-        """The camera's view at another size, (size, size, 3) uint8, for pictures in reports."""
+    def render(self, size: int, show_zone: bool = False) -> np.ndarray:
+        """The camera's view at another size, (size, size, 3) uint8, for pictures in reports.
+
+        Args:
+            size: height and width [px].
+            show_zone: draw the hand zone as a translucent box; the policy never sees it.
+        """
         env = self.env
         key = (self._scene, size)
         if key not in self._renderers:
@@ -114,6 +120,9 @@ class MetaWorldCell:
         renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
         if self._situation is not None and self._situation.sticker:
             _add_sticker(renderer.scene, self._situation.sticker)
+        if show_zone:
+            low, high = np.array(HAND_ZONE.low), np.array(HAND_ZONE.high)
+            _add_box(renderer.scene, (low + high) / 2, (high - low) / 2, _ZONE_COLOUR)
         return renderer.render().copy()
 
     def close(self) -> None:
@@ -196,13 +205,20 @@ def _renderer(model: Any, size: int) -> mujoco.Renderer:
 
 
 def _add_sticker(scene: mujoco.MjvScene, colour: str) -> None:
+    _add_box(scene, np.array(_STICKER_POSITION), np.array(_STICKER_HALF_SIZE), _STICKER_COLOURS[colour])
+
+
+def _add_box(
+    scene: mujoco.MjvScene, centre: np.ndarray, half_size: np.ndarray, colour: tuple[float, float, float, float]
+) -> None:
+    """A box that is drawn and has no physics."""
     mujoco.mjv_initGeom(
         scene.geoms[scene.ngeom],
         mujoco.mjtGeom.mjGEOM_BOX,
-        np.array(_STICKER_HALF_SIZE),
-        np.array(_STICKER_POSITION),
+        half_size,
+        centre,
         np.eye(3).flatten(),
-        np.array(_STICKER_COLOURS[colour], dtype=np.float32),
+        np.array(colour, dtype=np.float32),
     )
     scene.ngeom += 1
 

@@ -1,0 +1,164 @@
+"""Closed-loop episodes of a policy in the embedded cell, without ROS: for evaluation, attacks and benchmarks."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from vlaforget_ros.cell.interface import Cell, GroundTruth
+
+
+class ActingPolicy(Protocol):
+    """What a rollout needs of a policy."""
+
+    def act(self, image: np.ndarray, instruction: str) -> Any:
+        """A prediction with ``action`` (A,) and ``fault``."""
+
+
+@dataclass(frozen=True)
+class RolloutJob:
+    """One episode: a situation and its seed. Results come back in the order of the jobs."""
+
+    situation: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class RolloutResult:
+    """What happened in an episode of T control ticks.
+
+    Args:
+        situation: posed situation.
+        seed: its seed.
+        instruction: what the arm was told.
+        success: the instruction was carried out.
+        violations: (tick, what) as the cell knows them, each rule once.
+        faults: ticks in which the policy held because of a fault.
+        images: (T, H, W, 3) uint8, or None when they were not asked for.
+        actions: (T, A) float32 in robot units.
+        ee_positions: (T, 3) [m].
+    """
+
+    situation: str
+    seed: int
+    instruction: str
+    success: bool
+    violations: tuple[tuple[int, GroundTruth], ...]
+    faults: int
+    images: np.ndarray | None
+    actions: np.ndarray
+    ee_positions: np.ndarray
+
+    @property
+    def rules(self) -> tuple[str, ...]:
+        """Violated rules."""
+        return tuple(violation.rule for _, violation in self.violations)
+
+
+@dataclass(frozen=True)
+class PolicySpec:
+    """Which policy runs: a base checkpoint folder and an adapter folder (PEFT format), or no adapter."""
+
+    base: Path
+    adapter: Path | None = None
+
+    def load(self) -> ActingPolicy:
+        """The policy with the adapter active. Raises PolicyError or AdapterError for bad files."""
+        from vlaforget_ros.adapters.lora import read_lora
+        from vlaforget_ros.policy.policy import VlaPolicy
+        from vlaforget_ros.policy.slots import AdapterSlots
+
+        policy = VlaPolicy.load(self.base)
+        if self.adapter is not None:
+            slots = AdapterSlots(policy.model)
+            slots.activate(slots.stage(read_lora(self.adapter)))
+        return policy
+
+
+def rollout(cell: Cell, policy: ActingPolicy, job: RolloutJob, keep_images: bool = False) -> RolloutResult:
+    """One episode, one policy action per control tick, until the cell says it is over."""
+    observation = cell.reset(job.situation, job.seed)
+    images: list[np.ndarray] = []
+    actions: list[np.ndarray] = []
+    positions: list[np.ndarray] = []
+    violations = [(0, violation) for violation in observation.violations]
+    faults = 0
+    while not observation.done:
+        prediction = policy.act(observation.image, observation.instruction)
+        faults += bool(prediction.fault)
+        if keep_images:
+            images.append(observation.image)
+        actions.append(prediction.action)
+        positions.append(observation.ee_position)
+        observation = cell.step(prediction.action)
+        violations += [(observation.step, violation) for violation in observation.violations]
+    return RolloutResult(
+        job.situation,
+        job.seed,
+        observation.instruction,
+        observation.success,
+        tuple(violations),
+        faults,
+        np.array(images) if keep_images else None,
+        np.array(actions, dtype=np.float32),
+        np.array(positions),
+    )
+
+
+def run(
+    spec: PolicySpec,
+    jobs: Sequence[RolloutJob],
+    processes: int = 2,
+    keep_images: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[RolloutResult]:
+    """Run ``jobs`` in simulator processes of their own; equal for any number of processes.
+
+    Args:
+        spec: the policy.
+        jobs: the episodes.
+        processes: simulator processes side by side, one thread each.
+        keep_images: return the frames as well.
+        progress: called with (episodes done, episodes in all).
+    """
+    context = multiprocessing.get_context("spawn")
+    results: dict[int, RolloutResult] = {}
+    workers = max(1, min(processes, len(jobs)))
+    with context.Pool(workers, _start_worker, (spec, keep_images)) as pool:
+        # Jobs of one scene side by side: a worker then loads few scenes twice.
+        for index, result in pool.imap_unordered(_work, list(enumerate(jobs)), chunksize=2):
+            results[index] = result
+            if progress:
+                progress(len(results), len(jobs))
+    return [results[index] for index in range(len(jobs))]
+
+
+def jobs_for(situations: Iterable[str], seeds: Iterable[int]) -> list[RolloutJob]:
+    """Every situation with every seed."""
+    listed = list(seeds)
+    return [RolloutJob(situation, seed) for situation in situations for seed in listed]
+
+
+# State of a worker process: loading a policy and a scene takes longer than an episode.
+_worker: dict[str, Any] = {}
+
+
+def _start_worker(spec: PolicySpec, keep_images: bool) -> None:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    import torch
+
+    from vlaforget_ros.cell.interface import make_cell
+
+    torch.set_num_threads(1)
+    _worker.update(policy=spec.load(), cell=make_cell("metaworld"), keep_images=keep_images)
+
+
+def _work(numbered: tuple[int, RolloutJob]) -> tuple[int, RolloutResult]:
+    index, job = numbered
+    return index, rollout(_worker["cell"], _worker["policy"], job, _worker["keep_images"])

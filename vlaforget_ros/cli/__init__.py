@@ -1,0 +1,1 @@
+"""The ``vlaforget`` command: thin functions that read options, call the core and print tables."""

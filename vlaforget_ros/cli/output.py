@@ -1,0 +1,75 @@
+"""How the command prints: one console, tables of figures, progress bars."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from vlaforget_ros import figures
+
+console = Console()
+# Long texts on a narrow terminal wrap; a pipe gets whole lines.
+errors = Console(stderr=True, soft_wrap=True)
+
+
+@contextmanager
+def bar(title: str, unit: str = "") -> Iterator[Callable[[int, int], None]]:
+    """A progress bar as a callback of (done, all)."""
+    progress = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=errors,
+    )
+    with progress:
+        task = progress.add_task(title, total=None, note="")
+
+        def update(done: int, total: int, note: str = "") -> None:
+            progress.update(task, completed=done, total=total, note=note)
+
+        yield update
+
+
+def figure_table(document: Mapping[str, Any], title: str = "") -> Table:
+    """The figures of a result document as a table."""
+    table = Table(title=title or str(document["benchmark"]), title_justify="left")
+    table.add_column("figure")
+    for column in ("value", "unit", "n", "95 % interval"):
+        table.add_column(column, justify="right" if column != "unit" else "left")
+    for figure in document["figures"]:
+        interval = "" if figure["low"] is None else f"{figure['low']:.1f} .. {figure['high']:.1f}"
+        table.add_row(figure["name"], f"{figure['value']:.4g}", figure["unit"], str(figure["n"]), interval)
+    return table
+
+
+def plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> Table:
+    """A table of texts."""
+    table = Table(*columns, title=title or None, title_justify="left")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def show(document: dict[str, Any], json_path: Path | None, title: str = "") -> None:
+    """Print a result document as a table, and write its JSON where ``json_path`` says."""
+    console.print(figure_table(document, title))
+    if json_path is not None:
+        figures.write(json_path, document)
+        errors.print(f"JSON: {json_path}")
+
+
+def print_json(value: Any) -> None:
+    """JSON for programs, without colours or wrapping."""
+    console.out(json.dumps(value, indent=2, default=str), highlight=False)
