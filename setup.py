@@ -1,4 +1,4 @@
-"""`pip install .`: the pure-Python core and the `vlaforget` command, without ROS. The ROS package is built by colcon."""
+"""`pip install .`: the pure-Python core and the `vlaforget` command, without ROS (colcon builds that)."""
 
 import re
 from pathlib import Path
@@ -22,10 +22,15 @@ def version() -> str:
     return found.group(1)
 
 
-def shared_files(folder: str) -> tuple[str, list[str]]:
-    """Files of a folder beside the package, installed where colcon installs them too: share/vlaforget_ros/<folder>."""
-    files = sorted(str(path.relative_to(ROOT)) for path in (ROOT / folder).iterdir() if path.is_file())
-    return f"share/vlaforget_ros/{folder}", files
+def shared_files(*folders: str) -> list[tuple[str, list[str]]]:
+    """Files of folders beside the package, for where colcon puts them too: share/vlaforget_ros/<folder>."""
+    found: dict[str, list[str]] = {}
+    for folder in folders:
+        for path in sorted((ROOT / folder).rglob("*")):
+            if path.is_file() and path.suffix in {".yaml", ".py", ".json", ".safetensors", ".md"}:
+                place = path.parent.relative_to(ROOT).as_posix()
+                found.setdefault(f"share/vlaforget_ros/{place}", []).append(path.relative_to(ROOT).as_posix())
+    return sorted(found.items())
 
 
 setup(
@@ -34,10 +39,10 @@ setup(
     description="Take an unwanted behaviour out of a deployed Vision-Language-Action policy, and prove it",
     license="Apache-2.0",
     python_requires=">=3.11",
-    # Folders without __init__.py hold data files (checkpoints, templates): they belong to the package as well.
+    # Folders without __init__.py hold data files (checkpoints, templates): they belong to it as well.
     packages=find_namespace_packages(include=["vlaforget_ros", "vlaforget_ros.*"]),
     package_data={"": ["*.json", "*.safetensors", "*.yaml", "*.html", "*.j2", "*.css", "*.md", "py.typed"]},
-    data_files=[shared_files("config"), shared_files("launch")],
+    data_files=shared_files("config", "launch", "models"),
     install_requires=requirements("core"),
     extras_require={"cell": requirements("cell"), "dev": requirements("dev")},
     entry_points={"console_scripts": ["vlaforget = vlaforget_ros.cli.app:main"]},

@@ -1,6 +1,7 @@
-"""Makes a fresh Debian 12 or Ubuntu 24.04 ready: system packages, .venv, pinned packages, `colcon build`. Standard library only.
+"""Makes a fresh Debian 12 or Ubuntu 24.04 ready: system packages, .venv, pinned packages, `colcon build`.
 
-Each stage leaves a stamp with the digest of what it depends on, so that a second run does nothing and takes no time.
+Standard library only. Each stage leaves a stamp with the digest of what it depends on, so that a second run
+does nothing and takes no time.
 Usage: python3 tools/set_up.py [--until packages]
 """
 
@@ -27,7 +28,14 @@ VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 REQUIREMENTS = ("core", "cell", "build", "ros", "dev")
 # Variables of another ROS installation or virtual environment that would leak into the build.
-FOREIGN = ("AMENT_PREFIX_PATH", "CMAKE_PREFIX_PATH", "COLCON_PREFIX_PATH", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
+FOREIGN = (
+    "AMENT_PREFIX_PATH",
+    "CMAKE_PREFIX_PATH",
+    "COLCON_PREFIX_PATH",
+    "PYTHONPATH",
+    "PYTHONHOME",
+    "VIRTUAL_ENV",
+)
 WHEELS_GUARD = "_ROS_WHEELS_BOOTSTRAP_COMPLETE"  # set by the ROS wheels once they have set LD_LIBRARY_PATH
 
 
@@ -109,8 +117,9 @@ def pip_install(*arguments: str) -> subprocess.CompletedProcess[str]:
 def install_torch(cuda: bool) -> None:
     """Installs the pinned torch: its CPU build where no GPU is, if pip's indexes offer one.
 
-    PyPI's own Linux build needs gigabytes of CUDA packages; CPU builds carry the tag `+cpu` and lie on an index that
-    has to be in pip's configuration (docs/install.md). Without one the default build works too: it is only big.
+    PyPI's own Linux build needs gigabytes of CUDA packages; CPU builds carry the tag `+cpu` and lie on an
+    index that has to be in pip's configuration (docs/install.md). Without one the default build works too:
+    it is only big.
     """
     pin = next(line.strip() for line in constraints() if line.startswith("torch=="))
     if not cuda:
@@ -119,7 +128,10 @@ def install_torch(cuda: bool) -> None:
             return
         if "No matching distribution" not in result.stdout:
             raise SetUpError(f"pip failed:\n{result.stdout}")
-        say(f"pip's indexes offer no CPU build of {pin}: taking the default build (it may bring several GB; docs/install.md)")
+        say(
+            f"pip's indexes offer no CPU build of {pin}: taking the default build, "
+            "which may bring several GB (docs/install.md)"
+        )
     result = pip_install(pin)
     if result.returncode != 0:
         raise SetUpError(f"pip failed:\n{result.stdout}")
@@ -131,7 +143,9 @@ def constraints() -> list[str]:
 
 def packages_digest(cuda: bool) -> str:
     lists = [ROOT / "constraints.txt", *(ROOT / "requirements" / f"{name}.txt" for name in REQUIREMENTS)]
-    return digest([platform.python_version().encode(), str(cuda).encode(), *(path.read_bytes() for path in lists)])
+    return digest(
+        [platform.python_version().encode(), str(cuda).encode(), *(path.read_bytes() for path in lists)]
+    )
 
 
 def ensure_packages() -> str:
@@ -144,7 +158,7 @@ def ensure_packages() -> str:
     if platform.machine() != "x86_64":
         raise SetUpError(
             f"the ROS 2 wheels exist for x86_64 only, this is {platform.machine()}. "
-            "Remedy: install ROS 2 Jazzy or Kilted with apt and run `colcon build` in a workspace (docs/install.md)"
+            "Remedy: ROS 2 Jazzy or Kilted from apt and `colcon build` in a workspace (docs/install.md)"
         )
     say("installing pinned packages into .venv (some minutes the first time)")
     stamp.unlink(missing_ok=True)
@@ -159,13 +173,15 @@ def ensure_packages() -> str:
 
 
 def tree_digest() -> str:
-    """Digest of what the build depends on: contents of interfaces and CMake files, names of all linked files."""
+    """Digest of what the build depends on: interfaces and CMake files by content, linked files by name."""
     contents = [ROOT / "CMakeLists.txt", ROOT / "package.xml", ROOT / "activate.sh"]
     for folder in ("cmake", "msg", "srv", "action"):
         contents += sorted(path for path in (ROOT / folder).iterdir() if path.is_file())
     linked: list[str] = []
-    for folder in ("vlaforget_ros", "launch", "config"):
-        files = (path for path in (ROOT / folder).rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    for folder in ("vlaforget_ros", "launch", "config", "models"):
+        files = (
+            path for path in (ROOT / folder).rglob("*") if path.is_file() and "__pycache__" not in path.parts
+        )
         linked += sorted(str(path.relative_to(ROOT)) for path in files)
     parts = [part for path in contents for part in (path.name.encode(), path.read_bytes())]
     return digest([*parts, "\n".join(linked).encode()])
@@ -182,7 +198,10 @@ def ensure_build(packages: str) -> None:
         for folder in ("build", "install", "log"):
             shutil.rmtree(ROOT / folder, ignore_errors=True)
     say("colcon build (about a minute the first time)")
-    cmake = [f"-DCMAKE_PROJECT_INCLUDE={ROOT / 'cmake' / 'wheel_fixes.cmake'}", f"-DPython3_EXECUTABLE={PYTHON}"]
+    cmake = [
+        f"-DCMAKE_PROJECT_INCLUDE={ROOT / 'cmake' / 'wheel_fixes.cmake'}",
+        f"-DPython3_EXECUTABLE={PYTHON}",
+    ]
     result = run(
         [str(VENV / "bin" / "colcon"), "build", "--symlink-install", "--cmake-args", *cmake],
         AMENT_PREFIX_PATH=str(VENV),

@@ -1,4 +1,4 @@
-"""The Debian and Ubuntu packages the build and the simulated cell need: found out, and installed where that is possible."""
+"""The Debian and Ubuntu packages that are needed: found out, and installed where that is possible."""
 
 from __future__ import annotations
 
@@ -52,7 +52,8 @@ def privilege() -> list[str] | None:
         return []
     if shutil.which("sudo") is None:
         return None
-    if subprocess.run(["sudo", "-n", "true"], capture_output=True, stdin=subprocess.DEVNULL, check=False).returncode == 0:
+    silent = ["sudo", "-n", "true"]
+    if subprocess.run(silent, capture_output=True, stdin=subprocess.DEVNULL, check=False).returncode == 0:
         return ["sudo", "-n"]
     # sudo would ask for a password: only where a person can answer.
     return ["sudo"] if sys.stdin is not None and sys.stdin.isatty() else None
@@ -81,4 +82,6 @@ def ensure() -> None:
             raise SetUpError(f"apt-get {words[0]} failed. Remedy: look at the lines above, then: {by_hand}")
     still = missing_packages()
     if still:
-        raise SetUpError(f"installed, yet not found: {' '.join(still)}. Remedy: check the architecture and release")
+        raise SetUpError(
+            f"installed, yet not found: {' '.join(still)}. Remedy: check the architecture and release"
+        )

@@ -1,7 +1,8 @@
 """Where the files beside the package are: checkpoints, configuration, launch files.
 
-They lie in three places: the source tree (also under ``colcon build --symlink-install``, where modules are links into it),
-``<prefix>/share/vlaforget_ros`` of a colcon install, and the same folder of the environment after ``pip install .``.
+They lie in three places: the source tree (also under ``colcon build --symlink-install``, where modules are
+links into it), ``<prefix>/share/vlaforget_ros`` of a colcon install, and the same folder of the environment
+after ``pip install .``.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def find_share(module_file: Path) -> Path:
 
 
 def share_directory() -> Path:
-    """Folder that holds ``config/``, ``launch/`` and ``models/``: the source tree or ``share/vlaforget_ros``."""
+    """Folder with ``config/``, ``launch/`` and ``models/``: the source tree or ``share/vlaforget_ros``."""
     return find_share(Path(__file__))
 
 

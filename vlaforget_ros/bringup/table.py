@@ -32,7 +32,7 @@ class Argument:
 
 @dataclass(frozen=True)
 class Process:
-    """One node in a process of its own, fully resolved.
+    """One lifecycle node in a process of its own, fully resolved.
 
     Args:
         executable: file in ``lib/vlaforget_ros``; also the node's name, which keys the parameter files.
@@ -40,7 +40,8 @@ class Process:
         parameter_files: read in order, later ones win.
         parameters: single values that win over the files.
         remappings: pairs (from, to) of ROS names.
-        essential: when it ends by itself the whole graph is stopped; otherwise the others go on and the end is reported.
+        essential: when it ends by itself the whole graph is stopped; otherwise the others go on and the end
+            is reported.
         log_level: smallest severity the node logs.
     """
 
@@ -86,9 +87,12 @@ class Graph:
     rows: tuple[_Row, ...] = field(repr=False)
 
 
-# Edits and recordings run beside a working arm: it is as safe without them. Without its monitor or its policy it is not.
-_CELL_ROW = _Row("cell_node", ("cell",), essential=True, passed_on=("use_sim_time",))
-_POLICY_ROW = _Row("policy_node", ("policy",), essential=True, passed_on=("use_sim_time", "autostart", "store"))
+# Edits and recordings run beside a working arm: it is as safe without them. Without its monitor or its
+# policy it is not.
+_CELL_ROW = _Row("cell_node", ("cell",), essential=True, passed_on=("use_sim_time", "autostart"))
+_POLICY_ROW = _Row(
+    "policy_node", ("policy",), essential=True, passed_on=("use_sim_time", "autostart", "store")
+)
 _UNLEARNING_ROW = _Row(
     "unlearning_node",
     ("policy", "unlearning"),
@@ -98,7 +102,9 @@ _UNLEARNING_ROW = _Row(
 _SAFETY_ROW = _Row(
     "safety_monitor_node", ("safety",), essential=True, passed_on=("use_sim_time", "autostart")
 )
-_RECORDER_ROW = _Row("recorder_node", ("recorder",), essential=False, passed_on=("use_sim_time", "bag"))
+_RECORDER_ROW = _Row(
+    "recorder_node", ("recorder",), essential=False, passed_on=("use_sim_time", "autostart", "bag")
+)
 
 _FILE = "a file of config/ without .yaml, or a path"
 _POLICY = (
@@ -129,9 +135,13 @@ _BOOLEANS = ("true", "false")
 def _common(use_sim_time: str) -> tuple[Argument, ...]:
     return (
         Argument("namespace", "", "namespace of the arm, for example arm1"),
-        Argument("use_sim_time", use_sim_time, "time from /clock, as a cell in lockstep publishes", _BOOLEANS),
+        Argument(
+            "use_sim_time", use_sim_time, "time from /clock, as a cell in lockstep publishes", _BOOLEANS
+        ),
         Argument("autostart", "true", "lifecycle nodes configure and activate themselves", _BOOLEANS),
-        Argument("log_level", "info", "smallest severity logged", ("debug", "info", "warn", "error", "fatal")),
+        Argument(
+            "log_level", "info", "smallest severity logged", ("debug", "info", "warn", "error", "fatal")
+        ),
     )
 
 
@@ -188,7 +198,8 @@ def processes(
         overrides: parameters by executable, for callers in Python; they win over everything.
 
     Raises:
-        VlaForgetError: 605, an unknown graph, argument, executable or choice, or a parameter file that is not there.
+        VlaForgetError: 605, an unknown graph, argument, executable or choice, or a parameter file that is
+            not there.
     """
     chosen = graph(name)
     texts = _complete(chosen, arguments or {})
