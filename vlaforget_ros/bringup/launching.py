@@ -1,0 +1,56 @@
+"""The process table as a launch description, for launch/*.launch.py. Nothing else imports launch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from launch import LaunchContext, LaunchDescription
+from launch.action import Action
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, Shutdown
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import LifecycleNode
+
+from vlaforget_ros.bringup.table import Argument, Process, graph, processes
+from vlaforget_ros.paths import PACKAGE
+
+
+def description(name: str) -> LaunchDescription:
+    """The launch description of a graph: its arguments, then its nodes once the arguments are known.
+
+    Args:
+        name: a key of :data:`vlaforget_ros.bringup.table.GRAPHS`.
+    """
+    chosen = graph(name)
+
+    def nodes(context: LaunchContext) -> list[Action]:
+        texts = {
+            argument.name: LaunchConfiguration(argument.name).perform(context)
+            for argument in chosen.arguments
+        }
+        return [_node(process) for process in processes(name, texts)]
+
+    declared = [_declare(argument) for argument in chosen.arguments]
+    return LaunchDescription([*declared, OpaqueFunction(function=nodes)])
+
+
+def _declare(argument: Argument) -> DeclareLaunchArgument:
+    choices = list(argument.choices) or None
+    return DeclareLaunchArgument(
+        argument.name, default_value=argument.default, description=argument.description, choices=choices
+    )
+
+
+def _node(process: Process) -> Action:
+    options: Mapping[str, object] = {
+        "package": PACKAGE,
+        "executable": process.executable,
+        "name": process.executable,
+        "namespace": process.namespace,
+        "parameters": [*map(str, process.parameter_files), dict(process.parameters)],
+        "remappings": list(process.remappings),
+        "ros_arguments": ["--log-level", process.log_level],
+        "output": "both",
+        "emulate_tty": True,
+        "on_exit": Shutdown(reason=f"{process.executable} ended") if process.essential else None,
+    }
+    return LifecycleNode(**options)
