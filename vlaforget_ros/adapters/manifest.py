@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from vlaforget_ros.errors import AdapterError, ErrorCode
 
@@ -92,12 +92,12 @@ class Manifest(_Strict):
 
     Args:
         digest: names the adapter; SHA-256 of ``core``.
-        created: when it was added, ISO 8601 in UTC; outside the digest, so that equal content has one digest.
+        created: when it was added (UTC); outside the digest: equal content has one digest.
         core: everything else.
     """
 
     digest: str = Field(pattern=f"^{_DIGEST}$")
-    created: str
+    created: AwareDatetime
     core: Core
 
     @property

@@ -241,7 +241,7 @@ class AdapterStore:
             if (self._adapters / digest).is_dir():
                 self.load(digest)
                 return self.manifest(digest)
-            manifest = Manifest(digest=digest, created=self._now().isoformat(), core=core)
+            manifest = Manifest(digest=digest, created=self._now(), core=core)
             self._move_in(digest, {**files, MANIFEST_FILE: manifest.to_json()})
             self.record("added", digest, name=core.name, method=core.method, parent_digest=core.parent_digest)
         return manifest

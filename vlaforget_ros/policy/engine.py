@@ -1,0 +1,288 @@
+"""The inference engine: one thread owns the model, and adapters change between two inferences.
+
+``infer``, ``swap`` and ``rollback`` may be called from any thread; they wait for their answer. A swap reads,
+checks and stages in the caller's thread while inference goes on; only the flip, one assignment, is a call to
+the owner.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+import numpy as np
+
+from vlaforget_ros.adapters.lora import LoraWeights
+from vlaforget_ros.errors import AdapterError, ErrorCode, VlaForgetError
+from vlaforget_ros.policy.memory import free_cached_memory, is_out_of_memory, out_of_memory
+from vlaforget_ros.policy.owner import OwnerThread
+from vlaforget_ros.policy.policy import Prediction
+from vlaforget_ros.policy.residents import Residents
+from vlaforget_ros.policy.serving import (
+    AdapterInfo,
+    AdapterSource,
+    Inference,
+    Latency,
+    ServedPolicy,
+    SwapResult,
+    adapter_info,
+)
+from vlaforget_ros.policy.slots import AdapterSlots, StagedAdapter
+
+__all__ = [
+    "AdapterInfo",
+    "AdapterSource",
+    "Inference",
+    "InferenceEngine",
+    "Latency",
+    "ServedPolicy",
+    "SwapResult",
+]
+
+_log = logging.getLogger(__name__)
+_WINDOW = 200
+
+
+class InferenceEngine:
+    """Serves a policy with exchangeable adapters.
+
+    Args:
+        policy: the policy; from now on its model belongs to the engine's thread.
+        source: the adapter store.
+        resident_limit: how many adapters stay in memory; while one is being staged there is one more.
+        clock: steady clock [s].
+
+    Raises:
+        PolicyError: 208 for a resident limit below 2.
+    """
+
+    def __init__(
+        self,
+        policy: ServedPolicy,
+        source: AdapterSource,
+        *,
+        resident_limit: int = 4,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._policy = policy
+        self._source = source
+        self._clock = clock
+        self._residents = Residents(resident_limit)
+        self._slots = AdapterSlots(policy.model)
+        self._latencies: deque[float] = deque(maxlen=_WINDOW)
+        self._latency_lock = threading.Lock()
+        self._last_step = -1
+        self._rollbacks = 0
+        self._owner = OwnerThread("inference")
+
+    def __enter__(self) -> InferenceEngine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def active_digest(self) -> str:
+        """Digest of the adapter of the next action; "" = base model."""
+        return self._residents.active
+
+    @property
+    def previous_digest(self) -> str | None:
+        """Where a rollback goes; None if there is nothing to go back to."""
+        return self._residents.previous
+
+    @property
+    def resident(self) -> tuple[str, ...]:
+        """Digests in memory, least recently used first."""
+        return self._residents.digests
+
+    def infer(self, image: np.ndarray, instruction: str, step: int = 0) -> Inference:
+        """The action for one (H, W, 3) uint8 RGB image.
+
+        Whatever goes wrong in the policy becomes a prediction with the hold action and a fault: 201
+        non-finite, 202 no action token, 204 out of memory, 206 unknown instruction, 209 bad image, 210
+        anything else.
+
+        Args:
+            image: camera image.
+            instruction: what to do.
+            step: control tick within the rollout, from 0.
+
+        Raises:
+            PolicyError: 205 after :meth:`close`.
+        """
+        return self._owner.submit(lambda: self._infer(image, instruction, step), step=step).result()
+
+    def rollout_ended(self) -> None:
+        """Tell the engine that no rollout runs, so that the next swap reports effective_step -1."""
+        self._owner.submit(self._forget_step).result()
+
+    def swap(self, reference: str) -> SwapResult:
+        """Make another adapter active from the next inference on.
+
+        Args:
+            reference: alias, name, digest, unique digest prefix of 8 or more, or ``base``.
+
+        Raises:
+            AdapterError: 100-107 as :meth:`AdapterStore.resolve` and ``load``, 104/105 where it does not fit
+                the model, 110 where a rollback came in meanwhile. The active adapter then stays, bit for bit.
+            PolicyError: 204 out of memory, 205 closed.
+        """
+        rollbacks = self._rollbacks
+        resident = reference in self._residents.digests
+        digest = reference if resident else self._source.resolve(reference)
+        staged, staged_ms = self._staged(digest)
+        flip = self._owner.submit(lambda: self._swap(digest, staged, staged_ms, rollbacks))
+        return self._recorded("swap", flip.result())
+
+    def rollback(self, reason: str) -> SwapResult:
+        """Go back to the adapter before the last swap. It is resident: no disk, no device memory is needed.
+
+        A rollback overtakes everything that waits, and swaps that were asked for before it are refused. A
+        second rollback goes one swap further back.
+
+        Args:
+            reason: for the history of the store, which gets it if it can be written.
+
+        Raises:
+            AdapterError: 109 where no swap came before.
+            PolicyError: 205 closed.
+        """
+        result = self._owner.submit(self._roll_back, first=True).result()
+        return self._recorded("rollback", result, reason=reason)
+
+    def adapters(self) -> list[AdapterInfo]:
+        """All adapters of the store, oldest first. Raises AdapterError 103, 107 if it is unreadable."""
+        resident, aliases = set(self.resident), self._source.aliases()
+        return [
+            adapter_info(manifest, aliases, manifest.digest in resident)
+            for manifest in self._source.manifests()
+        ]
+
+    def latency(self) -> Latency:
+        """Percentiles over the last 200 inferences without a fault; zeros before the first."""
+        with self._latency_lock:
+            times = list(self._latencies)
+        if not times:
+            return Latency(0.0, 0.0, 0)
+        p50, p99 = np.percentile(times, [50, 99])
+        return Latency(float(p50), float(p99), len(times))
+
+    def close(self) -> None:
+        """Finish the running inference, refuse what waits with 205, give the model back as the base model."""
+        self._owner.close()
+        self._slots.remove()
+
+    # --- in the caller's thread
+
+    def _staged(self, digest: str) -> tuple[StagedAdapter | None, float]:
+        if not digest:
+            return None, 0.0
+        resident = self._residents.get(digest)
+        if resident is not None:
+            return resident, 0.0
+        start = self._clock()
+        weights = self._source.load(digest, base_digest=self._policy.base_digest)
+        try:
+            staged = self._slots.stage(weights)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            staged = self._stage_with_less(weights, error)
+        return staged, (self._clock() - start) * 1e3
+
+    def _stage_with_less(self, weights: LoraWeights, error: Exception) -> StagedAdapter:
+        """Second and last try, after dropping adapters that are neither active nor previous."""
+        dropped = self._residents.drop_idle()
+        _log.warning("out of memory while staging %s; dropped %d idle adapters", weights.digest[:12], dropped)
+        free_cached_memory()
+        try:
+            return self._slots.stage(weights)
+        except Exception as second:
+            if not is_out_of_memory(second):
+                raise
+            raise out_of_memory(f"staging {weights.bytes / 1e6:.1f} MB") from error
+
+    def _recorded(self, event: str, result: SwapResult, **details: str) -> SwapResult:
+        try:
+            self._source.record(
+                event, result.active_digest, previous_digest=result.previous_digest, **details
+            )
+        except AdapterError as error:
+            # What the arm does must not depend on the disk.
+            _log.warning(
+                "%s to %r is active but not in the history: %s", event, result.active_digest[:12], error
+            )
+        return result
+
+    # --- in the owner thread
+
+    def _infer(self, image: np.ndarray, instruction: str, step: int) -> Inference:
+        digest = self._residents.active
+        start = self._clock()
+        prediction, message = self._predict(image, instruction)
+        elapsed_ms = (self._clock() - start) * 1e3
+        self._last_step = step
+        if prediction.fault == 0:
+            with self._latency_lock:
+                self._latencies.append(elapsed_ms)
+        return Inference(prediction, digest, elapsed_ms, step, message)
+
+    def _predict(self, image: np.ndarray, instruction: str) -> tuple[Prediction, str]:
+        try:
+            prediction = self._policy.act(image, instruction)
+        except VlaForgetError as error:
+            return self._held(error.code), str(error)
+        except Exception as error:
+            if is_out_of_memory(error):
+                free_cached_memory()
+                return self._held(ErrorCode.POLICY_OUT_OF_MEMORY), str(out_of_memory("an inference"))
+            _log.exception("the model failed; the arm holds")
+            return self._held(ErrorCode.POLICY_MODEL_FAILED), f"the model failed: {error!r}"
+        if prediction.fault:
+            return prediction, ErrorCode(prediction.fault).name
+        if not np.all(np.isfinite(prediction.action)):
+            return self._held(ErrorCode.POLICY_NON_FINITE_ACTION), f"non-finite action {prediction.action}"
+        return prediction, ""
+
+    def _held(self, code: ErrorCode) -> Prediction:
+        return Prediction(self._policy.hold_action(), (), int(code))
+
+    def _swap(
+        self, digest: str, staged: StagedAdapter | None, staged_ms: float, rollbacks: int
+    ) -> SwapResult:
+        if rollbacks != self._rollbacks:
+            raise AdapterError(
+                ErrorCode.ADAPTER_SUPERSEDED,
+                "a rollback came in while the adapter was being staged",
+                value=digest or "base",
+                remedy="look why it was rolled back, then swap again",
+            )
+        previous = self._residents.active
+        start = self._clock()
+        self._slots.activate(staged)
+        swap_ms = (self._clock() - start) * 1e3
+        self._residents.swapped(digest, staged)
+        return SwapResult(previous, digest, staged_ms, swap_ms, self._effective_step())
+
+    def _roll_back(self) -> SwapResult:
+        self._rollbacks += 1
+        digest, staged = self._residents.before()
+        previous = self._residents.active
+        start = self._clock()
+        self._slots.activate(staged)
+        swap_ms = (self._clock() - start) * 1e3
+        self._residents.rolled_back()
+        return SwapResult(previous, digest, 0.0, swap_ms, self._effective_step())
+
+    def _effective_step(self) -> int:
+        waiting = self._owner.next_step()
+        if waiting is not None:
+            return waiting
+        return self._last_step + 1 if self._last_step >= 0 else -1
+
+    def _forget_step(self) -> None:
+        self._last_step = -1

@@ -1,0 +1,114 @@
+"""Which adapters lie in the policy's memory, which one is active, and what a rollback goes back to."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+
+from vlaforget_ros.errors import AdapterError, ErrorCode, PolicyError
+from vlaforget_ros.policy.slots import StagedAdapter
+
+_DEPTH = 16
+
+
+class Residents:
+    """Least-recently-used set of staged adapters with a stack of earlier ones. Safe in any thread.
+
+    The base model "" is always resident and needs no place. The active adapter and the one before it are
+    never dropped, so a rollback needs no disk and no memory. An older entry of the stack that was dropped is
+    skipped.
+
+    Args:
+        limit: how many staged adapters to keep, 2 or more.
+
+    Raises:
+        PolicyError: 208 for a limit below 2.
+    """
+
+    def __init__(self, limit: int) -> None:
+        if limit < 2:
+            raise PolicyError(
+                ErrorCode.POLICY_BAD_PARAMETER,
+                "resident_limit",
+                value=limit,
+                limit="2 or more",
+                remedy="the active adapter and the one to roll back to both stay in memory",
+            )
+        self._limit = limit
+        self._lock = threading.Lock()
+        self._staged: OrderedDict[str, StagedAdapter] = OrderedDict()
+        self._active = ""
+        self._earlier: list[str] = []
+
+    @property
+    def active(self) -> str:
+        """Digest of the active adapter."""
+        return self._active
+
+    @property
+    def previous(self) -> str | None:
+        """Digest that a rollback goes to; None where there is nothing to go back to."""
+        with self._lock:
+            return self._earlier[-1] if self._earlier else None
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """Digests in memory, the base model not counted, least recently used first."""
+        with self._lock:
+            return tuple(self._staged)
+
+    def get(self, digest: str) -> StagedAdapter | None:
+        """The staged adapter, or None where it is not resident."""
+        with self._lock:
+            return self._staged.get(digest)
+
+    def swapped(self, digest: str, staged: StagedAdapter | None) -> None:
+        """Note that an adapter (None: the base model) became active."""
+        with self._lock:
+            if digest != self._active:
+                self._earlier = [*self._earlier, self._active][-_DEPTH:]
+            self._activate(digest, staged)
+
+    def before(self) -> tuple[str, StagedAdapter | None]:
+        """Digest and staged adapter to roll back to.
+
+        Raises:
+            AdapterError: 109 where no swap came before.
+        """
+        with self._lock:
+            if not self._earlier:
+                raise AdapterError(
+                    ErrorCode.ADAPTER_NO_PREVIOUS,
+                    "there is no adapter to roll back to",
+                    value=self._active or "base",
+                    remedy="swap to a known adapter or to base; stop the arm if it misbehaves",
+                )
+            digest = self._earlier[-1]
+            return digest, self._staged[digest] if digest else None
+
+    def rolled_back(self) -> None:
+        """Note that the adapter of :meth:`before` became active."""
+        with self._lock:
+            digest = self._earlier.pop()
+            self._activate(digest, self._staged[digest] if digest else None)
+
+    def drop_idle(self) -> int:
+        """Free all but the active and the previous adapter; returns how many were dropped."""
+        with self._lock:
+            return self._shrink(0)
+
+    def _activate(self, digest: str, staged: StagedAdapter | None) -> None:
+        self._active = digest
+        if staged is not None:
+            self._staged[digest] = staged
+            self._staged.move_to_end(digest)
+        self._shrink(self._limit)
+
+    def _shrink(self, limit: int) -> int:
+        kept = {self._active, *self._earlier[-1:]}
+        idle = [digest for digest in self._staged if digest not in kept]
+        doomed = idle[: max(0, len(self._staged) - limit)]
+        for digest in doomed:
+            del self._staged[digest]
+        self._earlier = [digest for digest in self._earlier if digest not in doomed]
+        return len(doomed)
