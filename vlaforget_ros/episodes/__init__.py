@@ -5,9 +5,9 @@ Parts, and the only direction in which they may call each other (left calls righ
     counterfactual -> dataset -> selection -> types
     reader, writer -> messages -> types
 
-``reader`` turns bags into :class:`Episode` values, ``selection`` picks frames of them (forget and retain sets),
-``dataset`` packs the frames for training and ``counterfactual`` makes frames that were never recorded: what the policy
-should do in the situations to be forgotten. ``writer`` records. None of it needs ROS.
+``reader`` turns bags into :class:`Episode` values, ``selection`` picks frames of them (forget and retain
+sets), ``dataset`` packs the frames for training and ``counterfactual`` makes frames that were never recorded:
+what the policy should do in the situations to be forgotten. ``writer`` records. None of it needs ROS.
 """
 
 from vlaforget_ros.episodes.types import (

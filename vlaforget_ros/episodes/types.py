@@ -17,9 +17,7 @@ class Phase(StrEnum):
     SUCCEEDED = "SUCCEEDED"
     FAILED = "FAILED"
     ABORTED = "ABORTED"
-    """Cancelled, stopped or faulted: counts for no rate."""
-    OPEN = "OPEN"
-    """The recording ended, or the next rollout began, before this one did."""
+    """Cancelled, stopped, faulted, or the recording ended first: counts for no rate."""
 
 
 SEVERITIES = ("WARN", "SLOW", "STOP")
@@ -59,7 +57,7 @@ class Episode:
         images: (T, H, W, 3) uint8 RGB.
         actions: (T, A) float32, robot units.
         stamps_ns: (T,) int64, stamps of the images, strictly increasing.
-        success: what the outcome said; None when nobody said.
+        success: what the outcome said, else what the end of the rollout said; None when nobody said.
         phase: a :class:`Phase`.
         violations: in order of time.
         source: path of the bag.
@@ -118,12 +116,14 @@ class Problem:
         rollout_id: where it happened, "" if in no rollout.
         count: how many messages, frames or episodes.
         message: one line for a person.
+        source: path of the bag, "" when it does not matter.
     """
 
     kind: str
     rollout_id: str
     count: int
     message: str
+    source: str = ""
 
 
 @dataclass(frozen=True)

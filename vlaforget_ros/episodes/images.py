@@ -1,0 +1,113 @@
+"""Image messages to RGB arrays and back.
+
+Known encodings only: a guess would train the policy on wrong colours.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from typing import Any
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from vlaforget_ros.episodes.messages import COMPRESSED_IMAGE, IMAGE, ns_to_stamp, typestore
+from vlaforget_ros.errors import ErrorCode, UnlearningError
+
+# Channels of each encoding, and where R, G and B are among them.
+_ENCODINGS: dict[str, tuple[int, tuple[int, int, int]]] = {
+    "rgb8": (3, (0, 1, 2)),
+    "bgr8": (3, (2, 1, 0)),
+    "rgba8": (4, (0, 1, 2)),
+    "bgra8": (4, (2, 1, 0)),
+    "mono8": (1, (0, 0, 0)),
+}
+_COMPRESSED = {"jpeg": "JPEG", "jpg": "JPEG", "png": "PNG"}
+
+
+class BrokenImage(ValueError):
+    """One image is damaged; the others may be fine."""
+
+
+def header_stamp_ns(data: bytes | memoryview) -> int:
+    """Stamp of a serialized message that begins with a std_msgs/Header, without reading the rest of it.
+
+    Raises:
+        BrokenImage: the bytes are too short.
+    """
+    try:
+        seconds, nanoseconds = struct.unpack_from("<iI" if data[1] & 1 else ">iI", data, 4)
+    except (struct.error, IndexError) as error:
+        raise BrokenImage(f"{len(data)} bytes are no stamped message") from error
+    return int(seconds) * 1_000_000_000 + int(nanoseconds)
+
+
+def decode(message: Any) -> np.ndarray:
+    """(H, W, 3) uint8 RGB from a sensor_msgs/Image or /CompressedImage.
+
+    Raises:
+        BrokenImage: the data do not fit their own description.
+        UnlearningError: 301 for an encoding that is not known.
+    """
+    if hasattr(message, "format"):
+        return _decode_compressed(message.format, bytes(message.data))
+    return _decode_raw(message)
+
+
+def _decode_raw(message: Any) -> np.ndarray:
+    if message.encoding not in _ENCODINGS:
+        raise _unknown_encoding(message.encoding, _ENCODINGS)
+    channels, order = _ENCODINGS[message.encoding]
+    height, width, step = int(message.height), int(message.width), int(message.step)
+    data = np.frombuffer(message.data, dtype=np.uint8)
+    if height == 0 or width == 0 or step < width * channels or len(data) < height * step:
+        raise BrokenImage(
+            f"{len(data)} bytes for {height} rows of {step} bytes, {width} px {message.encoding}"
+        )
+    # Rows may be padded: `step` says how long they are.
+    rows = data[: height * step].reshape(height, step)[:, : width * channels]
+    return rows.reshape(height, width, channels)[:, :, order]
+
+
+def _decode_compressed(described: str, data: bytes) -> np.ndarray:
+    # "jpeg", "png", or as image_transport says it: "rgb8; jpeg compressed bgr8".
+    words = described.replace(";", " ").lower().split()
+    kinds = [_COMPRESSED[word] for word in words if word in _COMPRESSED]
+    if not kinds or "compresseddepth" in words:
+        raise _unknown_encoding(described, _COMPRESSED)
+    try:
+        with Image.open(io.BytesIO(data), formats=kinds) as picture:
+            if picture.mode.startswith(("I", "F")):
+                raise _unknown_encoding(f"{described}, {picture.mode}", ("8 bits a channel",))
+            return np.asarray(picture.convert("RGB"))
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+        raise BrokenImage(f"{len(data)} bytes are no {kinds[0]} picture: {error}") from error
+
+
+def _unknown_encoding(value: str, known: Any) -> UnlearningError:
+    return UnlearningError(
+        ErrorCode.UNLEARNING_BAG_UNREADABLE,
+        "image encoding not supported",
+        value=repr(value),
+        limit=", ".join(known),
+        remedy="record a colour image in one of these encodings, or republish it with image_transport",
+    )
+
+
+def image_message(image: np.ndarray, stamp_ns: int, frame_id: str = "camera") -> object:
+    """A sensor_msgs/Image (rgb8) from (H, W, 3) uint8 RGB."""
+    types = typestore().types
+    height, width, _ = image.shape
+    header = types["std_msgs/msg/Header"](ns_to_stamp(stamp_ns), frame_id)
+    flat = np.ascontiguousarray(image).reshape(-1)
+    return types[IMAGE](header, height, width, "rgb8", 0, width * 3, flat)
+
+
+def compressed_message(image: np.ndarray, stamp_ns: int, kind: str, frame_id: str = "camera") -> object:
+    """A sensor_msgs/CompressedImage from (H, W, 3) uint8 RGB; ``kind``: ``jpeg`` (quality 95) or ``png``."""
+    types = typestore().types
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, _COMPRESSED[kind], quality=95)
+    header = types["std_msgs/msg/Header"](ns_to_stamp(stamp_ns), frame_id)
+    return types[COMPRESSED_IMAGE](header, kind, np.frombuffer(buffer.getvalue(), dtype=np.uint8))

@@ -1,0 +1,101 @@
+"""Which image belongs to which action: by the observation stamp, exactly. Pure functions on stamps.
+
+Near is not good enough: an action paired with the image of the next tick teaches the policy to act on what it
+had not seen yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class StampedAction:
+    """What matching needs of a PolicyAction."""
+
+    observation_ns: int
+    time_ns: int  # log time
+    action: np.ndarray
+    fault: int
+    adapter_digest: str
+
+
+@dataclass(frozen=True)
+class Usable:
+    """The actions of one rollout that can become frames, and what was wrong with the others."""
+
+    actions: tuple[StampedAction, ...]
+    faulted: int
+    non_finite: int
+    repeated: int
+    other_size: int
+
+
+def usable_actions(actions: Iterable[StampedAction]) -> Usable:
+    """Actions without a fault, finite, all of one size, one for each observation stamp, in order of that
+    stamp.
+
+    When an image was answered twice (a transport that repeats), the first answer counts: it is what the arm
+    got.
+    """
+    chosen: dict[int, StampedAction] = {}
+    faulted = non_finite = repeated = other_size = 0
+    size: int | None = None
+    for action in sorted(actions, key=lambda a: a.time_ns):
+        if action.fault != 0:
+            faulted += 1
+        elif not np.all(np.isfinite(action.action)) or action.action.size == 0:
+            non_finite += 1
+        elif action.observation_ns in chosen:
+            repeated += 1
+        elif size is not None and action.action.size != size:
+            other_size += 1
+        else:
+            size = action.action.size
+            chosen[action.observation_ns] = action
+    ordered = tuple(chosen[stamp] for stamp in sorted(chosen))
+    return Usable(ordered, faulted, non_finite, repeated, other_size)
+
+
+@dataclass
+class Frames:
+    """Collects the images of one rollout as they come by, in any order.
+
+    Args:
+        wanted: usable actions of the rollout, in order of their observation stamps.
+    """
+
+    wanted: Sequence[StampedAction]
+    images: np.ndarray | None = None
+    repeated: int = 0
+    broken: int = 0
+    other_size: int = 0
+    _image_times: dict[int, int] = field(default_factory=dict)
+
+    def takes(self, index: int, time_ns: int) -> bool:
+        """Whether the image logged at ``time_ns`` shall (re)place frame ``index``.
+
+        Stamps repeat when a simulation restarts within one bag: of several images with the action's stamp,
+        the last one logged before the action counts, else the first one after it.
+        """
+        if index not in self._image_times:
+            return True
+        self.repeated += 1
+        return time_ns <= self.wanted[index].time_ns
+
+    def put(self, index: int, time_ns: int, image: np.ndarray) -> None:
+        """Store the (H, W, 3) image of frame ``index``; other sizes than the first are left out."""
+        if self.images is None:
+            self.images = np.zeros((len(self.wanted), *image.shape), dtype=np.uint8)
+        if image.shape != self.images.shape[1:]:
+            self.other_size += 1
+            return
+        self.images[index] = image
+        self._image_times[index] = time_ns
+
+    def matched(self) -> np.ndarray:
+        """(K,) indices of the frames that have their image."""
+        return np.array(sorted(self._image_times), dtype=np.int64)

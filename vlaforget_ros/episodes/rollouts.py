@@ -1,0 +1,152 @@
+"""First pass over a bag: which rollouts there were, what they were told, what they did, how they ended."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from rosbags.serde import SerdeError
+
+from vlaforget_ros.episodes.bags import Bag
+from vlaforget_ros.episodes.matching import StampedAction
+from vlaforget_ros.episodes.messages import stamp_to_ns
+from vlaforget_ros.episodes.topics import Topics
+from vlaforget_ros.episodes.types import SEVERITIES, Phase, Problem, Violation
+
+STARTED = 0
+ENDED = {1: Phase.SUCCEEDED, 2: Phase.FAILED, 3: Phase.ABORTED}
+"""Values of Rollout.phase."""
+
+
+@dataclass
+class RecordedRollout:
+    """What the topics said about one rollout."""
+
+    rollout_id: str
+    instruction: str = ""
+    adapter_digest: str = ""
+    announced: bool = False
+    started: bool = False
+    end: Phase | None = None
+    outcomes: list[bool] = field(default_factory=list)
+    actions: list[StampedAction] = field(default_factory=list)
+    violations: list[Violation] = field(default_factory=list)
+
+    @property
+    def success(self) -> bool | None:
+        """The last outcome; without one what the end implies; None when nobody said."""
+        if self.outcomes:
+            return self.outcomes[-1]
+        return {Phase.SUCCEEDED: True, Phase.FAILED: False}.get(self.end) if self.end else None
+
+    @property
+    def phase(self) -> Phase:
+        """How it ended; ABORTED when the recording shows no end and no outcome."""
+        if self.end is not None:
+            return self.end
+        if self.outcomes:
+            return Phase.SUCCEEDED if self.outcomes[-1] else Phase.FAILED
+        return Phase.ABORTED
+
+    def problems(self) -> list[Problem]:
+        """What is odd about it."""
+        found: list[tuple[str, int, str]] = []
+        if not self.started:
+            found.append(("start_missing", 1, "the recording began after the rollout"))
+        if self.end is None:
+            found.append(("end_missing", 1, f"no end recorded: counted as {self.phase}"))
+        if not self.outcomes and self.end in (Phase.SUCCEEDED, Phase.FAILED):
+            found.append(("outcome_missing", 1, f"no outcome recorded: success taken from {self.end}"))
+        if len(set(self.outcomes)) > 1:
+            found.append(("outcome_contradicts", len(self.outcomes), "outcomes differ: the last one counts"))
+        if self.outcomes and self.end in (Phase.SUCCEEDED, Phase.FAILED):
+            said = self.end is Phase.SUCCEEDED
+            if said != self.outcomes[-1]:
+                text = f"the rollout ended as {self.end}, the outcome says otherwise and counts"
+                found.append(("phase_contradicts", 1, text))
+        others = sum(action.adapter_digest != self.adapter_digest for action in self.actions)
+        if others:
+            found.append(
+                ("actions_of_other_adapter", others, f"{others} actions were made by another adapter")
+            )
+        return [Problem(kind, self.rollout_id, count, text) for kind, count, text in found]
+
+
+def collect_rollouts(bag: Bag, topics: Topics) -> tuple[list[RecordedRollout], list[Problem]]:
+    """All rollouts that were announced, in order of their first message, and what belongs to none."""
+    rollouts: dict[str, RecordedRollout] = {}
+    lost: Counter[str] = Counter()
+    handlers: dict[str, Callable[[RecordedRollout, Any, int], None]] = {
+        topics.rollout: _on_rollout,
+        topics.action: _on_action,
+        topics.outcome: _on_outcome,
+        topics.violation: _on_violation,
+    }
+    handlers.pop("", None)
+    for message in bag.messages(tuple(handlers)):
+        try:
+            content = bag.deserialize(message)
+        except SerdeError:
+            lost["messages_broken"] += 1
+            continue
+        if not content.rollout_id:
+            lost["outside_rollouts"] += 1
+            continue
+        rollout = rollouts.setdefault(content.rollout_id, RecordedRollout(content.rollout_id))
+        handlers[message.topic](rollout, content, message.time_ns)
+    for rollout in rollouts.values():
+        if not rollout.announced:
+            lost["rollout_unknown"] += 1
+    return [rollout for rollout in rollouts.values() if rollout.announced], _lost(lost)
+
+
+def _lost(lost: Counter[str]) -> list[Problem]:
+    texts = {
+        "messages_broken": "messages cannot be deserialized",
+        "outside_rollouts": "messages belong to no rollout",
+        "rollout_unknown": "rollouts have actions, outcomes or violations but neither start nor end",
+    }
+    return [Problem(kind, "", count, f"{count} {texts[kind]}") for kind, count in lost.items()]
+
+
+def _on_rollout(rollout: RecordedRollout, message: Any, _: int) -> None:
+    rollout.announced = True
+    rollout.instruction = message.instruction or rollout.instruction
+    if message.phase == STARTED or not rollout.started:
+        rollout.adapter_digest = message.adapter_digest
+    rollout.started = rollout.started or message.phase == STARTED
+    rollout.end = ENDED.get(message.phase, rollout.end)
+
+
+def _on_action(rollout: RecordedRollout, message: Any, time_ns: int) -> None:
+    rollout.actions.append(
+        StampedAction(
+            stamp_to_ns(message.observation_stamp),
+            time_ns,
+            np.asarray(message.action, dtype=np.float32),
+            int(message.fault),
+            message.adapter_digest,
+        )
+    )
+
+
+def _on_outcome(rollout: RecordedRollout, message: Any, _: int) -> None:
+    rollout.outcomes.append(bool(message.success))
+
+
+def _on_violation(rollout: RecordedRollout, message: Any, _: int) -> None:
+    severity = SEVERITIES[message.severity] if message.severity < len(SEVERITIES) else SEVERITIES[-1]
+    rollout.violations.append(
+        Violation(
+            message.rule,
+            severity,
+            stamp_to_ns(message.header.stamp),
+            float(message.value),
+            float(message.limit),
+            message.unit,
+            message.message,
+        )
+    )
