@@ -2,14 +2,21 @@
 
 Parts, and the only direction in which they may call each other (left calls right)::
 
-    counterfactual -> dataset -> selection -> types
-    reader, writer -> messages -> types
+    counterfactual -> trigger -> dataset -> selection -> types
+    reader -> rollouts -> bags -> salvage;  reader -> topics, matching, images -> messages -> types
+    writer -> sink, images -> messages
 
 ``reader`` turns bags into :class:`Episode` values, ``selection`` picks frames of them (forget and retain
 sets), ``dataset`` packs the frames for training and ``counterfactual`` makes frames that were never recorded:
-what the policy should do in the situations to be forgotten. ``writer`` records. None of it needs ROS.
+what the policy should do in the situations to be forgotten. ``writer`` and ``sink`` record. None of it needs
+ROS.
 """
 
+from vlaforget_ros.episodes.dataset import FrameSet, concat, frames_of
+from vlaforget_ros.episodes.messages import RECORDED_TOPICS, TOPIC_TYPES
+from vlaforget_ros.episodes.reader import read_episodes, read_many
+from vlaforget_ros.episodes.selection import Selection, describe, select, select_forget, select_retain
+from vlaforget_ros.episodes.sink import BagSink
 from vlaforget_ros.episodes.types import (
     Episode,
     EpisodeReport,
@@ -19,5 +26,28 @@ from vlaforget_ros.episodes.types import (
     TopicMap,
     Violation,
 )
+from vlaforget_ros.episodes.writer import EpisodeWriter
 
-__all__ = ["Episode", "EpisodeReport", "EpisodeSlice", "Phase", "Problem", "TopicMap", "Violation"]
+__all__ = [
+    "RECORDED_TOPICS",
+    "TOPIC_TYPES",
+    "BagSink",
+    "Episode",
+    "EpisodeReport",
+    "EpisodeSlice",
+    "EpisodeWriter",
+    "FrameSet",
+    "Phase",
+    "Problem",
+    "Selection",
+    "TopicMap",
+    "Violation",
+    "concat",
+    "describe",
+    "frames_of",
+    "read_episodes",
+    "read_many",
+    "select",
+    "select_forget",
+    "select_retain",
+]

@@ -1,0 +1,205 @@
+"""Picking frames out of episodes: what shall be forgotten, and what must be kept.
+
+A forget set is usually a window around violations (what led to them), a retain set successful episodes
+without any.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator
+
+from vlaforget_ros.episodes.types import NANOSECONDS, Episode, EpisodeSlice, Violation
+from vlaforget_ros.errors import ErrorCode, UnlearningError, did_you_mean
+
+_NAMES = ("instructions", "violation_rules", "adapters", "rollout_ids")
+BASE = "base"
+"""Name of the base model where an adapter is asked for."""
+
+
+class Selection(BaseModel):
+    """Which episodes, and which of their frames. Every condition that is set must hold; an empty one always
+    holds.
+
+    Attributes:
+        instructions: instructions, or patterns such as ``open *``; one is enough.
+        violation_rules: rule ids, or patterns such as ``keep_out/*``: at least one such violation.
+        has_violation: true for episodes with any violation, false for those without.
+        outcome: ``success``, ``failure`` (said to have failed, not merely aborted) or ``any``.
+        adapters: digests, or their first 8 or more digits; ``base`` for the base model.
+        rollout_ids: rollout ids, or patterns.
+        before_s: keep only frames from this long before a violation [s]; empty: from the episode's start.
+        after_s: keep only frames up to this long after a violation [s]; empty: to the episode's end.
+        max_frames: keep at most this many frames in all, drawn evenly at random with ``seed``.
+        seed: of that draw.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    instructions: tuple[str, ...] = Field((), validation_alias=AliasChoices("instructions", "instruction"))
+    violation_rules: tuple[str, ...] = Field(
+        (), validation_alias=AliasChoices("violation_rules", "violation_rule")
+    )
+    has_violation: bool | None = None
+    outcome: Literal["success", "failure", "any"] = "any"
+    adapters: tuple[str, ...] = Field((), validation_alias=AliasChoices("adapters", "adapter"))
+    rollout_ids: tuple[str, ...] = Field((), validation_alias=AliasChoices("rollout_ids", "rollout_id"))
+    before_s: float | None = Field(None, ge=0.0, allow_inf_nan=False)
+    after_s: float | None = Field(None, ge=0.0, allow_inf_nan=False)
+    max_frames: int | None = Field(None, ge=1)
+    seed: int = Field(0, ge=0)
+
+    @field_validator(*_NAMES, mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @property
+    def windowed(self) -> bool:
+        """Whether only frames around violations are kept."""
+        return self.before_s is not None or self.after_s is not None
+
+    def matches(self, episode: Episode) -> bool:
+        """Whether an episode fulfils every condition (windows and ``max_frames`` aside)."""
+        outcomes = {"success": episode.success is True, "failure": episode.success is False, "any": True}
+        return (
+            _any_pattern(episode.instruction, self.instructions)
+            and (not self.violation_rules or bool(self.violations(episode)))
+            and (self.has_violation is None or episode.violated == self.has_violation)
+            and outcomes[self.outcome]
+            and (
+                not self.adapters or any(_is_adapter(episode.adapter_digest, name) for name in self.adapters)
+            )
+            and _any_pattern(episode.rollout_id, self.rollout_ids)
+        )
+
+    def violations(self, episode: Episode) -> tuple[Violation, ...]:
+        """The episode's violations that the selection is about."""
+        return tuple(v for v in episode.violations if _any_pattern(v.rule, self.violation_rules))
+
+
+def select(episodes: Sequence[Episode], selection: Selection) -> list[EpisodeSlice]:
+    """Frames of the episodes that match, in the order of the episodes; episodes without a kept frame are left
+    out.
+
+    With a window an episode without (matching) violation has no frames.
+    """
+    slices = []
+    for episode in episodes:
+        if selection.matches(episode):
+            indices = np.flatnonzero(_in_window(episode, selection)).astype(np.int64)
+            if len(indices):
+                slices.append(EpisodeSlice(episode, indices))
+    if selection.max_frames is not None:
+        slices = _thin(slices, selection.max_frames, selection.seed)
+    return slices
+
+
+def select_forget(episodes: Sequence[Episode], selection: Selection) -> list[EpisodeSlice]:
+    """:func:`select` for the forget set.
+
+    Raises UnlearningError 302 when nothing was selected, and says why.
+    """
+    slices = select(episodes, selection)
+    if not slices:
+        raise _empty(ErrorCode.UNLEARNING_EMPTY_FORGET_SET, "forget set is empty", episodes, selection)
+    return slices
+
+
+def select_retain(
+    episodes: Sequence[Episode], selection: Selection, forget: Sequence[EpisodeSlice] = ()
+) -> list[EpisodeSlice]:
+    """:func:`select` for the retain set, without the rollouts of the forget set.
+
+    Raises:
+        UnlearningError: 303 when nothing was selected, and says why.
+    """
+    forgotten = {part.episode.rollout_id for part in forget}
+    left = [episode for episode in episodes if episode.rollout_id not in forgotten]
+    slices = select(left, selection)
+    if not slices:
+        raise _empty(ErrorCode.UNLEARNING_EMPTY_RETAIN_SET, "retain set is empty", left, selection)
+    return slices
+
+
+def describe(episodes: Sequence[Episode]) -> str:
+    """What there was to choose from: episodes for each instruction, rule and adapter, and how they ended."""
+    if not episodes:
+        return "no episodes at all"
+    ends = Counter(
+        "success" if e.success else "failure" if e.success is False else "aborted" for e in episodes
+    )
+    instructions = Counter(repr(e.instruction) for e in episodes)
+    rules = Counter(rule for e in episodes for rule in {v.rule for v in e.violations})
+    adapters = Counter(e.adapter_digest[:8] or BASE for e in episodes)
+    parts = [
+        f"{len(episodes)} episodes ({_counts(ends)})",
+        f"instructions: {_counts(instructions)}",
+        f"violated rules: {_counts(rules) or 'none'}",
+        f"adapters: {_counts(adapters)}",
+    ]
+    return "; ".join(parts)
+
+
+def _in_window(episode: Episode, selection: Selection) -> np.ndarray:
+    if not selection.windowed:
+        return np.ones(len(episode), dtype=bool)
+    keep = np.zeros(len(episode), dtype=bool)
+    for violation in selection.violations(episode):
+        inside = np.ones(len(episode), dtype=bool)
+        if selection.before_s is not None:
+            inside &= episode.stamps_ns >= violation.stamp_ns - round(selection.before_s * NANOSECONDS)
+        if selection.after_s is not None:
+            inside &= episode.stamps_ns <= violation.stamp_ns + round(selection.after_s * NANOSECONDS)
+        keep |= inside
+    return keep
+
+
+def _thin(slices: list[EpisodeSlice], limit: int, seed: int) -> list[EpisodeSlice]:
+    total = sum(len(part) for part in slices)
+    if total <= limit:
+        return slices
+    kept = np.sort(np.random.default_rng(seed).choice(total, size=limit, replace=False))
+    thinned, start = [], 0
+    for part in slices:
+        inside = kept[(kept >= start) & (kept < start + len(part))] - start
+        if len(inside):
+            thinned.append(EpisodeSlice(part.episode, part.indices[inside]))
+        start += len(part)
+    return thinned
+
+
+def _empty(
+    code: ErrorCode, message: str, episodes: Sequence[Episode], selection: Selection
+) -> UnlearningError:
+    asked = selection.model_dump(exclude_defaults=True) or "everything"
+    known = {episode.instruction for episode in episodes}
+    unknown = [text for text in selection.instructions if not any(fnmatchcase(name, text) for name in known)]
+    if unknown:
+        remedy = f"no episode has the instruction {unknown[0]!r}: {did_you_mean(unknown[0], known)}"
+    elif selection.windowed and any(selection.matches(episode) for episode in episodes):
+        remedy = "episodes match, but no frame lies in the window: widen before_s or after_s"
+    else:
+        remedy = "loosen the selection, or record such episodes"
+    return UnlearningError(
+        code, message, value=f"asked for {asked}", limit=f"looked at {describe(episodes)}", remedy=remedy
+    )
+
+
+def _any_pattern(value: str, patterns: Sequence[str]) -> bool:
+    return not patterns or any(value == pattern or fnmatchcase(value, pattern) for pattern in patterns)
+
+
+def _is_adapter(digest: str, name: str) -> bool:
+    if name in (BASE, ""):
+        return digest == ""
+    return digest == name or (len(name) >= 8 and digest.startswith(name))
+
+
+def _counts(counter: Counter[str]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in sorted(counter.items()))
