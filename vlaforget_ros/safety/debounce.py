@@ -27,8 +27,8 @@ class Debounce:
         if self._since is None or stamp_s < self._since:
             self._since = stamp_s
         delay = self._trigger_s if broken else self._release_s
-        # A nanosecond of slack: stamps are sums of control periods in floating point.
-        if stamp_s - self._since + 1e-9 < delay:
+        # A microsecond of slack: that is how fine a stamp of today is in floating point seconds.
+        if stamp_s - self._since + 1e-6 < delay:
             return False
         self.active = broken
         self._since = None

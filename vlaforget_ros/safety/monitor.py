@@ -131,6 +131,11 @@ class SafetyMonitor:
         if rollout_id == self._running.rollout_id:
             self._running = _Running()
 
+    def outcome(self, rollout_id: str, success: bool) -> None:
+        """Somebody knows how a rollout ended; what the policy says about its end overrides this."""
+        if rollout_id == self._running.rollout_id:
+            self._book.end(rollout_id, self._running.digest, success)
+
     def violation(self, event: Event) -> bool:
         """Take a violation from any source; returns whether it is news. A STOP latches anyway."""
         if event.severity is Severity.STOP and not self._latched:
@@ -185,6 +190,10 @@ class SafetyMonitor:
     def rules_broken(self, rollout_id: str) -> frozenset[str]:
         """Rules broken in a rollout so far."""
         return self._book.rules_broken(rollout_id)
+
+    def motion(self) -> tuple[ArmState, float]:
+        """State and speed scale now; cheaper than :meth:`status`."""
+        return self._judge()[:2]
 
     def status(self) -> MonitorStatus:
         """State, scale and reason now, and the rates."""

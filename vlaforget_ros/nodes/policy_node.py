@@ -1,0 +1,337 @@
+"""The policy as a lifecycle node: instructions in, one action per image out, adapters swapped meanwhile."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rclpy.action import ActionServer, CancelResponse, GoalResponse
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
+from sensor_msgs.msg import CompressedImage, Image
+
+from vlaforget_ros.action import ExecuteInstruction
+from vlaforget_ros.adapters.store import AdapterStore
+from vlaforget_ros.errors import ErrorCode, PolicyError, VlaForgetError
+from vlaforget_ros.msg import (
+    PolicyAction,
+    PolicyStatus,
+    Rollout,
+    RolloutOutcome,
+    SafetyStatus,
+    SafetyViolation,
+)
+from vlaforget_ros.nodes import convert, qos
+from vlaforget_ros.nodes.adapter_services import AdapterServices
+from vlaforget_ros.nodes.base import VlaNode
+from vlaforget_ros.nodes.control import Phase, RolloutControl, SafetyView, TickMeter, gate, safe_action
+from vlaforget_ros.nodes.parameters import Parameter
+from vlaforget_ros.policy.engine import InferenceEngine
+from vlaforget_ros.policy.policy import VlaPolicy
+
+PARAMETERS = (
+    Parameter("checkpoint", "models/tiny", "Folder of the base checkpoint."),
+    Parameter("store", "runs/adapters", "Folder of the adapter store."),
+    Parameter("device", "cpu", "Where the model runs: cpu or cuda."),
+    Parameter("frame", "cell", "Frame of the actions."),
+    Parameter("tick_s", 0.1, "Control period; an action later than this is a missed tick.", "s", 0.005, 10.0),
+    Parameter("stale_after_s", 0.5, "Older images get the hold action.", "s", 0.01, 60.0),
+    Parameter(
+        "image_timeout_s", 10.0, "A rollout without any image for this long is aborted.", "s", 0.1, 600.0
+    ),
+    Parameter("max_steps", 220, "Step cap of goals that give none.", "ticks", 1, 100000),
+    Parameter("torch_threads", 1, "Threads of one inference.", "", 1, 256),
+)
+
+_LAST_OUTCOME_S = 1.0
+_LATE_VIOLATIONS_S = 0.05
+
+
+class PolicyNode(VlaNode):
+    """Threads: images are processed one at a time; swaps, goals and status run beside them. The engine's own
+    thread owns the model, so a swap lies between two inferences."""
+
+    specs = PARAMETERS
+    threads = 6
+
+    def __init__(self) -> None:
+        super().__init__("policy_node")
+        self._engine: InferenceEngine | None = None
+        self._active = False
+        self._rollout: RolloutControl | None = None
+        self._safety = SafetyView()
+        self._latest: tuple[Image | CompressedImage, float] | None = None
+        self._answered: PolicyAction | None = None
+        self._tick_lock = threading.Lock()
+        self._goal_lock = threading.Lock()
+
+    def configure(self, values: Mapping[str, Any]) -> None:
+        """Load the base weights and make the topics."""
+        import torch
+
+        torch.set_num_threads(values["torch_threads"])
+        self._values = values
+        self._policy = VlaPolicy.load(Path(values["checkpoint"]), values["device"])
+        self._hold = self._policy.hold_action()
+        self._gripper = ["gripper" in name for name in self._policy.normalisation.names]
+        self._engine = InferenceEngine(self._policy, AdapterStore(Path(values["store"])))
+        self._meter = TickMeter(values["tick_s"])
+        self._actions = self.create_lifecycle_publisher(PolicyAction, "action", qos.ACTION)
+        self._rollouts = self.create_lifecycle_publisher(Rollout, "rollout", qos.LATCHED)
+        self._status = self.create_lifecycle_publisher(PolicyStatus, "policy/status", qos.LATCHED)
+        self._listen()
+        beside = ReentrantCallbackGroup()
+        self._adapter_services = AdapterServices(self, self._engine, self._publish_status, beside)
+        self._server = ActionServer(
+            self,
+            ExecuteInstruction,
+            "policy/execute",
+            self._execute,
+            callback_group=beside,
+            goal_callback=lambda _: GoalResponse.ACCEPT,
+            cancel_callback=lambda _: CancelResponse.ACCEPT,
+        )
+        self._heartbeat = self.create_timer(
+            1.0, self._publish_status, callback_group=beside, clock=self.steady
+        )
+
+    def _listen(self) -> None:
+        images, others = MutuallyExclusiveCallbackGroup(), MutuallyExclusiveCallbackGroup()
+        self._subscriptions_made = [
+            self.create_subscription(Image, "image", self._on_image, qos.IMAGE, callback_group=images),
+            self.create_subscription(
+                CompressedImage, "image/compressed", self._on_image, qos.IMAGE, callback_group=images
+            ),
+            self.create_subscription(
+                SafetyViolation, "safety/violation", self._on_violation, qos.VIOLATION, callback_group=others
+            ),
+            self.create_subscription(
+                RolloutOutcome, "outcome", self._on_outcome, qos.STATE, callback_group=others
+            ),
+            self.create_subscription(
+                SafetyStatus, "safety/status", self._on_safety, qos.LATCHED, callback_group=others
+            ),
+        ]
+
+    def activate(self) -> None:
+        """Accept goals."""
+        self._active = True
+
+    def deactivate(self) -> None:
+        """Abort the running rollout; the model stays loaded."""
+        self._active = False
+        if self._rollout is not None:
+            self._rollout.abort(ErrorCode.POLICY_NOT_ACTIVE, "the policy node was deactivated")
+
+    def release(self) -> None:
+        """Free the model and the topics."""
+        if self._engine is None:
+            return
+        engine, self._engine = self._engine, None
+        self._adapter_services.close()
+        self._server.destroy()
+        self.destroy_timer(self._heartbeat)
+        for subscription in self._subscriptions_made:
+            self.destroy_subscription(subscription)
+        for publisher in (self._actions, self._rollouts, self._status):
+            self.destroy_lifecycle_publisher(publisher)
+        engine.close()
+
+    # --- goals
+
+    def _execute(self, handle: Any) -> ExecuteInstruction.Result:
+        result = ExecuteInstruction.Result(outcome=ExecuteInstruction.Result.OUTCOME_ABORTED)
+        if not self._goal_lock.acquire(blocking=False):
+            return self._refuse(
+                handle, result, self._not_active("another rollout is running", "cancel it first")
+            )
+        try:
+            rollout, arm = self._begin(handle.request)
+        except VlaForgetError as error:
+            self._goal_lock.release()
+            return self._refuse(handle, result, error)
+        try:
+            self._run(handle, rollout, arm)
+        finally:
+            self._rollout = None
+            self._goal_lock.release()
+        if self._engine is not None:
+            self._engine.rollout_ended()
+        return self._conclude(handle, rollout, arm, result)
+
+    def _begin(self, goal: ExecuteInstruction.Goal) -> tuple[RolloutControl, int]:
+        """Check everything before anything changes, the adapter last."""
+        engine = self._engine
+        if engine is None or not self._active:
+            raise self._not_active("the policy node is not active", "activate it")
+        self._policy.check_instruction(goal.instruction)
+        if goal.adapter:
+            engine.swap(goal.adapter)
+        steps = int(goal.max_steps) or int(self._values["max_steps"])
+        arm = Rollout.ARM_PINNED if goal.adapter else Rollout.ARM_STABLE
+        digest = engine.active_digest
+        return RolloutControl(uuid.uuid4().hex, goal.instruction, steps, digest, time.monotonic()), arm
+
+    def _run(self, handle: Any, rollout: RolloutControl, arm: int) -> None:
+        self._publish_rollout(rollout, arm, Phase.STARTED)
+        self._goal = handle
+        with self._tick_lock:
+            self._rollout = rollout
+            latest = self._latest
+        # The image that is already there is the first observation: in lockstep no other comes before an
+        # action.
+        if latest is not None:
+            self._tick(latest[0], time.monotonic())
+        while not rollout.wait(0.02):
+            quiet_s = time.monotonic() - rollout.image_s
+            if handle.is_cancel_requested:
+                rollout.abort(ErrorCode.NONE, "cancelled")
+            elif rollout.exhausted and quiet_s > _LAST_OUTCOME_S:
+                rollout.finish(False, f"{rollout.steps} steps without success")
+            elif quiet_s > self._values["image_timeout_s"]:
+                limit = self._values["image_timeout_s"]
+                rollout.abort(
+                    ErrorCode.POLICY_STALE_IMAGE, f"no image for {quiet_s:.1f} s (limit {limit:g} s)"
+                )
+
+    def _conclude(
+        self, handle: Any, rollout: RolloutControl, arm: int, result: ExecuteInstruction.Result
+    ) -> ExecuteInstruction.Result:
+        ending = rollout.ending
+        if ending is None:
+            raise PolicyError(
+                ErrorCode.POLICY_NOT_ACTIVE, "the rollout did not end", value=rollout.rollout_id
+            )
+        # Violations of the last tick travel on another topic than the outcome: give them a moment.
+        threading.Event().wait(_LATE_VIOLATIONS_S)
+        self._meter.rollout(rollout.steps, time.monotonic() - rollout.started_s)
+        self._publish_rollout(rollout, arm, ending.phase)
+        result.rollout_id, result.outcome, result.steps = rollout.rollout_id, int(ending.phase), rollout.steps
+        result.adapter_digest, result.violations = rollout.digest, rollout.violations
+        result.error_code, result.message = ending.code, ending.message
+        if handle.is_cancel_requested:
+            handle.canceled()
+        elif ending.phase is Phase.ABORTED:
+            handle.abort()
+        else:
+            handle.succeed()
+        return result
+
+    def _refuse(self, handle: Any, result: ExecuteInstruction.Result, error: VlaForgetError) -> Any:
+        self.get_logger().warning(f"goal refused: {error}")
+        result.error_code, result.message = int(error.code), str(error)
+        handle.abort()
+        return result
+
+    # --- control ticks
+
+    def _on_image(self, message: Image | CompressedImage) -> None:
+        if self._active:
+            self._tick(message, time.monotonic())
+
+    def _tick(self, message: Image | CompressedImage, received_s: float) -> None:
+        """Answer one image; a camera or a lockstep cell that sends one twice gets the same answer twice."""
+        with self._tick_lock:
+            self._latest = (message, received_s)
+            rollout = self._rollout
+            if rollout is None or rollout.ending is not None:
+                return
+            answered = self._answered
+            if (
+                answered is not None
+                and answered.rollout_id == rollout.rollout_id
+                and answered.observation_stamp == message.header.stamp
+            ):
+                self._actions.publish(answered)
+                return
+            if rollout.exhausted:
+                rollout.finish(False, f"{rollout.steps} steps without success")
+                return
+            self._answer(rollout, message, received_s)
+
+    def _answer(self, rollout: RolloutControl, message: Image | CompressedImage, received_s: float) -> None:
+        engine = self._engine
+        if engine is None:
+            return
+        now_ns, stamp_ns = self.get_clock().now().nanoseconds, convert.nanoseconds(message.header.stamp)
+        fault = gate((now_ns - stamp_ns) / convert.NANOSECONDS, self._values["stale_after_s"], self._safety)
+        action, digest, inference_ms, why = self._hold, engine.active_digest, 0.0, self._safety.reason
+        if not fault:
+            try:
+                done = engine.infer(convert.image_array(message), rollout.instruction, rollout.steps)
+                action, fault, inference_ms = done.prediction.action, done.prediction.fault, done.inference_ms
+                digest, why = done.adapter_digest, done.message
+            except VlaForgetError as error:
+                fault, why = int(error.code), str(error)
+        action, fault = safe_action(action, fault, self._hold, self._safety.speed_scale, self._gripper)
+        answer = PolicyAction(rollout_id=rollout.rollout_id, step=rollout.steps, adapter_digest=digest)
+        answer.header.stamp = self.get_clock().now().to_msg()
+        answer.header.frame_id = self._values["frame"]
+        answer.observation_stamp = message.header.stamp
+        answer.action = np.asarray(action, dtype=np.float32).tolist()
+        answer.base_digest = self._policy.base_digest
+        answer.inference_ms, answer.fault = float(inference_ms), int(fault)
+        self._answered = answer
+        rollout.ticked(digest, fault, why, time.monotonic())
+        self._actions.publish(answer)
+        self._meter.tick(time.monotonic() - received_s, fault)
+        self._feed_back(answer)
+
+    def _feed_back(self, answer: PolicyAction) -> None:
+        feedback = ExecuteInstruction.Feedback(rollout_id=answer.rollout_id, step=answer.step)
+        feedback.action, feedback.fault = answer.action, answer.fault
+        feedback.adapter_digest = answer.adapter_digest
+        self._goal.publish_feedback(feedback)
+
+    # --- what others say
+
+    def _on_outcome(self, message: RolloutOutcome) -> None:
+        rollout = self._rollout
+        if rollout is not None and message.rollout_id == rollout.rollout_id:
+            rollout.finish(message.success, f"outcome from {message.source}")
+
+    def _on_violation(self, message: SafetyViolation) -> None:
+        if self._rollout is not None:
+            self._rollout.violated(message.rollout_id, message.rule)
+
+    def _on_safety(self, message: SafetyStatus) -> None:
+        stopped = message.state == SafetyStatus.STATE_STOPPED
+        if stopped != self._safety.stopped:
+            self.get_logger().warning(f"stopped: {message.reason}" if stopped else "released")
+        self._safety = SafetyView(stopped, float(message.speed_scale), message.reason)
+
+    # --- what this node says
+
+    def _publish_rollout(self, rollout: RolloutControl, arm: int, phase: Phase) -> None:
+        message = Rollout(rollout_id=rollout.rollout_id, instruction=rollout.instruction, arm=arm)
+        message.header.stamp = self.get_clock().now().to_msg()
+        message.adapter_digest, message.phase, message.steps = rollout.digest, int(phase), rollout.steps
+        self._rollouts.publish(message)
+
+    def _publish_status(self) -> None:
+        engine = self._engine
+        if engine is None:
+            return
+        message = PolicyStatus(model=self._policy.config.name, base_digest=self._policy.base_digest)
+        message.header.stamp = self.get_clock().now().to_msg()
+        message.state = self._state()
+        message.active_digest, message.resident = engine.active_digest, list(engine.resident)
+        message.rate_hz = self._meter.rate_hz
+        latency = engine.latency()
+        message.inference_ms_p50, message.inference_ms_p99 = latency.p50_ms, latency.p99_ms
+        message.missed_ticks, message.last_fault = self._meter.missed, self._meter.last_fault
+        self._status.publish(message)
+
+    def _state(self) -> int:
+        if not self._active:
+            return int(PolicyStatus.STATE_INACTIVE)
+        if self._safety.stopped:
+            return int(PolicyStatus.STATE_STOPPED)
+        return int(PolicyStatus.STATE_IDLE if self._rollout is None else PolicyStatus.STATE_RUNNING)
+
+    def _not_active(self, message: str, remedy: str) -> PolicyError:
+        return PolicyError(ErrorCode.POLICY_NOT_ACTIVE, message, remedy=remedy)

@@ -1,0 +1,17 @@
+"""Entry point of recorder_node: ``python -m vlaforget_ros.nodes.recorder [--ros-args ...]``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from vlaforget_ros.nodes.start import run_node
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the node until it is told to stop; returns the exit status."""
+    return run_node("vlaforget_ros.nodes.recorder_node", "RecorderNode", args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,213 @@
+"""The safety monitor as a lifecycle node: poses in; violations, state and rates out. Not safety-rated."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from geometry_msgs.msg import PoseStamped
+from std_srvs.srv import Trigger
+
+from vlaforget_ros.adapters.store import AdapterStore
+from vlaforget_ros.errors import ErrorCode, SafetyError, VlaForgetError
+from vlaforget_ros.msg import Rollout, RolloutOutcome, SafetyStatus, SafetyViolation
+from vlaforget_ros.nodes import convert, qos
+from vlaforget_ros.nodes.base import VlaNode
+from vlaforget_ros.nodes.parameters import Parameter
+from vlaforget_ros.safety.config import default_config, load_config
+from vlaforget_ros.safety.monitor import ArmState, Event, MonitorStatus, SafetyMonitor
+from vlaforget_ros.srv import FlagViolation
+
+PARAMETERS = (
+    Parameter("rules_file", "", "Rules (YAML); empty uses those of the embedded cell."),
+    Parameter("store", "", "Adapter store, for the aliases in the estimates; empty shows none."),
+    Parameter("heartbeat_s", 0.5, "Status is sent at least this often.", "s", 0.02, 10.0),
+)
+
+_LEVELS = {
+    ArmState.NOMINAL: DiagnosticStatus.OK,
+    ArmState.SLOWED: DiagnosticStatus.WARN,
+    ArmState.STOPPED: DiagnosticStatus.ERROR,
+}
+_ENDED = {Rollout.PHASE_SUCCEEDED: True, Rollout.PHASE_FAILED: False, Rollout.PHASE_ABORTED: None}
+
+
+class SafetyMonitorNode(VlaNode):
+    """One thread: the monitor is not thread-safe and needs microseconds a pose."""
+
+    specs = PARAMETERS
+    threads = 1
+
+    def __init__(self) -> None:
+        super().__init__("safety_monitor_node")
+        self._monitor: SafetyMonitor | None = None
+        self._active = False
+        self._said: tuple[ArmState, float] | None = None
+        self._flags = 0
+
+    def configure(self, values: Mapping[str, Any]) -> None:
+        """Read the rules and make the topics."""
+        rules = values["rules_file"]
+        config = load_config(Path(rules)) if rules else default_config()
+        self._frame = config.frame
+        self._store = AdapterStore(Path(values["store"])) if values["store"] else None
+        self._aliases: dict[str, str] = {}
+        self._monitor = SafetyMonitor(config, time.monotonic)
+        self._violations = self.create_lifecycle_publisher(SafetyViolation, "safety/violation", qos.VIOLATION)
+        self._status = self.create_lifecycle_publisher(SafetyStatus, "safety/status", qos.LATCHED)
+        self._diagnostics = self.create_lifecycle_publisher(DiagnosticArray, "/diagnostics", qos.STATE)
+        self._inputs = [
+            self.create_subscription(PoseStamped, "ee_pose", self._on_pose, qos.STATE),
+            self.create_subscription(Rollout, "rollout", self._on_rollout, qos.LATCHED),
+            self.create_subscription(RolloutOutcome, "outcome", self._on_outcome, qos.STATE),
+            self.create_subscription(SafetyViolation, "safety/violation", self._on_violation, qos.VIOLATION),
+        ]
+        self._own_services = [
+            self.create_service(FlagViolation, "safety/flag", self._on_flag),
+            self.create_service(Trigger, "safety/release", self._on_release),
+        ]
+        self._heartbeat = self.create_timer(values["heartbeat_s"], self._beat, clock=self.steady)
+
+    def activate(self) -> None:
+        """Begin to judge."""
+        self._active = True
+        self._publish()
+
+    def deactivate(self) -> None:
+        """Stop judging; what was counted stays."""
+        self._active = False
+
+    def release(self) -> None:
+        """Free the topics."""
+        if self._monitor is None:
+            return
+        self._monitor = None
+        self.destroy_timer(self._heartbeat)
+        for subscription in self._inputs:
+            self.destroy_subscription(subscription)
+        for service in self._own_services:
+            self.destroy_service(service)
+        for publisher in (self._violations, self._status, self._diagnostics):
+            self.destroy_lifecycle_publisher(publisher)
+
+    # --- inputs
+
+    def _on_pose(self, message: PoseStamped) -> None:
+        if self._monitor is None or not self._active:
+            return
+        for event in self._monitor.pose(convert.pose_sample(message)):
+            self._tell(event)
+        self._publish_change()
+
+    def _on_rollout(self, message: Rollout) -> None:
+        if self._monitor is None:
+            return
+        if message.phase == Rollout.PHASE_STARTED:
+            self._monitor.rollout_started(message.rollout_id, message.adapter_digest)
+        else:
+            success = _ENDED.get(message.phase)
+            self._monitor.rollout_ended(message.rollout_id, message.adapter_digest, success)
+        self._refresh_aliases()
+        self._publish()
+
+    def _on_outcome(self, message: RolloutOutcome) -> None:
+        if self._monitor is not None:
+            self._monitor.outcome(message.rollout_id, message.success)
+
+    def _on_violation(self, message: SafetyViolation) -> None:
+        """What others saw; what this node published itself comes back here and is no news."""
+        if self._monitor is None or not self._active:
+            return
+        if self._monitor.violation(convert.event_of(message)):
+            self._publish()
+
+    # --- services
+
+    def _on_flag(
+        self, request: FlagViolation.Request, response: FlagViolation.Response
+    ) -> FlagViolation.Response:
+        try:
+            event = self._ready().flag(request.rule, request.note)
+        except VlaForgetError as error:
+            response.error_code, response.message = int(error.code), str(error)
+            return response
+        self._flags += 1
+        response.success = True
+        response.violation_id = f"{event.rollout_id or 'no-rollout'}/{event.rule}/{self._flags}"
+        response.message = f"recorded {response.violation_id}"
+        self._tell(event)
+        self._publish()
+        return response
+
+    def _on_release(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        try:
+            reason = self._ready().release()
+        except VlaForgetError as error:
+            response.message = str(error)
+            return response
+        response.success = True
+        response.message = f"released: {reason}" if reason else "nothing was stopped"
+        self.get_logger().info(response.message)
+        self._publish()
+        return response
+
+    def _ready(self) -> SafetyMonitor:
+        if self._monitor is None or not self._active:
+            raise SafetyError(
+                ErrorCode.POLICY_NOT_ACTIVE, "the safety monitor is not active", remedy="activate it"
+            )
+        return self._monitor
+
+    # --- outputs
+
+    def _tell(self, event: Event) -> None:
+        self._violations.publish(convert.violation_message(event, self._frame))
+        self.get_logger().warning(
+            f"{event.severity.name} {event.rule}: {event.message}"
+            f" ({event.value:.3f} against {event.limit:.3f} {event.unit})"
+        )
+
+    def _beat(self) -> None:
+        if self._active:
+            self._publish()
+
+    def _publish_change(self) -> None:
+        if self._monitor is not None and self._monitor.motion() != self._said:
+            self._publish()
+
+    def _publish(self) -> None:
+        if self._monitor is None or not self._active:
+            return
+        status = self._monitor.status()
+        self._said = self._monitor.motion()
+        message = SafetyStatus(state=int(status.state), speed_scale=status.speed_scale, reason=status.reason)
+        message.header.stamp = self.get_clock().now().to_msg()
+        message.estimates = [
+            convert.estimate_message(e, self._aliases.get(e.adapter_digest, "")) for e in status.estimates
+        ]
+        self._status.publish(message)
+        self._diagnose(status)
+
+    def _diagnose(self, status: MonitorStatus) -> None:
+        entry = DiagnosticStatus(level=_LEVELS[status.state], name="vlaforget: safety monitor")
+        entry.message = status.reason or "nominal"
+        entry.hardware_id = self.get_namespace()
+        for e in status.estimates:
+            name = e.adapter_digest[:12] or "base"
+            entry.values.append(KeyValue(key=f"{name} rollouts", value=str(e.rollouts)))
+            entry.values.append(KeyValue(key=f"{name} violated", value=str(e.violated)))
+            entry.values.append(KeyValue(key=f"{name} succeeded", value=str(e.succeeded)))
+        array = DiagnosticArray(status=[entry])
+        array.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(array)
+
+    def _refresh_aliases(self) -> None:
+        if self._store is None:
+            return
+        try:
+            self._aliases = {digest: alias for alias, digest in sorted(self._store.aliases().items())}
+        except VlaForgetError as error:
+            self.get_logger().warning(f"estimates show no aliases: {error}")
