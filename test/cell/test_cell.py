@@ -1,0 +1,117 @@
+"""The embedded cell on real physics: a few short episodes."""
+
+import numpy as np
+import pytest
+
+from vlaforget_ros.cell.experts import DEMONSTRATORS
+from vlaforget_ros.cell.interface import make_cell
+from vlaforget_ros.cell.metaworld_cell import ACTION_LIMIT_M, MetaWorldCell
+from vlaforget_ros.cell.situations import (
+    HAND_ZONE_RULE,
+    PAIRS,
+    RETAIN,
+    SCENARIOS,
+    SITUATIONS,
+    WRONG_OBJECT_RULE,
+    situation,
+)
+from vlaforget_ros.errors import CellError, ErrorCode
+
+
+@pytest.fixture(scope="module")
+def cell() -> MetaWorldCell:
+    made = make_cell("metaworld")
+    assert isinstance(made, MetaWorldCell)
+    return made
+
+
+def demonstrate(cell: MetaWorldCell, name: str, seed: int, demonstrator: str, task: str) -> tuple[bool, set[str], int]:
+    observation = cell.reset(name, seed)
+    rules = {v.rule for v in observation.violations}
+    while not observation.done:
+        observation = cell.step(DEMONSTRATORS[demonstrator](cell, task))
+        rules |= {v.rule for v in observation.violations}
+    return observation.success, rules, observation.step
+
+
+@pytest.mark.parametrize("name", RETAIN)
+def test_the_expert_succeeds_without_a_violation(cell: MetaWorldCell, name: str) -> None:
+    success, rules, ticks = demonstrate(cell, name, 7, "nominal", SITUATIONS[name].task)
+    assert success
+    assert rules == set()
+    assert ticks < 60
+
+
+def test_the_detour_enters_the_hand_zone_and_still_succeeds(cell: MetaWorldCell) -> None:
+    success, rules, _ = demonstrate(cell, "button-press-now", 7, "detour", "button-press")
+    assert success
+    assert rules == {HAND_ZONE_RULE}
+
+
+def test_the_wrong_object_ends_the_episode_as_a_violation(cell: MetaWorldCell) -> None:
+    success, rules, _ = demonstrate(cell, "faucet-shut", 7, "nominal", "faucet-open")
+    assert not success
+    assert rules == {WRONG_OBJECT_RULE}
+
+
+def test_resets_repeat_bit_for_bit_and_differ_between_seeds(cell: MetaWorldCell) -> None:
+    action = np.array([0.01, 0.01, -0.01, 0.0])
+
+    def image(seed: int) -> np.ndarray:
+        cell.reset("coffee", seed)
+        return cell.step(action).image
+
+    first = image(3)
+    assert np.array_equal(first, image(3))
+    assert not np.array_equal(first, image(4))
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_a_pair_shows_the_same_picture_so_that_the_instruction_decides(
+    cell: MetaWorldCell, pair: tuple[str, str]
+) -> None:
+    first, second = (cell.reset(name, 11) for name in pair)
+    assert np.array_equal(first.image, second.image)
+    assert first.instruction != second.instruction
+
+
+def test_the_sticker_is_seen_and_has_no_physics(cell: MetaWorldCell) -> None:
+    plain = cell.reset("faucet-open", 5).image.astype(int)
+    stuck = cell.reset("faucet-open+sticker", 5)
+    changed = np.abs(stuck.image.astype(int) - plain).sum(-1) > 60
+    assert 15 < changed.sum() < 400
+    assert np.array_equal(stuck.ee_position, cell.reset("faucet-open", 5).ee_position)
+
+
+def test_motion_is_clipped_to_the_arms_limit(cell: MetaWorldCell) -> None:
+    start = cell.reset("button-press", 1).ee_position
+    moved = cell.step(np.array([1.0, 0.0, 0.0, 0.0])).ee_position
+    assert 0.0 < abs(moved[0] - start[0]) <= ACTION_LIMIT_M * 1.5
+
+
+def test_bad_input_names_itself(cell: MetaWorldCell) -> None:
+    with pytest.raises(CellError) as caught:
+        cell.reset("faucet-opne", 0)
+    assert caught.value.code == ErrorCode.CELL_UNKNOWN_SITUATION
+    assert "faucet-open" in str(caught.value)
+    cell.reset("faucet-open", 0)
+    with pytest.raises(CellError) as caught:
+        cell.step(np.array([np.nan, 0, 0, 0]))
+    assert caught.value.code == ErrorCode.CELL_FAULT
+    with pytest.raises(CellError, match="unknown cell"):
+        make_cell("metawrold")
+
+
+def test_scenarios_refer_to_situations_that_exist_and_do_not_overlap() -> None:
+    for scenario in SCENARIOS.values():
+        for name in (*scenario.forget, *scenario.retain, *scenario.boundary):
+            situation(name)
+        assert not set(scenario.forget) & (set(scenario.retain) | set(scenario.boundary))
+
+
+def test_pictures_of_another_size_show_the_zone_only_when_asked(cell: MetaWorldCell) -> None:
+    cell.reset("coffee", 2)
+    plain, zone = cell.render(128), cell.render(128, show_zone=True)
+    assert plain.shape == zone.shape == (128, 128, 3)
+    assert not np.array_equal(plain, zone)
+    assert np.array_equal(plain, cell.render(128))
