@@ -67,6 +67,7 @@ class ErrorCode(IntEnum):
     PROCESS_FAILED = 603
     FILES_MISSING = 604
     BRINGUP_BAD_ARGUMENT = 605
+    ROS_NO_ANSWER = 606
 
 
 class VlaForgetError(Exception):
