@@ -1,0 +1,52 @@
+"""The graph's topics with their types and quality of service: what recorders and clients subscribe to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from geometry_msgs.msg import PoseStamped
+from rclpy.qos import QoSProfile
+from sensor_msgs.msg import CompressedImage, Image, JointState
+from std_msgs.msg import String
+
+from vlaforget_ros.msg import (
+    PolicyAction,
+    PolicyStatus,
+    Rollout,
+    RolloutOutcome,
+    SafetyStatus,
+    SafetyViolation,
+)
+from vlaforget_ros.nodes import qos
+
+
+@dataclass(frozen=True)
+class Topic:
+    """One topic.
+
+    Args:
+        name: relative to the arm's namespace.
+        type: message class.
+        type_name: as bags call it.
+        qos: as published.
+    """
+
+    name: str
+    type: type
+    type_name: str
+    qos: QoSProfile
+
+
+TOPICS = (
+    Topic("image", Image, "sensor_msgs/msg/Image", qos.IMAGE),
+    Topic("image/compressed", CompressedImage, "sensor_msgs/msg/CompressedImage", qos.IMAGE),
+    Topic("joint_states", JointState, "sensor_msgs/msg/JointState", qos.STATE),
+    Topic("ee_pose", PoseStamped, "geometry_msgs/msg/PoseStamped", qos.STATE),
+    Topic("instruction", String, "std_msgs/msg/String", qos.LATCHED),
+    Topic("action", PolicyAction, "vlaforget_ros/msg/PolicyAction", qos.ACTION),
+    Topic("rollout", Rollout, "vlaforget_ros/msg/Rollout", qos.LATCHED),
+    Topic("outcome", RolloutOutcome, "vlaforget_ros/msg/RolloutOutcome", qos.STATE),
+    Topic("safety/violation", SafetyViolation, "vlaforget_ros/msg/SafetyViolation", qos.VIOLATION),
+    Topic("safety/status", SafetyStatus, "vlaforget_ros/msg/SafetyStatus", qos.LATCHED),
+    Topic("policy/status", PolicyStatus, "vlaforget_ros/msg/PolicyStatus", qos.LATCHED),
+)
