@@ -35,8 +35,9 @@ def resolve(reference: str, manifests: Callable[[], Sequence[Manifest]], aliases
     """
     if reference in ("", BASE):
         return ""
-    if reference in aliases:
-        return aliases[reference]
+    moving = aliases()
+    if reference in moving:
+        return moving[reference]
     known = manifests()
     named = [manifest.digest for manifest in known if manifest.name == reference]
     prefixed: list[str] = []
@@ -60,7 +61,7 @@ def resolve(reference: str, manifests: Callable[[], Sequence[Manifest]], aliases
             remedy=f"give a digest: {', '.join(digest[:12] for digest in found)}",
         )
     if not found:
-        raise unknown(reference, known, aliases)
+        raise unknown(reference, known, moving)
     return found[0]
 
 

@@ -170,7 +170,9 @@ class AdapterStore:
         Raises:
             AdapterError: 100 unknown (with the nearest names), ambiguous, or too short a prefix.
         """
-        return resolve(reference, self.manifests, self.aliases())
+        if is_digest(reference) and (self._adapters / reference).is_dir():
+            return reference
+        return resolve(reference, self.manifests, self.aliases)
 
     def load(self, digest: str, *, base_digest: str | None = None) -> LoraWeights:
         """Weights of one adapter, every byte checked against its digest.

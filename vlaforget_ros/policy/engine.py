@@ -163,7 +163,7 @@ class InferenceEngine:
         ]
 
     def latency(self) -> Latency:
-        """Percentiles over the last 200 inferences without a fault; zeros before the first."""
+        """Percentiles over the last 200 inferences that ran to their end; zeros before the first."""
         with self._latency_lock:
             times = list(self._latencies)
         if not times:
@@ -226,7 +226,7 @@ class InferenceEngine:
         prediction, message = self._predict(image, instruction)
         elapsed_ms = (self._clock() - start) * 1e3
         self._last_step = step
-        if prediction.fault == 0:
+        if prediction.tokens:
             with self._latency_lock:
                 self._latencies.append(elapsed_ms)
         return Inference(prediction, digest, elapsed_ms, step, message)

@@ -96,7 +96,7 @@ class AdapterInfo:
 
 @dataclass(frozen=True)
 class Latency:
-    """Inference times over the last inferences without a fault [ms]."""
+    """Inference times over the last inferences that ran to their end [ms]."""
 
     p50_ms: float
     p99_ms: float
