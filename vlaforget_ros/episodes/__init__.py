@@ -12,6 +12,7 @@ what the policy should do in the situations to be forgotten. ``writer`` and ``si
 ROS.
 """
 
+from vlaforget_ros.episodes.counterfactual import clean_successes, neighbour, transplant
 from vlaforget_ros.episodes.dataset import FrameSet, concat, frames_of
 from vlaforget_ros.episodes.messages import RECORDED_TOPICS, TOPIC_TYPES
 from vlaforget_ros.episodes.reader import read_episodes, read_many
@@ -42,12 +43,15 @@ __all__ = [
     "Selection",
     "TopicMap",
     "Violation",
+    "clean_successes",
     "concat",
     "describe",
     "frames_of",
+    "neighbour",
     "read_episodes",
     "read_many",
     "select",
     "select_forget",
     "select_retain",
+    "transplant",
 ]
