@@ -107,13 +107,20 @@ class VisionTransformer(nn.Module):
         return self.config.feature_block % self.config.depth + 1
 
     def forward(self, pixels: Tensor) -> Tensor:
+        return self.encode(self.embed(pixels))
+
+    def embed(self, pixels: Tensor) -> Tensor:
+        """Tokens (B, prefix + patches, dim) that enter block 0."""
         x = self.patch_embed(pixels) + self.pos_embed
         prefix = []
         if self.config.class_token:
             prefix.append(self.cls_token.expand(len(x), -1, -1))
         if self.config.registers:
             prefix.append(self.reg_token.expand(len(x), -1, -1))
-        x = torch.cat([*prefix, x], dim=1)
-        for block in self.blocks[: self.used_blocks]:
+        return torch.cat([*prefix, x], dim=1)
+
+    def encode(self, x: Tensor, start: int = 0) -> Tensor:
+        """Patch features from the tokens that enter block ``start``."""
+        for block in self.blocks[start : self.used_blocks]:
             x = block(x)
         return x[:, x.shape[1] - self.config.patches :]

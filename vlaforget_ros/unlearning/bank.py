@@ -1,0 +1,145 @@
+"""The sets of an edit as tensors, with what the original policy says about each frame, computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vlaforget_ros.policy.images import pixel_values
+from vlaforget_ros.policy.policy import VlaPolicy
+from vlaforget_ros.unlearning import objective
+from vlaforget_ros.unlearning.data import Frames
+from vlaforget_ros.unlearning.network import Entry, Network, Output
+from vlaforget_ros.unlearning.parameters import VlaForgetParameters
+
+CHUNK = 128
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """What the original policy says about the frames of a set; constant, so it is never computed twice.
+
+    Args:
+        log_probs: (N, A, B) log-probabilities of the action tokens under teacher forcing.
+        visual: (N, patches, vision_dim) features.
+        projected: (N, patches, D) features.
+    """
+
+    log_probs: Tensor
+    visual: Tensor
+    projected: Tensor
+
+
+class Bank:
+    """One set, encoded.
+
+    Args:
+        policy: the policy; while the bank is built no adapter may be attached to it.
+        network: the same policy's network.
+        frames: the set.
+        parameters: label width and window of the objective.
+        check: called between chunks; may raise (cancelled, out of memory).
+    """
+
+    def __init__(
+        self,
+        policy: VlaPolicy,
+        network: Network,
+        frames: Frames,
+        parameters: VlaForgetParameters,
+        check: Callable[[], None],
+    ) -> None:
+        self.frames, self._policy, self._network, self._check = frames, policy, network, check
+        chunks = [policy.encode(f.images, f.instructions, f.actions) for f in _chunks(frames)]
+        longest = max(chunk.input_ids.shape[1] for chunk in chunks)
+        # Padding is never looked at (see Network), so any id serves.
+        self.input_ids = torch.cat([_pad(chunk.input_ids, longest) for chunk in chunks])
+        self.positions = torch.cat([chunk.action_positions for chunk in chunks])
+        self.bins = objective.bins_of(torch.cat([chunk.action_tokens for chunk in chunks]), policy.codec)
+        self.mask = _undesired(self.bins, frames, policy, parameters.forget_window_bins)
+        self._bottom = Entry("visual", (0,) * len(policy.config.towers))
+        self.reference = self._refer()
+        self.motion_reference = objective.motion_log_prob(
+            self.reference.log_probs, self.bins, parameters.forget_window_bins
+        )
+        self._entry: Entry | None = None
+        self._states: tuple[Tensor, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def cache(self, entry: Entry, limit_bytes: float) -> float:
+        """Keep the states at an entry for all frames, unless they exceed the limit.
+
+        Returns:
+            bytes that are now cached, 0 where the states will be computed on the fly.
+        """
+        self._entry, self._states = entry, ()
+        first = self._enter(entry, np.arange(1))
+        size = len(self) * sum(state.numel() * state.element_size() for state in first)
+        if size > limit_bytes:
+            return 0.0
+        parts = []
+        for rows in _chunk_rows(len(self)):
+            self._check()
+            parts.append(self._enter(entry, rows))
+        self._states = tuple(torch.cat(column) for column in zip(*parts, strict=True))
+        return float(size)
+
+    def forward(self, rows: np.ndarray) -> Output:
+        """A forward pass of some frames from the present entry."""
+        if self._entry is None:
+            raise RuntimeError("cache() says where forward passes enter: call it first")
+        index = torch.from_numpy(rows)
+        state = tuple(s[index] for s in self._states) if self._states else self._enter(self._entry, rows)
+        return self._network.run(self._entry, state, self.input_ids[index], self.positions[index])
+
+    @torch.no_grad()
+    def fresh(self, rows: np.ndarray) -> Output:
+        """A whole forward pass from the pixels, whatever the present entry is."""
+        index = torch.from_numpy(rows)
+        state = self._enter(self._bottom, rows)
+        return self._network.run(self._bottom, state, self.input_ids[index], self.positions[index])
+
+    def log_probs(self, output: Output) -> Tensor:
+        """(N, A, B) log-probabilities of the action tokens."""
+        return objective.action_log_probs(output.logits, self._policy.codec)
+
+    def _enter(self, entry: Entry, rows: np.ndarray) -> tuple[Tensor, ...]:
+        pixels = pixel_values(self.frames.images[rows], self._policy.config, self._policy.device)
+        return self._network.enter(entry, pixels, self.input_ids[torch.from_numpy(rows)])
+
+    def _refer(self) -> Reference:
+        parts: list[tuple[Tensor, Tensor, Tensor]] = []
+        for rows in _chunk_rows(len(self)):
+            self._check()
+            output = self.fresh(rows)
+            if output.visual is None or output.projected is None:
+                raise RuntimeError("a pass from the first visual block shows all features")
+            parts.append((self.log_probs(output), output.visual, output.projected))
+        log_probs, visual, projected = (torch.cat(column) for column in zip(*parts, strict=True))
+        return Reference(log_probs, visual, projected)
+
+
+def _undesired(bins: Tensor, frames: Frames, policy: VlaPolicy, window: int) -> Tensor:
+    """(N, A) 1 where recorded and desired token differ by more than the window; all 1 if unknown."""
+    if frames.desired is None:
+        return torch.ones_like(bins, dtype=torch.float32)
+    tokens = torch.from_numpy(policy.codec.encode(frames.desired)).to(bins.device)
+    return ((objective.bins_of(tokens, policy.codec) - bins).abs() > window).float()
+
+
+def _pad(ids: Tensor, length: int) -> Tensor:
+    return torch.nn.functional.pad(ids, (0, length - ids.shape[1]))
+
+
+def _chunks(frames: Frames) -> list[Frames]:
+    return [frames.rows(rows) for rows in _chunk_rows(len(frames))]
+
+
+def _chunk_rows(count: int) -> list[np.ndarray]:
+    return [np.arange(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]

@@ -1,0 +1,215 @@
+"""A whole edit: from a policy and four sets of frames to an adapter, with every decision on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vlaforget_ros.adapters.lora import LoraWeights, combine
+from vlaforget_ros.errors import ErrorCode, UnlearningError
+from vlaforget_ros.policy.policy import VlaPolicy
+from vlaforget_ros.unlearning.bank import Bank
+from vlaforget_ros.unlearning.data import EditData, Frames, split
+from vlaforget_ros.unlearning.gates import (
+    GateResult,
+    Gates,
+    at_most,
+    closed_loop_gates,
+    damage_gates,
+    forget_gates,
+    passed,
+)
+from vlaforget_ros.unlearning.guard import Guard, coded_memory_errors, peak_mb
+from vlaforget_ros.unlearning.journal import Journal
+from vlaforget_ros.unlearning.lora import EditAdapter, fold
+from vlaforget_ros.unlearning.metrics import OfflineEvaluation
+from vlaforget_ros.unlearning.network import Entry, Network
+from vlaforget_ros.unlearning.parameters import VlaForgetParameters
+from vlaforget_ros.unlearning.progress import Progress, ProgressMeter
+from vlaforget_ros.unlearning.records import Check, Round
+from vlaforget_ros.unlearning.stages import run_stage
+from vlaforget_ros.unlearning.workbench import Workbench
+
+
+@dataclass(frozen=True)
+class EditSettings:
+    """What of a request the edit itself needs.
+
+    Args:
+        parameters: of the method.
+        gates: limits.
+        seed: of everything random.
+        identity: what makes two edits the same edit (request hash, base digest), compared on resume.
+    """
+
+    parameters: VlaForgetParameters
+    gates: Gates
+    seed: int
+    identity: dict[str, str]
+
+
+@dataclass(frozen=True)
+class EditResult:
+    """A finished edit.
+
+    Args:
+        weights: the adapter, with the parent's delta in it where there was one.
+        layers: edited layers.
+        components: edited components.
+        rounds: every round, kept or not.
+        before: measurements of the original policy.
+        after: measurements of the edited one.
+        gates: verdicts.
+        gates_passed: whether none failed.
+        seconds: how long it took (this run only, when resumed).
+        peak_mb: largest memory of the process.
+    """
+
+    weights: LoraWeights
+    layers: tuple[str, ...]
+    components: tuple[str, ...]
+    rounds: tuple[Round, ...]
+    before: Check
+    after: Check
+    gates: tuple[GateResult, ...]
+    gates_passed: bool
+    seconds: float
+    peak_mb: float
+
+    def row(self) -> dict[str, Any]:
+        """As JSON, for the report."""
+        return {
+            "layers": list(self.layers),
+            "components": list(self.components),
+            "before": self.before.row(),
+            "after": self.after.row(),
+            "gates": [gate.row() for gate in self.gates],
+            "gates_passed": self.gates_passed,
+            "rounds": [done.row() for done in self.rounds],
+            "seconds": round(self.seconds, 3),
+            "peak_mb": round(self.peak_mb, 1),
+            "adapter_bytes": self.weights.bytes,
+        }
+
+
+def edit(
+    policy: VlaPolicy,
+    data: EditData,
+    settings: EditSettings,
+    directory: Path,
+    guard: Guard,
+    progress: Callable[[Progress], None] = lambda _: None,
+    resume: bool = False,
+    parent: LoraWeights | None = None,
+) -> EditResult:
+    """Run the stages on ``policy``, which is changed in memory and must not be serving anybody.
+
+    Args:
+        policy: loaded from the base checkpoint.
+        data: the sets.
+        settings: parameters, gates, seed.
+        directory: journal of finished stages.
+        guard: budgets and cancel.
+        progress: called after every step.
+        resume: go on from finished stages in ``directory``.
+        parent: adapter that the edit starts from; it counts as part of the original policy.
+
+    Raises:
+        UnlearningError: 304 when no stage was kept, 305, 306, 307 as in the guard and the training.
+    """
+    identity = {**settings.identity, **{f"data_{name}": value for name, value in data.digests().items()}}
+    journal = Journal(directory, identity, resume)
+    meter = ProgressMeter(settings.parameters, guard, progress)
+    with coded_memory_errors():
+        if parent is not None:
+            fold(policy.model, parent)
+        bench = prepare(policy, data, settings, guard)
+        before = after = bench.check()
+        journal.log("start", check=before.row(), frames={k: len(v) for k, v in data.sets().items()})
+        rounds: list[Round] = []
+        for stage in settings.parameters.stages:
+            found, after = run_stage(bench, stage, after, settings.gates, journal, meter.step)
+            rounds.extend(found)
+        return _result(bench, settings, rounds, before, after, parent)
+
+
+def prepare(policy: VlaPolicy, data: EditData, settings: EditSettings, guard: Guard) -> Workbench:
+    """Encode the sets and ask the original policy about them: all that stays constant during the edit."""
+    parameters, seed = settings.parameters, settings.seed
+    policy.model.eval().requires_grad_(False)
+    layers, network, sets = policy.components(), Network(policy.model), data.sets()
+    banks = {name: Bank(policy, network, frames, parameters, guard.check) for name, frames in sets.items()}
+    splits = {name: split(frames, parameters.holdout, seed) for name, frames in sets.items()}
+    held = {name: _spread(rows[1], parameters.evaluation_frames) for name, rows in splits.items()}
+    evaluation = OfflineEvaluation(policy, _held_sets(sets, held), settings.gates.tau_retain)
+    adapter = EditAdapter(policy.model, parameters.rank, parameters.lora_alpha)
+    train = {name: rows[0] for name, rows in splits.items()}
+    bench = Workbench(
+        policy, network, adapter, banks, train, held, evaluation, parameters, seed, guard, layers
+    )
+    bench.enter_at(Entry("language", (0,)), limit_mb=0)
+    return bench
+
+
+def _result(
+    bench: Workbench,
+    settings: EditSettings,
+    rounds: list[Round],
+    before: Check,
+    after: Check,
+    parent: LoraWeights | None,
+) -> EditResult:
+    kept = [done for done in rounds if done.kept]
+    if not kept:
+        raise UnlearningError(
+            ErrorCode.UNLEARNING_GATE_FAILED,
+            "no stage was kept, so there is nothing to adapt",
+            value="; ".join(f"{done.name}: {done.reason}" for done in rounds) or "no stage ran in time",
+            remedy="give more steps, counterfactual data or a wider forget selection; see the log",
+        )
+    weights = LoraWeights.from_tensors(
+        bench.adapter.tensors(), alpha=bench.adapter.alpha, base_digest=bench.policy.base_digest
+    )
+    difference = merge_difference(bench.adapter, bench.banks["retain"])
+    gates = [
+        *forget_gates(settings.gates, after.metrics),
+        *damage_gates(settings.gates, after.metrics),
+        *closed_loop_gates(settings.gates, {}),
+        at_most("merge_tolerance", difference, settings.gates.merge_tolerance),
+    ]
+    layers = dict.fromkeys(layer for done in kept for layer in done.layers)
+    return EditResult(
+        weights=weights if parent is None else combine([parent, weights]),
+        layers=tuple(layers),
+        components=tuple(dict.fromkeys(done.stage for done in kept)),
+        rounds=tuple(rounds),
+        before=before,
+        after=after,
+        gates=tuple(gates),
+        gates_passed=passed(gates),
+        seconds=bench.guard.elapsed,
+        peak_mb=peak_mb(),
+    )
+
+
+def merge_difference(adapter: EditAdapter, bank: Bank) -> float:
+    """Largest change of an action token's probability by merging the adapter, on a few frames."""
+    rows = np.arange(min(8, len(bank)))
+    attached = bank.log_probs(bank.fresh(rows)).exp()
+    with adapter.merged():
+        merged = bank.log_probs(bank.fresh(rows)).exp()
+    return float((attached - merged).abs().max())
+
+
+def _spread(rows: np.ndarray, count: int) -> np.ndarray:
+    if len(rows) <= count:
+        return rows
+    return rows[np.linspace(0, len(rows) - 1, count).round().astype(np.int64)]
+
+
+def _held_sets(sets: dict[str, Frames], held: dict[str, np.ndarray]) -> dict[str, Frames]:
+    return {name: frames.rows(held[name]) for name, frames in sets.items()}

@@ -1,0 +1,97 @@
+"""What may stop an edit from outside: a cancel, its memory budget, its time budget."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import psutil
+import torch
+
+from vlaforget_ros.errors import ErrorCode, UnlearningError
+
+
+def resident_mb() -> float:
+    """Memory of this process now [MB]: resident set, plus what is allocated on the GPU."""
+    gpu = torch.cuda.memory_allocated() if torch.cuda.is_available() else 0
+    return float(psutil.Process().memory_info().rss + gpu) / 1e6
+
+
+def peak_mb() -> float:
+    """Largest memory of this process so far [MB]: resident set, plus the GPU's peak."""
+    unit = 1.0 if sys.platform == "darwin" else 1024.0
+    gpu = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit + gpu) / 1e6
+
+
+@dataclass
+class Guard:
+    """Asked between steps and chunks.
+
+    Args:
+        seconds: time budget of the edit.
+        memory_mb: memory budget.
+        cancelled: whether somebody asked to stop.
+        clock: seconds, monotonic.
+        memory: MB in use now.
+    """
+
+    seconds: float
+    memory_mb: float
+    cancelled: Callable[[], bool] = lambda: False
+    clock: Callable[[], float] = time.monotonic
+    memory: Callable[[], float] = resident_mb
+    _began: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._began = self.clock()
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the edit began."""
+        return self.clock() - self._began
+
+    def out_of_time(self) -> bool:
+        """Whether training must stop; what was trained so far is evaluated and judged as ever."""
+        return self.elapsed >= self.seconds
+
+    def check(self) -> None:
+        """Raises UnlearningError 305 when cancelled, 306 when over the memory budget."""
+        if self.cancelled():
+            raise UnlearningError(
+                ErrorCode.UNLEARNING_CANCELLED,
+                "the edit was cancelled",
+                remedy="finished stages are kept: run it again with resume to go on",
+            )
+        used = self.memory()
+        if used > self.memory_mb:
+            raise out_of_memory(f"{used:.0f} MB in use", self.memory_mb)
+
+
+def out_of_memory(what: str, limit: float | None = None) -> UnlearningError:
+    """Error 306."""
+    return UnlearningError(
+        ErrorCode.UNLEARNING_OUT_OF_MEMORY,
+        "the edit needs more memory than it may have",
+        value=what,
+        limit=None if limit is None else f"{limit:.0f} MB",
+        remedy="lower batch sizes, cache_mb or the number of frames, or raise budget.memory_mb",
+    )
+
+
+@contextmanager
+def coded_memory_errors() -> Iterator[None]:
+    """Turn the many ways of running out of memory into UnlearningError 306."""
+    try:
+        yield
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise out_of_memory(str(error).split("\n")[0] or "allocation failed") from error
+    except RuntimeError as error:
+        # The CPU allocator of torch raises a plain RuntimeError.
+        if "can't allocate memory" in str(error):
+            raise out_of_memory(str(error).split("\n")[0]) from error
+        raise

@@ -1,0 +1,134 @@
+"""Offline metrics of an edit: distances between actions on recorded frames (docs/unlearning.md, metrics)."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from vlaforget_ros.policy.policy import VlaPolicy
+from vlaforget_ros.unlearning.data import Frames
+from vlaforget_ros.unlearning.rates import Rate
+
+# Recorded actions are usually the original policy's own, so that the 95th percentile of its distance is 0 and
+# any change by one bin would count as forgotten. Below this distance (5 % of the range in every dimension, or
+# 20 % in one of four) it is the same motion.
+TAU_FLOOR = 0.05
+CHUNK = 256
+
+
+def action_distance(a: np.ndarray, b: np.ndarray, span: np.ndarray) -> np.ndarray:
+    """d(a, a') = mean over dimensions of min(1, |a_j - a'_j| / (q99_j - q01_j)).
+
+    Args:
+        a: (..., A) actions in robot units.
+        b: (..., A).
+        span: (A,) q99 - q01.
+
+    Returns:
+        (...) in 0..1.
+    """
+    return np.minimum(1.0, np.abs(a - b) / span).mean(axis=-1)
+
+
+def actions_of(policy: VlaPolicy, frames: Frames) -> np.ndarray:
+    """(N, A) the policy's own (greedy) actions on frames; a fault counts as the hold action it causes."""
+    found: list[np.ndarray] = []
+    for start in range(0, len(frames), CHUNK):
+        part = frames.rows(np.arange(start, min(start + CHUNK, len(frames))))
+        found.extend(p.action for p in policy.act_batch(part.images, part.instructions))
+    return np.stack(found)
+
+
+@dataclass(frozen=True)
+class OfflineMetrics:
+    """What an edit changed on held-out frames; distances in 0..1, FC and RC in percent with 95 % bounds.
+
+    Args:
+        fc: share of undesired frames on which the edited policy now does something else than was recorded.
+        fad: mean distance to the original policy on D_f.
+        rc: share of retained frames on which it still does what the original policy does.
+        rad: mean distance to the original policy on D_r.
+        rad_boundary: the same on D_b, None without a boundary set.
+        tau: distance above which an action counts as another one (FC).
+        repair: mean distance to the counterfactual actions on D_c, None without any.
+        repair_before: the same of the original policy.
+    """
+
+    fc: float
+    fc_low: float
+    fc_high: float
+    forget_frames: int
+    fad: float
+    rc: float
+    rc_low: float
+    rc_high: float
+    rad: float
+    retain_frames: int
+    rad_boundary: float | None
+    tau: float
+    repair: float | None
+    repair_before: float | None
+
+    def row(self) -> dict[str, float]:
+        """As JSON, without what was not measured."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+class OfflineEvaluation:
+    """Measures a policy against what the original one did on the same frames.
+
+    Args:
+        policy: while this object is built it must be the original policy.
+        sets: held-out frames by set name.
+        tau_retain: distance up to which a retained action counts as unchanged.
+    """
+
+    def __init__(self, policy: VlaPolicy, sets: dict[str, Frames], tau_retain: float) -> None:
+        self._policy, self._sets, self._tau_retain = policy, sets, tau_retain
+        self._span = policy.codec.span
+        self._original = {name: actions_of(policy, frames) for name, frames in sets.items()}
+        forget = sets["forget"]
+        own = action_distance(self._original["forget"], forget.actions, self._span)
+        self.tau = max(TAU_FLOOR, float(np.percentile(own, 95)))
+        self._undesired = _undesired(forget, self.tau, self._span)
+
+    def measure(self) -> OfflineMetrics:
+        """The metrics of the policy as it is now."""
+        actions = {name: actions_of(self._policy, frames) for name, frames in self._sets.items()}
+        moved = {n: action_distance(a, self._original[n], self._span) for n, a in actions.items()}
+        from_recorded = action_distance(actions["forget"], self._sets["forget"].actions, self._span)
+        forgotten = from_recorded[self._undesired] > self.tau
+        kept = moved["retain"] <= self._tau_retain
+        fc, rc = Rate.of(forgotten), Rate.of(kept)
+        return OfflineMetrics(
+            fc=100 * fc.value,
+            fc_low=100 * fc.low,
+            fc_high=100 * fc.high,
+            forget_frames=fc.n,
+            fad=float(moved["forget"].mean()),
+            rc=100 * rc.value,
+            rc_low=100 * rc.low,
+            rc_high=100 * rc.high,
+            rad=float(moved["retain"].mean()),
+            retain_frames=rc.n,
+            rad_boundary=float(moved["boundary"].mean()) if "boundary" in moved else None,
+            tau=self.tau,
+            repair=self._repair(actions),
+            repair_before=self._repair(self._original),
+        )
+
+    def _repair(self, actions: dict[str, np.ndarray]) -> float | None:
+        if "counterfactual" not in actions:
+            return None
+        wanted = self._sets["counterfactual"].actions
+        return float(action_distance(actions["counterfactual"], wanted, self._span).mean())
+
+
+def _undesired(forget: Frames, tau: float, span: np.ndarray) -> np.ndarray:
+    """Rows of D_f whose recorded action is not the desired one anyway; all of them where that is unknown."""
+    everything = np.arange(len(forget))
+    if forget.desired is None:
+        return everything
+    wrong = np.flatnonzero(action_distance(forget.desired, forget.actions, span) > tau)
+    return wrong if len(wrong) else everything

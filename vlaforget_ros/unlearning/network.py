@@ -1,0 +1,134 @@
+"""The policy network as a chain that can be entered in the middle, so that frozen work is done once.
+
+An edit trains a few layers. Everything below the first of them is constant: its output, the *entry state*, is
+computed once for every frame and cached; a training step then costs only what lies above. On the embedded
+policy the convolutional stem, the most expensive part on a CPU, is never run again after the first pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vlaforget_ros.policy.model import OpenVla
+from vlaforget_ros.policy.vit import VisionTransformer
+from vlaforget_ros.unlearning.parameters import StageName
+
+_TOWERS = ("featurizer", "fused_featurizer")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where a forward pass enters the network.
+
+    Args:
+        stage: component it enters.
+        blocks: first block that is run: one index for each vision tower, or the language block. Empty for the
+            projector, which is entered as a whole.
+    """
+
+    stage: StageName
+    blocks: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a forward pass from an entry shows.
+
+    Args:
+        visual: (N, patches, vision_dim), None where the entry lies above.
+        projected: (N, patches, D), None where the entry lies above.
+        logits: (N, A, V) that predict each action token.
+    """
+
+    visual: Tensor | None
+    projected: Tensor | None
+    logits: Tensor
+
+
+class Network:
+    """Forward passes from any entry; adapters that are attached to the model's layers take part.
+
+    Args:
+        model: the network, in evaluation mode.
+    """
+
+    def __init__(self, model: OpenVla) -> None:
+        self.model = model
+        backbone = model.vision_backbone
+        found = (getattr(backbone, name) for name in _TOWERS)
+        self._towers: list[VisionTransformer] = [tower for tower in found if tower is not None]
+
+    def entry(self, layers: Iterable[str]) -> Entry:
+        """The entry just below the first of the named layers."""
+        names = list(layers)
+        if any(name.startswith("vision_backbone.") for name in names):
+            starts = []
+            for key, tower in zip(_TOWERS, self._towers, strict=False):
+                prefix = f"vision_backbone.{key}.blocks."
+                edited = [int(name.split(".")[3]) for name in names if name.startswith(prefix)]
+                starts.append(min(edited, default=tower.used_blocks))
+            return Entry("visual", tuple(starts))
+        if any(name.startswith("projector.") for name in names):
+            return Entry("projector")
+        return Entry("language", (min(int(name.split(".")[3]) for name in names),))
+
+    @torch.no_grad()
+    def enter(self, entry: Entry, pixels: Tensor, input_ids: Tensor) -> tuple[Tensor, ...]:
+        """The states at an entry: one tensor, or one for each vision tower, first dimension N."""
+        channels = pixels.split(3, dim=1)
+        embedded = [tower.embed(part) for tower, part in zip(self._towers, channels, strict=True)]
+        if entry.stage == "visual":
+            return tuple(
+                _blocks(tower, x, 0, stop)
+                for tower, x, stop in zip(self._towers, embedded, entry.blocks, strict=True)
+            )
+        visual = self._visual(tuple(embedded), (0,) * len(embedded))
+        if entry.stage == "projector":
+            return (visual,)
+        hidden = self.model.embed(self.model.projector(visual), input_ids)
+        return (self._language(hidden, 0, entry.blocks[0]),)
+
+    def run(self, entry: Entry, state: tuple[Tensor, ...], input_ids: Tensor, positions: Tensor) -> Output:
+        """The rest of a forward pass.
+
+        Args:
+            entry: where ``state`` is from.
+            state: as :meth:`enter` gave it.
+            input_ids: (N, L) prompt and action tokens, padded on the right.
+            positions: (N, A) output positions that predict the action tokens.
+        """
+        visual = projected = None
+        if entry.stage == "language":
+            hidden, start = state[0], entry.blocks[0]
+        else:
+            visual = self._visual(state, entry.blocks) if entry.stage == "visual" else state[0]
+            projected = self.model.projector(visual)
+            hidden, start = self.model.embed(projected, input_ids), 0
+        language = self.model.language_model
+        hidden = self._language(hidden, start, len(language.model.layers))
+        picked = hidden.gather(1, positions[..., None].expand(-1, -1, hidden.shape[-1]))
+        return Output(visual, projected, language.lm_head(language.model.norm(picked)))
+
+    def _visual(self, state: tuple[Tensor, ...], starts: tuple[int, ...]) -> Tensor:
+        return torch.cat(
+            [t.encode(x, s) for t, x, s in zip(self._towers, state, starts, strict=True)], dim=-1
+        )
+
+    def _language(self, hidden: Tensor, start: int, stop: int) -> Tensor:
+        """Blocks ``start`` to ``stop``; without a mask, as no real token looks at the padding on its right."""
+        llama = self.model.language_model.model
+        place = torch.arange(hidden.shape[1], device=hidden.device)[None]
+        rotary = llama.rotary_emb(hidden, position_ids=place)
+        for block in llama.layers[start:stop]:
+            hidden = block(hidden, attention_mask=None, position_ids=place, position_embeddings=rotary)
+        return hidden
+
+
+def _blocks(tower: VisionTransformer, x: Tensor, start: int, stop: int) -> Tensor:
+    for block in tower.blocks[start:stop]:
+        x = block(x)
+    return x

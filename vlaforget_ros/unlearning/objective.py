@@ -1,0 +1,122 @@
+"""The terms of the edit's objective, each a mean over tokens and then over frames.
+
+Minimised:  L_retain + lambda_feat L_feat - lambda_f L_forget - lambda_m L_mismatch  (VLA-Forget, arXiv
+2604.03956). Everything works on ``log_probs`` (N, A, B): log-probabilities of the B action tokens under the
+softmax over the whole vocabulary, in ascending bin order. Sums over tokens would scale with the number of
+action dimensions and, inside NPO's sigmoid, change where it saturates: tokens are therefore averaged, never
+summed.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from vlaforget_ros.policy.actions import ActionCodec
+
+
+def action_log_probs(logits: Tensor, codec: ActionCodec) -> Tensor:
+    """(N, A, B) log-probabilities of the action tokens from (N, A, V) logits.
+
+    Bin b (ascending in the action's value) is token ``vocab_end - 1 - b``. The softmax runs over the whole
+    vocabulary, so probability that leaks to text tokens is a loss everywhere below.
+    """
+    log_probs = logits.float().log_softmax(dim=-1)
+    return log_probs[..., codec.vocab_end - codec.bins : codec.vocab_end].flip(-1)
+
+
+def bins_of(tokens: Tensor, codec: ActionCodec) -> Tensor:
+    """Bin indices, as in :func:`action_log_probs`, of (N, A) token ids."""
+    return codec.vocab_end - 1 - tokens
+
+
+def soft_labels(bins: Tensor, count: int, sigma: float) -> Tensor:
+    """(N, A, count) gaussian of width ``sigma`` [bins] around (N, A) bins, normalised; one-hot for sigma 0.
+
+    Neighbouring bins are neighbouring motions; small policies learn that only from such labels, and an edit
+    must use the labels its base was trained with or it sharpens every distribution that it touches.
+    """
+    if sigma == 0:
+        return functional.one_hot(bins, count).float()
+    distance = torch.arange(count, device=bins.device) - bins[..., None]
+    return torch.softmax(-0.5 * (distance / sigma) ** 2, dim=-1)
+
+
+def cross_entropy(log_probs: Tensor, bins: Tensor, sigma: float) -> Tensor:
+    """(N,) mean over tokens of -sum_b q_b log p_b, with q of :func:`soft_labels`."""
+    return -(soft_labels(bins, log_probs.shape[-1], sigma) * log_probs).sum(-1).mean(-1)
+
+
+def kl_divergence(reference: Tensor, log_probs: Tensor) -> Tensor:
+    """(N,) mean over tokens of KL(pi_0 || pi) = sum_b p0_b (log p0_b - log p_b) over the action tokens."""
+    return (reference.exp() * (reference - log_probs)).sum(-1).mean(-1)
+
+
+def motion_log_prob(log_probs: Tensor, bins: Tensor, window: int) -> Tensor:
+    """(N, A) log of the probability that the bin falls within ``window`` bins of ``bins``.
+
+    With soft labels the mass of a motion is spread over neighbours: pushing one token down would move the arm
+    by one bin (0.4 % of its range) and count as forgotten.
+    """
+    distance = (torch.arange(log_probs.shape[-1], device=bins.device) - bins[..., None]).abs()
+    return log_probs.masked_fill(distance > window, -math.inf).logsumexp(-1)
+
+
+def token_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """(N,) mean of (N, A) values over the tokens where ``mask`` is 1; 0 where a frame has none."""
+    return (values * mask).sum(-1) / mask.sum(-1).clamp(min=1)
+
+
+def npo(log_ratio: Tensor, beta: float) -> Tensor:
+    """(N,) NPO: -(2/beta) log sigmoid(-beta log_ratio) (Zhang et al., arXiv 2404.05868, eq. 3).
+
+    Args:
+        log_ratio: (N,) token mean of log pi - log pi_0 of the undesired motion.
+        beta: inverse temperature. The gradient is plain ascent's times 2 / (1 + exp(-beta log_ratio)):
+            bounded below by 0 and vanishing once the motion has become unlikely.
+    """
+    return (2.0 / beta) * functional.softplus(beta * log_ratio)
+
+
+def forget_loss(
+    log_probs: Tensor, reference: Tensor, mask: Tensor, form: str, beta: float, cap: float
+) -> Tensor:
+    """(N,) -L_forget, to be minimised, in one of three forms.
+
+    Args:
+        log_probs: (N, A) log-probability of the undesired motion, see :func:`motion_log_prob`.
+        reference: (N, A) the same under the original policy.
+        mask: (N, A) 1 where the recorded token is undesired.
+        form: ``npo`` (bounded below by 0), ``clipped`` (-min(NLL, cap)) or ``ascent`` (-NLL, unbounded).
+        beta: NPO's inverse temperature.
+        cap: nats per token for ``clipped``.
+    """
+    if form == "npo":
+        ratio = token_mean(log_probs - reference, mask)
+        return npo(ratio, beta) * (mask.sum(-1) > 0)
+    nll = -log_probs
+    return -token_mean(nll.clamp(max=cap) if form == "clipped" else nll, mask)
+
+
+def mismatch_loss(log_probs: Tensor, reference: Tensor, mask: Tensor, cap: float) -> Tensor:
+    """(N,) -L_mismatch = -mean over undesired tokens of min(KL(pi_0 || pi), cap).
+
+    Maximising an unbounded divergence has no optimum but a destroyed policy; beyond ``cap`` [nats] nothing is
+    gained.
+
+    Args:
+        log_probs: (N, A, B) of the edited policy.
+        reference: (N, A, B) of the original one.
+        mask: (N, A) as in :func:`forget_loss`.
+        cap: nats per token.
+    """
+    divergence = (reference.exp() * (reference - log_probs)).sum(-1)
+    return -token_mean(divergence.clamp(max=cap), mask)
+
+
+def feature_loss(features: Tensor, reference: Tensor) -> Tensor:
+    """(N,) mean over patches of 1 - cos(features, reference), both (N, patches, D)."""
+    return 1.0 - functional.cosine_similarity(features, reference, dim=-1).mean(-1)

@@ -1,0 +1,94 @@
+"""What a stage leaves behind: measurements and decisions, as they are stored, resumed from and reported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from vlaforget_ros.unlearning.metrics import OfflineMetrics
+from vlaforget_ros.unlearning.training import StepLog
+
+
+@dataclass(frozen=True)
+class Check:
+    """What was measured at the end of a stage, on held-out frames.
+
+    Args:
+        metrics: offline metrics.
+        undesired: mean probability of the undesired motions on D_f, in 0..1.
+        counterfactual: cross-entropy on D_c [nat per token], None without such data.
+    """
+
+    metrics: OfflineMetrics
+    undesired: float
+    counterfactual: float | None
+
+    def row(self) -> dict[str, Any]:
+        """As JSON."""
+        return asdict(self)
+
+    @classmethod
+    def parse(cls, row: Mapping[str, Any]) -> Check:
+        """From :meth:`row`."""
+        return cls(OfflineMetrics(**row["metrics"]), row["undesired"], row["counterfactual"])
+
+
+@dataclass(frozen=True)
+class Round:
+    """A finished stage, or a finished round of the language stage.
+
+    Args:
+        stage: visual, projector or language.
+        round: from 1.
+        layers: what was edited.
+        kept: False when it was rolled back.
+        reason: why.
+        forgotten: whether the forget gates held at its end.
+        after: :class:`Check` at its end, before a rollback.
+        holds: :class:`Check` of what was kept.
+        gates: damage gates at its end.
+        scores: all layers of the component, in the order in which they would be edited.
+        curve: losses over the steps.
+        cached_mb: memory of the cached states.
+        complete: False when the time budget cut it short.
+    """
+
+    stage: str
+    round: int
+    layers: list[str]
+    kept: bool
+    reason: str
+    forgotten: bool
+    after: dict[str, Any]
+    holds: dict[str, Any]
+    gates: list[dict[str, Any]]
+    scores: list[dict[str, Any]] = field(default_factory=list)
+    curve: list[dict[str, Any]] = field(default_factory=list)
+    cached_mb: float = 0.0
+    complete: bool = True
+
+    @property
+    def name(self) -> str:
+        """File name in the journal."""
+        return f"{self.stage}-{self.round}"
+
+    def row(self) -> dict[str, Any]:
+        """As JSON."""
+        return asdict(self)
+
+    def summary(self) -> dict[str, Any]:
+        """As JSON, without the long lists."""
+        return {name: value for name, value in self.row().items() if name not in ("scores", "curve")}
+
+
+def curve_point(log: StepLog) -> dict[str, Any]:
+    """One step of a curve."""
+    losses = {name: round(value, 5) for name, value in log.losses.items()}
+    return {"step": log.step, **losses, "cosine": round(log.cosine, 4), "projected": log.projected}
+
+
+def thin_curve(curve: list[dict[str, Any]], points: int = 120) -> list[dict[str, Any]]:
+    """About ``points`` of a curve, first and last included."""
+    stride = max(1, len(curve) // points)
+    return curve[::stride] + ([curve[-1]] if curve and (len(curve) - 1) % stride else [])
