@@ -68,32 +68,40 @@ store.alias("candidate", again.digest)
 print(sorted(m.name for m in store.manifests()), [e["event"] for e in store.history()])
 """
 
-WRITER = """
-import sys
+WRITERS = """
+import os, sys
+import torch
+torch.set_num_threads(1)
 from pathlib import Path
 from vlaforget_ros.adapters import AdapterStore
-staging, root, worker = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
-store = AdapterStore(root)
-print("ready", flush=True)
-sys.stdin.readline()
-for index in range(6):
-    store.add(staging, {'name': 'shared', 'method': 'npo', 'seeds': [index]})
-    store.add(staging, {'name': f'own-{worker}-{index}', 'method': 'npo'})
-    store.alias(f'last-{worker}', store.resolve(f'own-{worker}-{index}'))
+
+staging, root = Path(sys.argv[1]), Path(sys.argv[2])
+go, start = os.pipe()
+children = []
+for worker in range(2):
+    child = os.fork()
+    if child == 0:
+        os.close(start)
+        os.read(go, 1)
+        store = AdapterStore(root)
+        for index in range(12):
+            store.add(staging, {'name': 'shared', 'method': 'npo', 'seeds': [index]})
+            own = store.add(staging, {'name': f'own-{worker}-{index}', 'method': 'npo'})
+            store.alias(f'last-{worker}', own.digest)
+        os._exit(0)
+    children.append(child)
+os.close(start)
+sys.exit(sum(os.waitpid(child, 0)[1] for child in children) != 0)
 """
 
 
-def python(script: str, *arguments: object, before: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+def python(script: str, *arguments: object, before: tuple[str, ...] = ()) -> str:
+    """What a script prints; the test fails where the script does."""
     command = [*before, sys.executable, "-c", script, *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-    )
+    run = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, check=False)
+    assert run.returncode == 0, run.stderr
+    return run.stdout
 
 
 def private_mounts() -> tuple[str, ...]:
@@ -115,10 +123,7 @@ def test_kill_9_at_any_moment_of_an_add_leaves_a_readable_store(
     tmp_path: Path, make_weights: Callable[..., LoraWeights]
 ) -> None:
     write_peft(make_weights(1), tmp_path / "staging")
-    process = python(KILLED, tmp_path / "staging", tmp_path)
-    output, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
-    points = int(output)
+    points = int(python(KILLED, tmp_path / "staging", tmp_path))
     # two files, manifest, their directory, the directory of adapters, the history
     assert points >= 6
 
@@ -141,12 +146,9 @@ def test_a_full_disk_is_code_107_and_the_store_works_on(
         write_peft(make_weights(1, rank=rank), tmp_path / "staging" / name)
     (tmp_path / "store").mkdir()
 
-    process = python(
-        FULL, tmp_path / "staging", tmp_path / "store", mode, before=MOUNTS if mode == "full tmpfs" else ()
-    )
-    output, errors = process.communicate(timeout=120)
+    before = MOUNTS if mode == "full tmpfs" else ()
+    output = python(FULL, tmp_path / "staging", tmp_path / "store", mode, before=before)
 
-    assert process.returncode == 0, errors
     refused, after = output.splitlines()
     assert refused.startswith("107 free space")
     assert after == "['other', 'small'] ['added', 'added', 'alias']"
@@ -156,24 +158,13 @@ def test_two_processes_that_add_at_once_lose_nothing(
     tmp_path: Path, make_weights: Callable[..., LoraWeights]
 ) -> None:
     write_peft(make_weights(1), tmp_path / "staging")
-    processes = [python(WRITER, tmp_path / "staging", tmp_path / "store", worker) for worker in range(2)]
-    for process in processes:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-    # Both are past their imports: let them go together.
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("\n")
-        process.stdin.flush()
-    for process in processes:
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors
+    python(WRITERS, tmp_path / "staging", tmp_path / "store")
 
     store = AdapterStore(tmp_path / "store")
     names = sorted(manifest.name for manifest in store.manifests())
-    assert names == sorted(["shared"] * 6 + [f"own-{worker}-{i}" for worker in range(2) for i in range(6)])
+    assert names == sorted(["shared"] * 12 + [f"own-{worker}-{i}" for worker in range(2) for i in range(12)])
     assert set(store.aliases()) == {"last-0", "last-1"}
-    assert [event["event"] for event in store.history()].count("added") == 18
+    assert [event["event"] for event in store.history()].count("added") == 36
     assert all(store.load(digest).modules for digest in store.digests())
 
 

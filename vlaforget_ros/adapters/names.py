@@ -23,7 +23,11 @@ def is_digest(text: str) -> bool:
     return len(text) == 64 and _HEX.fullmatch(text) is not None
 
 
-def resolve(reference: str, manifests: Callable[[], Sequence[Manifest]], aliases: Mapping[str, str]) -> str:
+def resolve(
+    reference: str,
+    manifests: Callable[[], Sequence[Manifest]],
+    aliases: Callable[[], Mapping[str, str]],
+) -> str:
     """Digest that a reference means; "" for the base model.
 
     Order: ``base``, alias, digest, name, digest prefix. A name that two adapters share is ambiguous: the same
