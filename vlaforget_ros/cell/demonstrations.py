@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -129,8 +130,9 @@ def generate(
     """
     jobs = list(_jobs(entries, seed, image_size))
     results: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-    with multiprocessing.get_context("spawn").Pool(processes) as pool:
-        for index, images, actions in pool.imap_unordered(_demonstrate, jobs, chunksize=4):
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+        for future in as_completed([pool.submit(_demonstrate, job) for job in jobs]):
+            index, images, actions = future.result()
             results[index] = (images, actions)
             if progress:
                 progress(len(results), len(jobs))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,11 @@ def nominal(cell: MetaWorldCell, task: str) -> np.ndarray:
     observation = np.zeros(39)
     observation[:3] = env.get_endeff_pos()
     observation[4:7] = TASKS[task].object_position(env)
-    return _to_robot_units(np.clip(TASKS[task].expert.get_action(observation), -1.0, 1.0))
+    with warnings.catch_warnings():
+        # The experts' gains overshoot on purpose and warn in every step; the clip below is the arm's limit.
+        warnings.simplefilter("ignore")
+        command = TASKS[task].expert.get_action(observation)
+    return _to_robot_units(np.clip(command, -1.0, 1.0))
 
 
 def detour(cell: MetaWorldCell, task: str) -> np.ndarray:

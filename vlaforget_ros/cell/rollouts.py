@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -70,14 +71,14 @@ class PolicySpec:
 
     def load(self) -> ActingPolicy:
         """The policy with the adapter active. Raises PolicyError or AdapterError for bad files."""
-        from vlaforget_ros.adapters.lora import read_lora
+        from vlaforget_ros.adapters.peft_format import read_peft
         from vlaforget_ros.policy.policy import VlaPolicy
         from vlaforget_ros.policy.slots import AdapterSlots
 
         policy = VlaPolicy.load(self.base)
         if self.adapter is not None:
             slots = AdapterSlots(policy.model)
-            slots.activate(slots.stage(read_lora(self.adapter)))
+            slots.activate(slots.stage(read_peft(self.adapter)))
         return policy
 
 
@@ -126,17 +127,25 @@ def run(
         processes: simulator processes side by side, one thread each.
         keep_images: return the frames as well.
         progress: called with (episodes done, episodes in all).
+
+    Raises:
+        PolicyError, AdapterError: for unusable files, before any process starts.
     """
+    spec.load()
     context = multiprocessing.get_context("spawn")
-    results: dict[int, RolloutResult] = {}
     workers = max(1, min(processes, len(jobs)))
-    with context.Pool(workers, _start_worker, (spec, keep_images)) as pool:
-        # Jobs of one scene side by side: a worker then loads few scenes twice.
-        for index, result in pool.imap_unordered(_work, list(enumerate(jobs)), chunksize=2):
-            results[index] = result
-            if progress:
-                progress(len(results), len(jobs))
-    return [results[index] for index in range(len(jobs))]
+    # An executor, not a multiprocessing.Pool: a pool whose workers die at their start replaces them for ever.
+    with ProcessPoolExecutor(workers, context, _start_worker, (spec, keep_images)) as pool:
+        futures = [pool.submit(_work, job) for job in jobs]
+        try:
+            for done, future in enumerate(as_completed(futures), start=1):
+                future.result()
+                if progress:
+                    progress(done, len(jobs))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return [future.result() for future in futures]
 
 
 def jobs_for(situations: Iterable[str], seeds: Iterable[int]) -> list[RolloutJob]:
@@ -159,6 +168,5 @@ def _start_worker(spec: PolicySpec, keep_images: bool) -> None:
     _worker.update(policy=spec.load(), cell=make_cell("metaworld"), keep_images=keep_images)
 
 
-def _work(numbered: tuple[int, RolloutJob]) -> tuple[int, RolloutResult]:
-    index, job = numbered
-    return index, rollout(_worker["cell"], _worker["policy"], job, _worker["keep_images"])
+def _work(job: RolloutJob) -> RolloutResult:
+    return rollout(_worker["cell"], _worker["policy"], job, _worker["keep_images"])
