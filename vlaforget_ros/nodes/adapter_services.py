@@ -32,7 +32,7 @@ class AdapterServices:
         self._node = node
         self._engine = served
         self._changed = changed
-        self._services = [
+        self._services: list[Any] = [
             node.create_service(SwapAdapter, "policy/swap_adapter", self._swap, callback_group=group),
             node.create_service(RollbackAdapter, "policy/rollback", self._roll_back, callback_group=group),
             node.create_service(ListAdapters, "policy/list_adapters", self._list, callback_group=group),

@@ -23,6 +23,8 @@ from vlaforget_ros.srv import ResetCell
 
 _RETRY_S = 0.25
 _WARN_S = 5.0
+# Re-posing takes a second of simulated time: no speed is seen in it, and no window reaches across it.
+_REPOSE_NS = convert.NANOSECONDS
 # Rules that the monitor can see for itself on ee_pose.
 _VISIBLE = ("keep_out/", "workspace/", "speed/")
 
@@ -63,6 +65,7 @@ class CellNode(VlaNode):
         self._newest: PolicyAction | None = None
         self._rollout = ("", "")
         self._active = False
+        self._held_gripper = 0.0
         self._own_timers: list[Any] = []
 
     def configure(self, values: Mapping[str, Any]) -> None:
@@ -129,6 +132,8 @@ class CellNode(VlaNode):
             return response
         self._newest = None
         self._rollout = ("", "")
+        self._held_gripper = 0.0
+        self._stamp_ns += _REPOSE_NS
         self._show(observation)
         self._out["instruction"].publish(String(data=observation.instruction))
         response.success = True
@@ -226,10 +231,13 @@ class CellNode(VlaNode):
             self._publish_still()
             return
         message, self._newest = self._newest, None
-        action = np.zeros(4) if message is None else np.asarray(message.action, dtype=np.float64)
         if message is None and not self._rollout[0]:
             self._publish_still()
             return
+        action = np.array([0.0, 0.0, 0.0, self._held_gripper])
+        if message is not None:
+            action = np.asarray(message.action, dtype=np.float64)
+            self._held_gripper = float(action[-1]) if action.size else 0.0
         self._step(action, message)
 
     def _publish_still(self) -> None:

@@ -49,6 +49,7 @@ PARAMETERS = (
 
 _LAST_OUTCOME_S = 1.0
 _LATE_VIOLATIONS_S = 0.05
+_GOAL_END_S = 3.0
 
 
 class PolicyNode(VlaNode):
@@ -126,6 +127,9 @@ class PolicyNode(VlaNode):
         self._active = False
         if self._rollout is not None:
             self._rollout.abort(ErrorCode.POLICY_NOT_ACTIVE, "the policy node was deactivated")
+        # Let the goal say so before its topics go.
+        if self._goal_lock.acquire(timeout=_GOAL_END_S):
+            self._goal_lock.release()
 
     def release(self) -> None:
         """Free the model and the topics."""
@@ -156,12 +160,10 @@ class PolicyNode(VlaNode):
             return self._refuse(handle, result, error)
         try:
             self._run(handle, rollout, arm)
+            return self._conclude(handle, rollout, arm, result)
         finally:
             self._rollout = None
             self._goal_lock.release()
-        if self._engine is not None:
-            self._engine.rollout_ended()
-        return self._conclude(handle, rollout, arm, result)
 
     def _begin(self, goal: ExecuteInstruction.Goal) -> tuple[RolloutControl, int]:
         """Check everything before anything changes, the adapter last."""
@@ -208,7 +210,10 @@ class PolicyNode(VlaNode):
             )
         # Violations of the last tick travel on another topic than the outcome: give them a moment.
         threading.Event().wait(_LATE_VIOLATIONS_S)
+        self._rollout = None
         self._meter.rollout(rollout.steps, time.monotonic() - rollout.started_s)
+        if self._engine is not None:
+            self._engine.rollout_ended()
         self._publish_rollout(rollout, arm, ending.phase)
         result.rollout_id, result.outcome, result.steps = rollout.rollout_id, int(ending.phase), rollout.steps
         result.adapter_digest, result.violations = rollout.digest, rollout.violations

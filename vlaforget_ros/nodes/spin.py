@@ -2,30 +2,61 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Callable, Sequence
+from types import FrameType
 
 import rclpy
-from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor, SingleThreadedExecutor
+from rclpy.executors import Executor, MultiThreadedExecutor, SingleThreadedExecutor
+from rclpy.signals import SignalHandlerOptions
 
 from vlaforget_ros.nodes.base import VlaNode
 
 
 def serve(make: Callable[[], VlaNode], args: Sequence[str] | None) -> int:
-    """Spin one node; returns the exit status (1 when it could not start itself)."""
-    rclpy.init(args=list(args) if args is not None else None)
+    """Spin one node; returns the exit status (1 when it could not start itself).
+
+    rclpy's own signal handlers would shut the context down first: then nobody could be told that the running
+    rollout ended. So the main thread waits for the signal, and the node lives and closes in a thread of its
+    own.
+    """
+    rclpy.init(args=list(args) if args is not None else None, signal_handler_options=SignalHandlerOptions.NO)
     node = make()
     executor = SingleThreadedExecutor() if node.threads == 1 else MultiThreadedExecutor(node.threads)
     executor.add_node(node)
-    try:
-        if not node.start_itself():
-            return 1
-        executor.spin()
-    except (KeyboardInterrupt, ExternalShutdownException):
-        # Both mean: somebody asked this process to end.
-        return 0
-    finally:
-        node.close()
-        executor.shutdown(timeout_sec=2.0)
-        node.destroy_node()
-        rclpy.try_shutdown()
-    return 0
+    server = _Server(node, executor)
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        server.stop()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    server.start()
+    server.join()
+    executor.shutdown(timeout_sec=2.0)
+    node.destroy_node()
+    rclpy.try_shutdown()
+    return server.status
+
+
+class _Server(threading.Thread):
+    def __init__(self, node: VlaNode, executor: Executor) -> None:
+        super().__init__(name="spin")
+        self._node = node
+        self._spinner = executor
+        self._over = threading.Event()
+        self.status = 1
+
+    def stop(self) -> None:
+        self._over.set()
+        self._spinner.wake()
+
+    def run(self) -> None:
+        try:
+            if self._node.start_itself():
+                while not self._over.is_set():
+                    self._spinner.spin_once()
+                self.status = 0
+        finally:
+            self._node.close()
