@@ -142,19 +142,31 @@ def constraints() -> list[str]:
 
 
 def packages_digest(cuda: bool) -> str:
+    """Digest of the package lists (not of their comments), of the Python version and of the kind of torch."""
     lists = [ROOT / "constraints.txt", *(ROOT / "requirements" / f"{name}.txt" for name in REQUIREMENTS)]
-    return digest(
-        [platform.python_version().encode(), str(cuda).encode(), *(path.read_bytes() for path in lists)]
-    )
+    parts = [platform.python_version(), str(cuda)]
+    for path in lists:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        parts.append("\n".join(line for line in lines if line and not line.startswith("#")))
+    return digest(part.encode() for part in parts)
 
 
-def ensure_packages() -> str:
-    """Installs the pinned packages; returns their digest."""
+def build_digest() -> str:
+    """Digest of place, Python, ROS wheels and build tools: another one means building from nothing."""
+    names = {"numpy"}
+    for name in ("ros", "build"):
+        names.update((ROOT / "requirements" / f"{name}.txt").read_text(encoding="utf-8").split("\n"))
+    pins = [line for line in constraints() if line.split("==")[0] in names]
+    return digest(part.encode() for part in (str(ROOT), platform.python_version(), *pins))
+
+
+def ensure_packages() -> None:
+    """Installs the pinned packages."""
     cuda = wants_cuda()
     wanted = packages_digest(cuda)
     stamp = VENV / ".packages.stamp"
     if stamped(stamp, wanted):
-        return wanted
+        return
     if platform.machine() != "x86_64":
         raise SetUpError(
             f"the ROS 2 wheels exist for x86_64 only, this is {platform.machine()}. "
@@ -169,7 +181,6 @@ def ensure_packages() -> str:
         if result.returncode != 0:
             raise SetUpError(f"pip could not install requirements/{name}.txt:\n{result.stdout}")
     stamp.write_text(wanted, encoding="utf-8")
-    return wanted
 
 
 def tree_digest() -> str:
@@ -187,9 +198,9 @@ def tree_digest() -> str:
     return digest([*parts, "\n".join(linked).encode()])
 
 
-def ensure_build(packages: str) -> None:
-    """`colcon build --symlink-install`; from nothing if the packages or the place changed."""
-    base = digest([packages.encode(), str(ROOT).encode()])
+def ensure_build() -> None:
+    """`colcon build --symlink-install`; from nothing if the build tools or the place changed."""
+    base = build_digest()
     stamp = ROOT / "build" / ".build.stamp"
     wanted = f"{base}\n{tree_digest()}\n"
     if stamped(stamp, wanted) and (ROOT / "install" / "vlaforget_ros").is_dir():
@@ -233,9 +244,9 @@ def main() -> int:
         with only_one():
             system_packages.ensure()
             ensure_venv()
-            packages = ensure_packages()
+            ensure_packages()
             if until == "build":
-                ensure_build(packages)
+                ensure_build()
     except SetUpError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vlaforget_ros.errors import ErrorCode, VlaForgetError
+from vlaforget_ros.errors import ErrorCode, PolicyError, VlaForgetError, did_you_mean
 
 PACKAGE = "vlaforget_ros"
 
@@ -52,6 +52,25 @@ def models_directory() -> Path:
 def config_directory() -> Path:
     """Folder with the parameter files of the nodes."""
     return share_directory() / "config"
+
+
+def checkpoint_directory(text: str) -> Path:
+    """The checkpoint folder a person means by ``text``: a path, or the name of one that ships.
+
+    Args:
+        text: an absolute path; a path relative to the working folder; ``tiny`` or ``models/tiny``.
+
+    Raises:
+        PolicyError: 207, there is no such folder.
+    """
+    share = share_directory()
+    for candidate in (Path(text).expanduser(), share / text, share / "models" / text):
+        if text and candidate.is_dir():
+            return candidate.resolve()
+    shipped = sorted(entry.name for entry in (share / "models").glob("*") if entry.is_dir())
+    raise PolicyError(
+        ErrorCode.POLICY_BAD_CHECKPOINT, "no such checkpoint", value=text, remedy=did_you_mean(text, shipped)
+    )
 
 
 def source_root() -> Path | None:

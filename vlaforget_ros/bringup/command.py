@@ -8,11 +8,13 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import yaml
+
 from vlaforget_ros.bringup.table import ParameterValue, Process
 from vlaforget_ros.errors import ErrorCode, VlaForgetError
 from vlaforget_ros.paths import PACKAGE, source_root
 
-# Variables that name places of a ROS installation, and where below a prefix each of them points.
+# Variables that list the prefixes of a ROS installation.
 _PREFIX_VARIABLES = ("AMENT_PREFIX_PATH", "CMAKE_PREFIX_PATH")
 # The ROS wheels restart Python once to set LD_LIBRARY_PATH, and mark it with this variable. A child of a
 # process that was started without the activated environment has to do it again.
@@ -88,10 +90,10 @@ def command_line(process: Process, prefix: Path) -> list[str]:
 
 
 def _yaml(value: ParameterValue) -> str:
-    """YAML text that is read back with the same type: JSON is such a text, so "7" stays a string."""
-    if isinstance(value, float) and value == int(value):
-        return f"{value:.1f}"
-    return json.dumps(value)
+    """YAML text that is read back with the same type: the text "7" stays a text, 2.0 stays a float."""
+    if isinstance(value, float):
+        return str(yaml.safe_dump(value)).splitlines()[0]
+    return json.dumps(value)  # JSON is YAML; quoted, and always one line
 
 
 def _prepend(environment: dict[str, str], variable: str, places: list[Path]) -> None:

@@ -51,6 +51,13 @@ def _node(process: Process) -> Action:
         "ros_arguments": ["--log-level", process.log_level],
         "output": "both",
         "emulate_tty": True,
-        "on_exit": Shutdown(reason=f"{process.executable} ended") if process.essential else None,
+        "on_exit": [OpaqueFunction(function=_stop_all, args=[process.executable])]
+        if process.essential
+        else None,
     }
     return LifecycleNode(**options)
+
+
+def _stop_all(context: LaunchContext, executable: str) -> list[Action]:
+    """Shuts the graph down, once: a node that ends because of a shutdown must not ask for another."""
+    return [] if context.is_shutdown else [Shutdown(reason=f"{executable} ended")]

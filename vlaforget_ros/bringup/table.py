@@ -100,19 +100,23 @@ _UNLEARNING_ROW = _Row(
     passed_on=("use_sim_time", "autostart", "store"),
 )
 _SAFETY_ROW = _Row(
-    "safety_monitor_node", ("safety",), essential=True, passed_on=("use_sim_time", "autostart")
+    "safety_monitor_node",
+    ("safety",),
+    essential=True,
+    passed_on=("use_sim_time", "autostart", "rules_file", "store"),
 )
 _RECORDER_ROW = _Row(
     "recorder_node", ("recorder",), essential=False, passed_on=("use_sim_time", "autostart", "bag")
 )
 
 _FILE = "a file of config/ without .yaml, or a path"
-_POLICY = (
-    Argument("policy", "tiny", f"model configuration: {_FILE}"),
-    Argument("store", "", "folder of the adapter store"),
-)
+_STORE = (Argument("store", "", "folder of the adapter store, one for all nodes"),)
+_POLICY = (Argument("policy", "tiny", f"model configuration: {_FILE}"),)
 _UNLEARNING = (Argument("unlearning", "unlearning", f"settings of the edits: {_FILE}"),)
-_SAFETY = (Argument("safety", "safety", f"rules and limits: {_FILE}"),)
+_SAFETY = (
+    Argument("safety", "safety", f"settings of the monitor: {_FILE}"),
+    Argument("rules_file", "", "file with the safety rules; config/rules holds examples"),
+)
 _CELL = (
     Argument("cell", "cell", f"settings of the simulated cell: {_FILE}"),
     Argument("recorder", "recorder", f"what is recorded: {_FILE}"),
@@ -149,25 +153,25 @@ _ALL = (
     Graph(
         "unlearn",
         "policy, unlearning and safety monitor on an arm that publishes images and takes actions",
-        _POLICY + _UNLEARNING + _SAFETY + TOPIC_ARGUMENTS + _common("false"),
+        _POLICY + _UNLEARNING + _SAFETY + _STORE + TOPIC_ARGUMENTS + _common("false"),
         (_POLICY_ROW, _UNLEARNING_ROW, _SAFETY_ROW),
     ),
     Graph(
         "serve",
         "policy and safety monitor",
-        _POLICY + _SAFETY + TOPIC_ARGUMENTS + _common("false"),
+        _POLICY + _SAFETY + _STORE + TOPIC_ARGUMENTS + _common("false"),
         (_POLICY_ROW, _SAFETY_ROW),
     ),
     Graph(
         "monitor",
         "the safety monitor alone, beside any controller",
-        _SAFETY + TOPIC_ARGUMENTS + _common("false"),
+        _SAFETY + _STORE + TOPIC_ARGUMENTS + _common("false"),
         (_SAFETY_ROW,),
     ),
     Graph(
         "demo",
         "all nodes with a simulated cell in lockstep and a recorder",
-        _POLICY + _UNLEARNING + _SAFETY + _CELL + _common("true"),
+        _POLICY + _UNLEARNING + _SAFETY + _STORE + _CELL + _common("true"),
         (_CELL_ROW, _POLICY_ROW, _UNLEARNING_ROW, _SAFETY_ROW, _RECORDER_ROW),
     ),
 )
