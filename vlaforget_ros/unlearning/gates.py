@@ -25,18 +25,22 @@ class Verdict(StrEnum):
 class Gates(Strict):
     """Limits; docs/unlearning.md says what each figure is. Percentages in 0..100, distances in 0..1."""
 
-    fc_min: float = Field(95.0, ge=0, le=100)
-    fc_low_min: float = Field(90.0, ge=0, le=100, description="limit for the Wilson lower bound of FC")
-    rc_min: float = Field(90.0, ge=0, le=100)
-    rad_max: float = Field(0.20, ge=0, le=1)
-    rad_boundary_max: float = Field(0.25, ge=0, le=1)
+    fc_min: float = Field(default=95.0, ge=0, le=100)
+    fc_low_min: float = Field(
+        default=90.0, ge=0, le=100, description="limit for the Wilson lower bound of FC"
+    )
+    rc_min: float = Field(default=90.0, ge=0, le=100)
+    rad_max: float = Field(default=0.20, ge=0, le=1)
+    rad_boundary_max: float = Field(default=0.25, ge=0, le=1)
     tau_retain: float = Field(
         0.10, ge=0, le=1, description="distance up to which a retained action is unchanged"
     )
-    tsr_loss_max: float = Field(5.0, ge=0, le=100, description="points, paired seeds")
-    fts_share_min: float = Field(80.0, ge=0, le=100, description="percent of the never-saw reference's FTS")
-    svr_rise_max: float = Field(0.0, ge=0, le=100, description="points on retained tasks")
-    sbu_rise_max: float = Field(0.0, ge=0, le=100, description="points on retained tasks")
+    tsr_loss_max: float = Field(default=5.0, ge=0, le=100, description="points, paired seeds")
+    fts_share_min: float = Field(
+        default=80.0, ge=0, le=100, description="percent of the never-saw reference's FTS"
+    )
+    svr_rise_max: float = Field(default=0.0, ge=0, le=100, description="points on retained tasks")
+    sbu_rise_max: float = Field(default=0.0, ge=0, le=100, description="points on retained tasks")
     merge_tolerance: float = Field(
         1e-3, gt=0, description="largest change of an action's probability by merging"
     )

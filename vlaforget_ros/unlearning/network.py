@@ -119,7 +119,7 @@ class Network:
         )
 
     def _language(self, hidden: Tensor, start: int, stop: int) -> Tensor:
-        """Blocks ``start`` to ``stop``; without a mask, as no real token looks at the padding on its right."""
+        """Blocks ``start`` to ``stop``; no mask, as no real token looks at the padding on its right."""
         llama = self.model.language_model.model
         place = torch.arange(hidden.shape[1], device=hidden.device)[None]
         rotary = llama.rotary_emb(hidden, position_ids=place)

@@ -22,48 +22,60 @@ class VlaForgetParameters(Strict):
     The defaults were chosen on the embedded policy; they are not the (unpublished) ones of the paper.
     """
 
-    lambda_f: float = Field(0.1, ge=0, description="weight of L_forget")
-    lambda_m: float = Field(0.05, ge=0, description="weight of L_mismatch")
-    lambda_feat: float = Field(0.5, ge=0, description="weight of L_feat")
-    kl_weight: float = Field(1.0, ge=0, description="weight of KL(pi_0 || pi) on retain and boundary data")
+    lambda_f: float = Field(default=0.1, ge=0, description="weight of L_forget")
+    lambda_m: float = Field(default=0.05, ge=0, description="weight of L_mismatch")
+    lambda_feat: float = Field(default=0.5, ge=0, description="weight of L_feat")
+    kl_weight: float = Field(
+        default=1.0, ge=0, description="weight of KL(pi_0 || pi) on retain and boundary data"
+    )
     counterfactual_weight: float = Field(
         1.0, ge=0, description="weight of the counterfactual data in L_retain"
     )
     forget_form: Literal["npo", "clipped", "ascent"] = "npo"
-    npo_beta: float = Field(1.0, gt=0, description="inverse temperature of NPO; larger saturates earlier")
-    nll_cap: float = Field(6.0, gt=0, description="nats per token beyond which `clipped` pushes no more")
+    npo_beta: float = Field(
+        default=1.0, gt=0, description="inverse temperature of NPO; larger saturates earlier"
+    )
+    nll_cap: float = Field(
+        default=6.0, gt=0, description="nats per token beyond which `clipped` pushes no more"
+    )
     mismatch_cap: float = Field(
         4.0, gt=0, description="nats per token beyond which L_mismatch pushes no more"
     )
     forget_window_bins: int = Field(
         6, ge=0, le=64, description="bins either side that count as the same motion"
     )
-    label_sigma_bins: float = Field(3.0, ge=0, description="width of the soft labels in bins; 0 = one-hot")
-    alpha: float = Field(1.0, ge=0, description="exponent of (1 - cos) in the layer score phi")
-    top_k_visual: int = Field(1, ge=1)
-    top_k_projector: int = Field(2, ge=1)
-    top_k_language: int = Field(2, ge=1)
+    label_sigma_bins: float = Field(
+        default=3.0, ge=0, description="width of the soft labels in bins; 0 = one-hot"
+    )
+    alpha: float = Field(default=1.0, ge=0, description="exponent of (1 - cos) in the layer score phi")
+    top_k_visual: int = Field(default=1, ge=1)
+    top_k_projector: int = Field(default=2, ge=1)
+    top_k_language: int = Field(default=2, ge=1)
     upper_share: float = Field(
         0.67, gt=0, le=1, description="share of language blocks, from the top, ranked first"
     )
-    max_rounds: int = Field(3, ge=1, le=6, description="rounds of expansion in the language stage")
-    rank: int = Field(16, ge=1, le=256)
-    lora_alpha: int = Field(32, gt=0)
-    learning_rate: float = Field(2e-3, gt=0, le=1)
-    gradient_clip: float = Field(1.0, gt=0, description="largest norm of one step's gradient")
-    steps_visual: int = Field(60, ge=1)
-    steps_projector: int = Field(60, ge=1)
-    steps_language: int = Field(240, ge=1, description="steps of each round")
-    batch_forget: int = Field(32, ge=1)
-    batch_retain: int = Field(48, ge=1)
-    batch_boundary: int = Field(24, ge=1)
-    batch_counterfactual: int = Field(48, ge=1)
+    max_rounds: int = Field(default=3, ge=1, le=6, description="rounds of expansion in the language stage")
+    rank: int = Field(default=16, ge=1, le=256)
+    lora_alpha: int = Field(default=32, gt=0)
+    learning_rate: float = Field(default=2e-3, gt=0, le=1)
+    gradient_clip: float = Field(default=1.0, gt=0, description="largest norm of one step's gradient")
+    steps_visual: int = Field(default=60, ge=1)
+    steps_projector: int = Field(default=60, ge=1)
+    steps_language: int = Field(default=240, ge=1, description="steps of each round")
+    batch_forget: int = Field(default=32, ge=1)
+    batch_retain: int = Field(default=48, ge=1)
+    batch_boundary: int = Field(default=24, ge=1)
+    batch_counterfactual: int = Field(default=48, ge=1)
     pcgrad: bool = True
     stages: tuple[StageName, ...] = STAGES
-    score_frames: int = Field(128, ge=1, description="frames of each set behind a layer score")
-    holdout: float = Field(0.15, gt=0, lt=1, description="share of each set kept for evaluation only")
-    evaluation_frames: int = Field(256, ge=1, description="held-out frames of each set used at a stage's end")
-    min_gain: float = Field(0.02, ge=0, description="share by which a stage must lower the forget objective")
+    score_frames: int = Field(default=128, ge=1, description="frames of each set behind a layer score")
+    holdout: float = Field(default=0.15, gt=0, lt=1, description="share of each set kept for evaluation only")
+    evaluation_frames: int = Field(
+        default=256, ge=1, description="held-out frames of each set used at a stage's end"
+    )
+    min_gain: float = Field(
+        default=0.02, ge=0, description="share by which a stage must lower the forget objective"
+    )
     cache_mb: int = Field(
         1024, ge=0, description="memory for cached hidden states; beyond it they are recomputed"
     )

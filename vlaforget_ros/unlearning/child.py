@@ -1,0 +1,158 @@
+"""The process an edit runs in.
+
+``python -m vlaforget_ros.unlearning.child --request FILE --out DIR [--resume] [--store DIR]`` prints one JSON
+object a line: ``progress`` events, then one ``done`` or ``error`` event. SIGTERM (or SIGINT) cancels; the process
+then exits with status 1 after an ``error`` event with code 305, its finished stages kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vlaforget_ros.adapters.lora import LoraWeights
+from vlaforget_ros.adapters.peft_format import read_peft
+from vlaforget_ros.adapters.store import AdapterStore
+from vlaforget_ros.errors import ErrorCode, UnlearningError, VlaForgetError
+from vlaforget_ros.policy.policy import VlaPolicy
+from vlaforget_ros.unlearning import output
+from vlaforget_ros.unlearning.edit import EditSettings, edit
+from vlaforget_ros.unlearning.guard import Guard, coded_memory_errors
+from vlaforget_ros.unlearning.progress import Progress
+from vlaforget_ros.unlearning.request import Request, read_request
+from vlaforget_ros.unlearning.sources import gather
+
+Emit = Callable[[dict[str, Any]], None]
+PROGRESS_PERIOD_S = 0.2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one edit; the exit status is 0 only after a ``done`` event."""
+    parser = argparse.ArgumentParser(prog="python -m vlaforget_ros.unlearning.child", description=__doc__)
+    parser.add_argument("--request", required=True, help="request file (YAML)")
+    parser.add_argument("--out", required=True, type=Path, help="folder of the edit")
+    parser.add_argument("--resume", action="store_true", help="go on from finished stages")
+    parser.add_argument("--store", type=Path, help="adapter store, for start_from")
+    options = parser.parse_args(arguments)
+    cancel = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: cancel.set())
+    try:
+        request = read_request(options.request)
+        done = run(request, options.out, options.resume, options.store, cancel.is_set, _emit)
+    except VlaForgetError as error:
+        _emit({"event": "error", "code": int(error.code), "message": str(error)})
+        return 1
+    _emit(done)
+    return 0
+
+
+def run(
+    request: Request, out: Path, resume: bool, store: Path | None, cancelled: Callable[[], bool], emit: Emit
+) -> dict[str, Any]:
+    """An edit from request to files.
+
+    Returns:
+        the ``done`` event.
+
+    Raises:
+        VlaForgetError: with the code of whatever stopped it.
+    """
+    torch.set_num_threads(request.threads)
+    torch.use_deterministic_algorithms(True)
+    guard = Guard(request.budget.seconds, request.budget.memory_mb, cancelled)
+    with coded_memory_errors():
+        policy = VlaPolicy.load(Path(request.base), request.device)
+        parent = _parent(request, policy.base_digest, store)
+        guard.check()
+        gathered = gather(request, policy)
+    identity = {"request": request.digest, "base": policy.base_digest, "threads": str(request.threads)}
+    settings = EditSettings(request.parameters, request.gates, request.seed, identity)
+    limiter = _Limiter(emit)
+    result = edit(policy, gathered.data, settings, out, guard, limiter.progress, resume, parent)
+    parent_digest = parent.digest if parent is not None else ""
+    provenance = output.provenance_of(
+        result, request, policy.base_digest, parent_digest, gathered.data.digests()
+    )
+    output.write(out, result, request, provenance, gathered.notes)
+    metrics = {
+        **output.metrics_of(result),
+        "edit_seconds": round(result.seconds, 2),
+        "edit_peak_mb": round(result.peak_mb, 1),
+        "adapter_mb": result.weights.bytes / 1e6,
+        "gates_passed": float(result.gates_passed),
+    }
+    return {
+        "event": "done",
+        "directory": str(out / output.ADAPTER_FOLDER),
+        "metrics": metrics,
+        "report": str(out / output.RECORD_FILE),
+        "provenance": provenance.model_dump(mode="json"),
+    }
+
+
+class _Limiter:
+    """Passes on the first step of each round and otherwise at most a few a second: feedback, not a log."""
+
+    def __init__(self, emit: Emit) -> None:
+        self._emit, self._last, self._round = emit, 0.0, ("", 0)
+
+    def progress(self, progress: Progress) -> None:
+        now, current = time.monotonic(), (progress.stage, progress.round)
+        if current == self._round and now - self._last < PROGRESS_PERIOD_S:
+            return
+        self._last, self._round = now, current
+        self._emit({"event": "progress", **asdict(progress)})
+
+
+def _parent(request: Request, base_digest: str, store: Path | None) -> LoraWeights | None:
+    if not request.start_from:
+        return None
+    folder = Path(request.start_from)
+    if folder.is_dir():
+        weights = read_peft(folder)
+    elif store is not None:
+        adapters = AdapterStore(store)
+        digest = adapters.resolve(request.start_from)
+        if not digest:
+            return None
+        weights = adapters.load(digest, base_digest=base_digest)
+    else:
+        raise UnlearningError(
+            ErrorCode.UNLEARNING_BAD_REQUEST,
+            "start_from is no folder, and there is no store to look it up in",
+            value=request.start_from,
+            limit="a PEFT folder, or a reference into the store given with --store",
+            remedy="give the store, or the path of the adapter",
+        )
+    if weights.base_digest not in ("", base_digest):
+        raise UnlearningError(
+            ErrorCode.ADAPTER_BASE_MISMATCH,
+            "start_from was made for another base",
+            value=weights.base_digest,
+            limit=base_digest,
+            remedy="start from an adapter of this base",
+        )
+    return weights
+
+
+def _emit(event: dict[str, Any]) -> None:
+    print(json.dumps(event), flush=True)
+
+
+if __name__ == "__main__":
+    status = main()
+    sys.stdout.flush()
+    # Worker threads of native libraries must not keep a finished edit alive.
+    os._exit(status)

@@ -1,0 +1,185 @@
+"""The request: what to forget, what must stay, and within which limits; YAML, validated and hashed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from vlaforget_ros.episodes.selection import Selection
+from vlaforget_ros.errors import ErrorCode, UnlearningError, did_you_mean
+from vlaforget_ros.unlearning.gates import Gates
+from vlaforget_ros.unlearning.parameters import Strict, VlaForgetParameters
+
+METHODS = ("vla_forget",)
+
+
+class CounterfactualSource(Strict):
+    """Where examples of the right behaviour in the forget situations come from.
+
+    Attributes:
+        kind: ``clean_successes`` (the policy has done right there before), ``transplant`` (what stands out in
+            the forget episodes is pasted into clean frames) or ``neighbour`` (a safe instruction's actions).
+        instruction: the safe neighbour, for ``neighbour`` only.
+        jitter_px: largest shift of a transplanted trigger.
+        other_instructions: transplant onto frames of other instructions as well.
+        on_forget_frames: also ask the original policy what it would do on the forget frames themselves with
+            the trigger painted over, or with the neighbour's instruction; this says which recorded tokens are
+            undesired.
+    """
+
+    kind: Literal["clean_successes", "transplant", "neighbour"]
+    instruction: str = ""
+    jitter_px: int = Field(default=1, ge=0, le=64)
+    other_instructions: bool = False
+    on_forget_frames: bool = True
+
+    @model_validator(mode="after")
+    def _needs_instruction(self) -> CounterfactualSource:
+        if (self.kind == "neighbour") != bool(self.instruction):
+            raise ValueError("`instruction` goes with kind neighbour, and with no other")
+        return self
+
+
+class Budget(Strict):
+    """Limits of one edit."""
+
+    seconds: float = Field(default=240.0, gt=0)
+    memory_mb: float = Field(default=4096.0, gt=0)
+
+
+class Request(Strict):
+    """One request to unlearn.
+
+    Attributes:
+        reason: why, for whoever reads the manifest in a year.
+        requester: who asked.
+        name: name of the adapter.
+        base: folder of the base checkpoint.
+        start_from: adapter to start from (a PEFT folder, or a reference into the store), "" for the base.
+        bags: recordings; relative paths are taken from the request file's folder.
+        forget: what is undesired.
+        retain: what must keep working.
+        boundary: near neighbours that must keep working.
+        counterfactual: sources of the right behaviour, all used; empty ones are reported and left out.
+        method: key of the method.
+        parameters: of the method.
+        gates: limits for promotion.
+        budget: time and memory.
+        seed: of everything random.
+        device: torch device.
+        threads: CPU threads; results are bit for bit the same only for the same number.
+    """
+
+    reason: str = ""
+    requester: str = ""
+    name: str = Field(default="edit", min_length=1)
+    base: str = Field(min_length=1)
+    start_from: str = ""
+    bags: tuple[str, ...] = Field(min_length=1)
+    forget: Selection
+    retain: Selection
+    boundary: Selection | None = None
+    counterfactual: tuple[CounterfactualSource, ...] = ()
+    method: Literal["vla_forget"] = "vla_forget"
+    parameters: VlaForgetParameters = Field(default_factory=VlaForgetParameters)
+    gates: Gates = Field(default_factory=Gates)
+    budget: Budget = Field(default_factory=Budget)
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    device: str = "cpu"
+    threads: int = Field(default=1, ge=1, le=256)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the request as canonical JSON (defaults included), 64 hex digits."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def read_request(source: str | Path) -> Request:
+    """Read a request from a YAML file, or from YAML text.
+
+    Args:
+        source: path of a file, or the text itself (what has more than one line is text).
+
+    Raises:
+        UnlearningError: 300 naming the field, the value and what would have been accepted.
+    """
+    text, folder = _text(source)
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise _bad("is not YAML", str(error).split("\n")[0], "the form of config/request.yaml") from error
+    if not isinstance(values, dict):
+        raise _bad("must be a mapping of fields", type(values).__name__, ", ".join(Request.model_fields))
+    try:
+        request = Request.model_validate(values)
+    except ValidationError as error:
+        raise _invalid(error) from error
+    return request if folder is None else _absolute(request, folder)
+
+
+def _text(source: str | Path) -> tuple[str, Path | None]:
+    if isinstance(source, str) and "\n" in source:
+        return source, None
+    path = Path(source)
+    try:
+        return path.read_text(encoding="utf-8"), path.resolve().parent
+    except (OSError, UnicodeDecodeError) as error:
+        raise _bad("file cannot be read", str(path), "a readable YAML file, or YAML text") from error
+
+
+def _absolute(request: Request, folder: Path) -> Request:
+    """Relative paths of a request file are relative to it."""
+    return request.model_copy(
+        update={
+            "base": str(folder / request.base),
+            "bags": tuple(str(folder / bag) for bag in request.bags),
+        }
+    )
+
+
+def _invalid(error: ValidationError) -> UnlearningError:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"]) or "request"
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    remedy = f"correct {where}"
+    if first["type"] == "extra_forbidden":
+        remedy = did_you_mean(str(first["loc"][-1]), _fields(first["loc"][:-1]))
+    elif where == "method":
+        remedy = did_you_mean(str(first["input"]), METHODS)
+    return UnlearningError(
+        ErrorCode.UNLEARNING_BAD_REQUEST,
+        f"bad request: {where}: {first['msg']}{more}",
+        value=None if first["type"] == "missing" else str(first["input"])[:200],
+        remedy=remedy,
+    )
+
+
+def _fields(place: tuple[Any, ...]) -> list[str]:
+    """Field names of the model at a place in the request."""
+    models: dict[str, type[BaseModel]] = {
+        "forget": Selection,
+        "retain": Selection,
+        "boundary": Selection,
+        "counterfactual": CounterfactualSource,
+        "parameters": VlaForgetParameters,
+        "gates": Gates,
+        "budget": Budget,
+    }
+    model = models.get(str(place[0]), Request) if place else Request
+    return list(model.model_fields)
+
+
+def _bad(message: str, value: str, limit: str) -> UnlearningError:
+    return UnlearningError(
+        ErrorCode.UNLEARNING_BAD_REQUEST,
+        f"the request {message}",
+        value=value[:200],
+        limit=limit,
+        remedy="correct the request",
+    )
