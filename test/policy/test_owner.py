@@ -1,0 +1,74 @@
+"""The owner thread: order, exceptions, end."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from vlaforget_ros.errors import ErrorCode, PolicyError
+from vlaforget_ros.policy.owner import OwnerThread
+
+
+def test_calls_run_in_one_other_thread_in_order_and_urgent_ones_first() -> None:
+    owner, gate, started = OwnerThread("test"), threading.Event(), threading.Event()
+    ran: list[str] = []
+
+    def note(name: str) -> int:
+        ran.append(name)
+        return threading.get_ident()
+
+    def hold() -> bool:
+        started.set()
+        return gate.wait(10)
+
+    blocked = owner.submit(hold, step=1)
+    assert started.wait(10)
+    futures = [owner.submit(lambda n=name: note(n), step=step) for name, step in (("a", None), ("b", 2))]
+    futures.append(owner.submit(lambda: note("urgent"), first=True))
+    waiting = owner.next_step()
+    gate.set()
+
+    idents = {future.result(10) for future in futures}
+    assert blocked.result(10)
+    assert ran == ["urgent", "a", "b"]
+    assert waiting == 2
+    assert len(idents) == 1
+    assert threading.get_ident() not in idents
+    assert owner.next_step() is None
+    owner.close()
+
+
+def test_an_exception_goes_to_its_caller_and_the_thread_lives_on() -> None:
+    owner = OwnerThread("test")
+
+    with pytest.raises(ZeroDivisionError):
+        owner.submit(lambda: 1 // 0).result(10)
+
+    assert owner.submit(lambda: 7).result(10) == 7
+    owner.close()
+
+
+def test_closing_finishes_what_runs_and_refuses_what_waits() -> None:
+    owner, gate, started = OwnerThread("test"), threading.Event(), threading.Event()
+
+    def hold() -> str:
+        started.set()
+        gate.wait(10)
+        return "done"
+
+    running = owner.submit(hold)
+    waiting = owner.submit(lambda: None)
+    assert started.wait(10)
+    closing = threading.Thread(target=owner.close)
+    closing.start()
+    with pytest.raises(PolicyError) as caught:
+        waiting.result(10)
+    gate.set()
+    closing.join(10)
+
+    assert caught.value.code == ErrorCode.POLICY_NOT_ACTIVE
+    assert running.result(10) == "done"
+    with pytest.raises(PolicyError):
+        owner.submit(lambda: None)
+    owner.close()

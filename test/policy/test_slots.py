@@ -1,0 +1,221 @@
+"""Serving-side LoRA against PEFT itself, and against the base model bit for bit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import peft
+import pytest
+import torch
+from torch import Tensor, nn
+
+from vlaforget_ros.adapters import AdapterStore, LoraModule, LoraWeights, read_peft
+from vlaforget_ros.errors import AdapterError, ErrorCode
+from vlaforget_ros.policy.model import OpenVla
+from vlaforget_ros.policy.policy import Batch, VlaPolicy
+from vlaforget_ros.policy.slots import AdapterSlots
+
+INSTRUCTIONS = ["open the faucet", "close the window", "make a coffee", "make a coffee", "open the faucet"]
+TARGETS = r".*(blocks\.\d+\.(attn\.(qkv|proj)|mlp\.fc\d)|projector\.fc\d|([qkvo]|gate|up|down)_proj)"
+PATTERNS = {
+    "rank_pattern": {"projector.fc2": 3, "layers.1.mlp.up_proj": 2},
+    "alpha_pattern": {"projector.fc2": 5},
+}
+
+
+@pytest.fixture
+def batch(policy: VlaPolicy, images: np.ndarray) -> Batch:
+    actions = np.random.default_rng(1).uniform(-0.02, 0.02, (5, policy.codec.dims))
+    return policy.encode(images, INSTRUCTIONS, actions)
+
+
+def logits(model: nn.Module, batch: Batch) -> Tensor:
+    with torch.inference_mode():
+        return model(batch.pixel_values, batch.input_ids, batch.attention_mask)
+
+
+def train_peft(model: OpenVla, batch: Batch, directory: Path, **settings: object) -> None:
+    """One real training step of PEFT on the policy, saved as PEFT saves."""
+    torch.manual_seed(3)
+    config = peft.LoraConfig(r=8, lora_alpha=12, target_modules=TARGETS, **settings)
+    tuned = peft.get_peft_model(model, config)
+    optimiser = torch.optim.SGD([p for p in tuned.parameters() if p.requires_grad], lr=3.0)
+    for _ in range(2):
+        loss = tuned(batch.pixel_values, batch.input_ids, batch.attention_mask).square().mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    tuned.save_pretrained(directory)
+
+
+def random_weights(model: nn.Module, seed: int, rank: int = 4, scale: float = 0.2) -> LoraWeights:
+    generator = torch.Generator().manual_seed(seed)
+    tensors = {
+        name: (
+            scale * torch.randn(rank, module.in_features, generator=generator),
+            scale * torch.randn(module.out_features, rank, generator=generator),
+        )
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear)
+    }
+    return LoraWeights.from_tensors(tensors, alpha=2.0 * rank)
+
+
+@pytest.mark.parametrize("settings", [{}, PATTERNS])
+def test_outputs_are_those_of_peft(
+    checkpoint_dir: Path, batch: Batch, policy: VlaPolicy, tmp_path: Path, settings: dict[str, object]
+) -> None:
+    train_peft(VlaPolicy.load(checkpoint_dir).model, batch, tmp_path, **settings)
+    reference = peft.PeftModel.from_pretrained(VlaPolicy.load(checkpoint_dir).model, str(tmp_path)).eval()
+    before = logits(policy.model, batch)
+
+    slots = AdapterSlots(policy.model)
+    staged = slots.stage(read_peft(tmp_path))
+    slots.activate(staged)
+    found, expected = logits(policy.model, batch), logits(reference, batch)
+
+    assert (found - before).abs().max() > 0.05
+    assert (found - expected).abs().max() <= 1e-6
+    if settings:
+        assert {delta.a.shape[0] for delta in staged.deltas if delta} == {2, 3, 8}
+
+
+def test_peft_reads_the_store(checkpoint_dir: Path, policy: VlaPolicy, batch: Batch, tmp_path: Path) -> None:
+    weights = random_weights(policy.model, 1)
+    store = AdapterStore(tmp_path)
+    digest = store.add_weights(
+        weights, {"name": "a", "method": "test", "base_digest": policy.base_digest}
+    ).digest
+    reference = peft.PeftModel.from_pretrained(VlaPolicy.load(checkpoint_dir).model, str(store.path(digest)))
+
+    slots = AdapterSlots(policy.model)
+    slots.activate(slots.stage(store.load(digest, base_digest=policy.base_digest)))
+
+    assert (logits(policy.model, batch) - logits(reference.eval(), batch)).abs().max() <= 1e-6
+
+
+def test_with_none_active_the_model_is_the_base_bit_for_bit(policy: VlaPolicy, batch: Batch) -> None:
+    before, keys = logits(policy.model, batch), list(policy.model.state_dict())
+    weights_before = {name: value.clone() for name, value in policy.model.state_dict().items()}
+
+    slots = AdapterSlots(policy.model)
+    idle = logits(policy.model, batch)
+    slots.activate(slots.stage(random_weights(policy.model, 1)))
+    changed = logits(policy.model, batch)
+    slots.activate(None)
+    after = logits(policy.model, batch)
+
+    assert torch.equal(before, idle)
+    assert torch.equal(before, after)
+    assert not torch.allclose(before, changed)
+    assert list(policy.model.state_dict()) == keys
+    assert all(torch.equal(weights_before[name], value) for name, value in policy.model.state_dict().items())
+
+
+def test_flipping_gives_each_adapter_its_own_output_again(policy: VlaPolicy, batch: Batch) -> None:
+    slots = AdapterSlots(policy.model)
+    staged = [slots.stage(random_weights(policy.model, seed, rank=seed + 1)) for seed in range(3)]
+    outputs = []
+    for adapter in staged:
+        slots.activate(adapter)
+        outputs.append(logits(policy.model, batch))
+
+    for index in (2, 0, 1, 0):
+        slots.activate(staged[index])
+        assert torch.equal(logits(policy.model, batch), outputs[index])
+
+
+def test_staging_neither_serves_nor_depends_on_the_source_tensors(policy: VlaPolicy, batch: Batch) -> None:
+    slots = AdapterSlots(policy.model)
+    weights = random_weights(policy.model, 1)
+    slots.activate(slots.stage(weights))
+    before = logits(policy.model, batch)
+
+    slots.stage(random_weights(policy.model, 2))
+    for module in weights.modules.values():
+        module.a.zero_()
+
+    assert torch.equal(logits(policy.model, batch), before)
+
+
+def bad_weights(model: nn.Module, kind: str) -> LoraWeights:
+    good = dict(random_weights(model, 5).modules)
+    module = good["projector.fc3"]
+    wrong = {
+        "nan": LoraModule(module.a * float("nan"), module.b, 1.0),
+        "shape": LoraModule(module.a[:, 1:], module.b, 1.0),
+        "name": module,
+    }[kind]
+    return LoraWeights({**good, ("projector.fc9" if kind == "name" else "projector.fc3"): wrong})
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"),
+    [
+        ("nan", ErrorCode.ADAPTER_NON_FINITE),
+        ("shape", ErrorCode.ADAPTER_BAD_SHAPE),
+        ("name", ErrorCode.ADAPTER_BAD_SHAPE),
+    ],
+)
+def test_a_refused_adapter_touches_nothing(
+    policy: VlaPolicy, batch: Batch, kind: str, code: ErrorCode
+) -> None:
+    slots = AdapterSlots(policy.model)
+    slots.activate(slots.stage(random_weights(policy.model, 1)))
+    before = logits(policy.model, batch)
+
+    with pytest.raises(AdapterError) as caught:
+        slots.stage(bad_weights(policy.model, kind))
+
+    assert caught.value.code == code
+    assert torch.equal(logits(policy.model, batch), before)
+
+
+def test_a_value_that_overflows_the_type_of_the_model_is_refused() -> None:
+    slots = AdapterSlots(nn.Sequential(nn.Linear(2, 2)).half())
+    weights = LoraWeights({"0": LoraModule(torch.full((1, 2), 1e6), torch.ones(2, 1), 1.0)})
+
+    with pytest.raises(AdapterError) as caught:
+        slots.stage(weights)
+
+    assert caught.value.code == ErrorCode.ADAPTER_NON_FINITE
+
+
+def test_half_precision_models_keep_their_type() -> None:
+    model = nn.Sequential(nn.Linear(4, 4)).to(torch.bfloat16)
+    slots = AdapterSlots(model)
+    x = torch.ones(2, 4, dtype=torch.bfloat16)
+    base = model(x)
+
+    slots.activate(slots.stage(random_weights(nn.Sequential(nn.Linear(4, 4)), 1, scale=1.0)))
+
+    assert model(x).dtype == torch.bfloat16
+    assert not torch.equal(model(x), base)
+
+
+def test_an_adapter_staged_on_another_model_is_refused(policy: VlaPolicy, checkpoint_dir: Path) -> None:
+    slots, others = AdapterSlots(policy.model), AdapterSlots(VlaPolicy.load(checkpoint_dir).model)
+
+    with pytest.raises(AdapterError):
+        slots.activate(others.stage(random_weights(policy.model, 1)))
+
+
+def test_only_named_layers_are_served_and_a_wrong_name_is_refused(policy: VlaPolicy) -> None:
+    slots = AdapterSlots(policy.model, ["projector.fc1"])
+    assert list(slots.shapes) == ["projector.fc1"]
+    with pytest.raises(AdapterError):
+        slots.stage(random_weights(policy.model, 1))
+    with pytest.raises(AdapterError, match=r"projector\.fc9"):
+        AdapterSlots(policy.model, ["projector.fc9"])
+
+
+def test_removed_slots_leave_the_base_model(policy: VlaPolicy, batch: Batch) -> None:
+    before = logits(policy.model, batch)
+    slots = AdapterSlots(policy.model)
+    slots.activate(slots.stage(random_weights(policy.model, 1)))
+
+    slots.remove()
+
+    assert torch.equal(logits(policy.model, batch), before)
+    assert not any(module._forward_hooks for module in policy.model.modules())
