@@ -208,6 +208,10 @@ class EpisodeWriter:
         # One second between rollouts, so that a window around a violation never reaches into the next one.
         self._now_ns += NANOSECONDS
 
+    def flush(self) -> None:
+        """Put everything written so far on the disk (mcap only)."""
+        self._sink.flush()
+
     def close(self) -> None:
         """Finish the bag; a rollout that was not ended stays without its end."""
         self._sink.close()
