@@ -1,0 +1,206 @@
+"""An edit in its child process: started, listened to, cancelled. What it loses, nobody else loses. No ROS."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from vlaforget_ros.errors import ErrorCode, UnlearningError
+
+_LOG_TAIL = 5
+_KILL_AFTER_S = 20.0
+
+
+class Progress(BaseModel):
+    """A progress line of the child."""
+
+    model_config = ConfigDict(frozen=True)
+
+    stage: str = ""
+    round: int = Field(default=0, ge=0)
+    step: int = Field(default=0, ge=0)
+    total_steps: int = Field(default=0, ge=0)
+    losses: dict[str, float] = Field(default_factory=dict)
+    eta_s: float = -1.0
+    peak_mb: float = 0.0
+
+
+class Done(BaseModel):
+    """The last line of a child that succeeded: where the adapter is and what the store shall know of it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    directory: Path
+    metrics: dict[str, float] = Field(default_factory=dict)
+    report: str = ""
+    provenance: dict[str, Any] = Field(default_factory=dict)
+
+
+class _Failed(BaseModel):
+    code: int
+    message: str = ""
+
+
+@dataclass
+class _Ending:
+    done: Done | None = None
+    failed: _Failed | None = None
+    tail: deque[str] = field(default_factory=lambda: deque(maxlen=_LOG_TAIL))
+
+
+def edit_command(module: str, request: Path, out: Path, store: Path, resume: bool) -> list[str]:
+    """The command line of an edit: the module under the guard that makes it yield and die with its parent."""
+    command = [sys.executable, "-m", "vlaforget_ros.nodes.child_guard", str(os.getpid()), module]
+    command += ["--request", str(request), "--out", str(out), "--store", str(store)]
+    return [*command, "--resume"] if resume else command
+
+
+class EditProcess:
+    """One running edit. ``events`` belongs to one thread; ``cancel`` may be called from any.
+
+    Args:
+        command: what to run; it prints JSON objects a line on its standard output.
+        log: file that gets everything else it prints.
+
+    Raises:
+        UnlearningError: 308 when it cannot be started.
+    """
+
+    def __init__(self, command: Sequence[str], log: Path) -> None:
+        self._log = log
+        self._cancelled = False
+        self._killer: threading.Timer | None = None
+        self._lines: IO[str] = log.open("a", encoding="utf-8")
+        try:
+            self._process = subprocess.Popen(
+                list(command),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=self._lines,
+                text=True,
+                errors="replace",
+                # Its own group: a Ctrl-C meant for the node reaches the edit through the node, as a cancel.
+                start_new_session=True,
+            )
+        except OSError as error:
+            self._lines.close()
+            raise UnlearningError(
+                ErrorCode.UNLEARNING_KILLED, f"the edit cannot be started: {error}", value=command[0]
+            ) from error
+
+    @property
+    def pid(self) -> int:
+        """Process id of the child."""
+        return self._process.pid
+
+    def cancel(self) -> None:
+        """Ask it to end after the present step; it is killed when it does not."""
+        if self._cancelled:
+            return
+        self._cancelled = True
+        self._signal(signal.SIGTERM)
+        self._killer = threading.Timer(_KILL_AFTER_S, self._signal, (signal.SIGKILL,))
+        self._killer.daemon = True
+        self._killer.start()
+
+    def events(self) -> Iterator[Progress | Done]:
+        """Progress as it comes, then ``Done``.
+
+        Raises:
+            UnlearningError: with the child's own code; 305 after a cancel; 308 when it was killed or died.
+        """
+        ending = _Ending()
+        try:
+            for line in self._process.stdout or ():
+                progress = self._take(line, ending)
+                if progress is not None:
+                    yield progress
+            status = self._process.wait()
+        finally:
+            self._clean_up()
+        if ending.done is None or status != 0:
+            raise self._failure(status, ending)
+        yield ending.done
+
+    def _take(self, line: str, ending: _Ending) -> Progress | None:
+        """Sort one line; what is no event goes to the log."""
+        try:
+            event = json.loads(line)
+            kind = event.get("event") if isinstance(event, dict) else None
+            if kind == "progress":
+                return Progress.model_validate(event)
+            if kind == "done":
+                ending.done = Done.model_validate(event)
+                return None
+            if kind == "error":
+                ending.failed = _Failed.model_validate(event)
+                return None
+        except (ValueError, ValidationError):
+            # Not ours: a library printed something. It is kept in the log.
+            kind = None
+        self._lines.write(line)
+        self._lines.flush()
+        if line.strip():
+            ending.tail.append(line.strip())
+        return None
+
+    def _failure(self, status: int, ending: _Ending) -> UnlearningError:
+        if ending.failed is not None:
+            known = {int(code) for code in ErrorCode}
+            code = (
+                ErrorCode(ending.failed.code) if ending.failed.code in known else ErrorCode.UNLEARNING_KILLED
+            )
+            text = ending.failed.message
+            return UnlearningError(
+                code, text.split("] ", 1)[1] if text.startswith("[") and "] " in text else text
+            )
+        if self._cancelled:
+            return UnlearningError(
+                ErrorCode.UNLEARNING_CANCELLED,
+                "the edit was cancelled",
+                remedy="finished stages are kept: run it again with resume",
+            )
+        how = (
+            f"killed by signal {signal.Signals(-status).name}"
+            if status < 0
+            else f"ended with status {status}"
+        )
+        return UnlearningError(
+            ErrorCode.UNLEARNING_KILLED,
+            f"the edit's process was lost: {how}",
+            value="; ".join([*ending.tail, *_last_lines(self._log)][-_LOG_TAIL:]) or None,
+            remedy=f"read {self._log}; policy and store are as before; run it again with resume",
+        )
+
+    def _signal(self, number: int) -> None:
+        if self._process.poll() is None:
+            try:
+                os.killpg(self._process.pid, number)
+            except ProcessLookupError:
+                # It ended between the two calls.
+                return
+
+    def _clean_up(self) -> None:
+        if self._killer is not None:
+            self._killer.cancel()
+        self._signal(signal.SIGKILL)
+        self._process.wait()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+        self._lines.close()
+
+
+def _last_lines(log: Path) -> list[str]:
+    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines()]
+    return [line for line in lines if line][-1:]
