@@ -1,4 +1,4 @@
-"""The unlearning node: each edit in a child process, its adapter into the store; the policy is not touched."""
+"""The unlearning node: each edit in a child process, its adapter into the store, the policy untouched."""
 
 from __future__ import annotations
 
