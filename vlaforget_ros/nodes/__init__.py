@@ -2,5 +2,5 @@
 
 ``policy``, ``unlearning``, ``safety_monitor``, ``cell`` and ``recorder`` are the entry points (``python -m
 vlaforget_ros.nodes.policy``); ``*_node`` hold the thin lifecycle nodes, ``base`` what they share. What they
-decide lies in ``control`` and ``edit_process`` and in the parts below, which know nothing of ROS.
+decide lies in ``control`` and in the parts below, which know nothing of ROS.
 """

@@ -18,6 +18,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vlaforget_ros.errors import ErrorCode, UnlearningError
 
+CHILD = "vlaforget_ros.unlearning.child"
+"""The module that carries an edit out."""
+
 _LOG_TAIL = 5
 _KILL_AFTER_S = 20.0
 
@@ -61,7 +64,7 @@ class _Ending:
 
 def edit_command(module: str, request: Path, out: Path, store: Path, resume: bool) -> list[str]:
     """The command line of an edit: the module under the guard that makes it yield and die with its parent."""
-    command = [sys.executable, "-m", "vlaforget_ros.nodes.child_guard", str(os.getpid()), module]
+    command = [sys.executable, "-m", "vlaforget_ros.unlearning.child_guard", str(os.getpid()), module]
     command += ["--request", str(request), "--out", str(out), "--store", str(store)]
     return [*command, "--resume"] if resume else command
 
