@@ -27,9 +27,9 @@ class Delta:
     scale: float
 
     def add_to(self, output: Tensor, inputs: Tensor) -> Tensor:
-        """Output of the layer with this delta; the order of operations is that of PEFT's LoRA layer."""
+        """Output of the layer with this delta; its operations are those of PEFT's LoRA layer."""
         low = functional.linear(inputs.to(self.a.dtype), self.a)
-        return (output + functional.linear(low, self.b) * self.scale).to(output.dtype)
+        return functional.linear(low, self.b).mul_(self.scale).add_(output).to(output.dtype)
 
 
 @dataclass(frozen=True)
