@@ -72,11 +72,19 @@ def find_triggers(forget: Sequence[Episode], clean: Sequence[Episode]) -> list[T
     Episodes in which nothing stands out are left out.
 
     Raises:
-        UnlearningError: 303 when an instruction has fewer than two clean episodes, or when nothing stands out
-        in
-            more than half of the forget episodes: what makes the policy misbehave is then not a thing in
-            view.
+        UnlearningError: 300 for images of different sizes; 303 when an instruction has fewer than two clean
+            episodes, or when nothing stands out in more than half of the forget episodes: what makes the
+            policy misbehave is then not a thing in view.
     """
+    sizes = {episode.images.shape[1:] for episode in (*forget, *clean)}
+    if len(sizes) > 1:
+        raise UnlearningError(
+            ErrorCode.UNLEARNING_BAD_REQUEST,
+            "episodes of different cameras cannot be compared",
+            value=f"images {sorted(sizes)}",
+            limit="one image size",
+            remedy="select recordings of one camera",
+        )
     by_instruction: dict[str, list[Episode]] = {}
     for episode in clean:
         by_instruction.setdefault(episode.instruction, []).append(episode)
@@ -171,11 +179,10 @@ def _shifted(array: np.ndarray, down: int, right: int) -> np.ndarray:
     """Moved by whole pixels; what leaves is lost, what enters is empty."""
     moved = np.zeros_like(array)
     height, width = array.shape[:2]
-    rows = slice(max(down, 0), min(height + down, height))
-    columns = slice(max(right, 0), min(width + right, width))
-    source_rows = slice(max(-down, 0), min(height - down, height))
-    source_columns = slice(max(-right, 0), min(width - right, width))
-    moved[rows, columns] = array[source_rows, source_columns]
+    down, right = max(-height, min(down, height)), max(-width, min(right, width))
+    kept = array[max(-down, 0) : height - max(down, 0), max(-right, 0) : width - max(right, 0)]
+    top, left = max(down, 0), max(right, 0)
+    moved[top : top + kept.shape[0], left : left + kept.shape[1]] = kept
     return moved
 
 

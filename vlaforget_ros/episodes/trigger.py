@@ -31,6 +31,7 @@ _TOLERATED = 0.25
 # Enough to show how clean episodes differ; more cost time only.
 _CLEAN_EPISODES = 24
 _FRAMES = 24
+_EIGHT = np.ones((3, 3), dtype=bool)
 # Detection works on pictures of about this many pixels a side.
 _WORKING_SIDE = 160
 
@@ -80,7 +81,8 @@ class CleanView:
         for index, median in enumerate(self.medians):
             others = np.delete(self.medians, index, axis=0)
             noise = np.maximum(noise, _place_novelty(median, others))
-        return ndimage.maximum_filter(noise, 3)
+        # A few episodes do not show every place an object may stand at: leave a margin.
+        return ndimage.maximum_filter(noise, 7)
 
 
 def clean_view(episodes: Sequence[Episode]) -> CleanView:
@@ -115,7 +117,7 @@ def find_trigger(episode: Episode, view: CleanView) -> Trigger | None:
     if mask is None:
         # The arm's colours are familiar: only what hardly ever changes differs from an arm that lingers.
         beyond = _place_novelty(small, view.medians) - view.place_noise
-        mask = _region(np.where(steadiness >= 0.8, beyond, 0.0), 4.0 * _BIN)
+        mask = _region(np.where(steadiness >= 0.8, beyond, 0.0), 4.0 * _BIN, small)
         novelty, found_by = beyond, "place"
     if mask is None:
         return None
@@ -180,18 +182,28 @@ def _steadiness(episode: Episode, picture: np.ndarray, shrink: int) -> np.ndarra
     return _shrunk(near.mean(axis=0, dtype=np.float32)[..., None], shrink)[..., 0]
 
 
-def _region(novelty: np.ndarray, threshold: float) -> np.ndarray | None:
-    """The patches of novel pixels of a plausible size, with at least half the mass of the best."""
-    eight = np.ones((3, 3), dtype=bool)
+def _region(novelty: np.ndarray, threshold: float, picture: np.ndarray | None = None) -> np.ndarray | None:
+    """The patches of novel pixels of a plausible size, with at least half the mass of the best.
+
+    With a picture, patches that are a mere part of something are left out.
+    """
     # Grow from what is surely novel into what probably is: the trigger's shaded sides and soft edges.
-    labels, count = ndimage.label(novelty > 0.5 * threshold, structure=eight)
+    labels, count = ndimage.label(novelty > 0.5 * threshold, structure=_EIGHT)
     smallest, largest = max(4, novelty.size // 1500), novelty.size // 6
     mass: dict[int, float] = {}
     for label in range(1, count + 1):
         inside = labels == label
-        if smallest <= inside.sum() <= largest and (inside & (novelty > threshold)).sum() >= smallest // 2:
+        sure = (inside & (novelty > threshold)).sum() >= smallest // 2
+        if sure and smallest <= inside.sum() <= largest and (picture is None or _is_whole(inside, picture)):
             mass[label] = float(novelty[inside].sum())
     if not mass:
         return None
     best = max(mass.values())
     return np.isin(labels, [label for label, value in mass.items() if value >= 0.5 * best])
+
+
+def _is_whole(inside: np.ndarray, picture: np.ndarray) -> bool:
+    """Whether a patch is a thing of its own, not the edge of an object that stands further than usual."""
+    alike = np.abs(picture - np.median(picture[inside], axis=0)).max(axis=-1) < 3 * _BIN
+    labels, _ = ndimage.label(alike | inside, structure=_EIGHT)
+    return bool((labels == labels[inside][0]).sum() <= 2 * inside.sum())
