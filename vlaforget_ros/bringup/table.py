@@ -95,7 +95,7 @@ _POLICY_ROW = _Row(
 )
 _UNLEARNING_ROW = _Row(
     "unlearning_node",
-    ("policy", "unlearning"),
+    ("unlearning",),
     essential=False,
     passed_on=("use_sim_time", "autostart", "store"),
 )
@@ -233,7 +233,9 @@ def parameter_file(text: str) -> Path:
 
 
 def _shipped() -> list[Path]:
-    return sorted(config_directory().glob("*.yaml"))
+    """The parameter files of config/, which holds other YAML files too."""
+    files = sorted(config_directory().glob("*.yaml"))
+    return [file for file in files if "ros__parameters:" in file.read_text(encoding="utf-8")]
 
 
 def _complete(chosen: Graph, given: Mapping[str, str]) -> dict[str, str]:

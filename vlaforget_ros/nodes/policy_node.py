@@ -30,11 +30,12 @@ from vlaforget_ros.nodes.adapter_services import AdapterServices
 from vlaforget_ros.nodes.base import VlaNode
 from vlaforget_ros.nodes.control import Phase, RolloutControl, SafetyView, TickMeter, gate, safe_action
 from vlaforget_ros.nodes.parameters import Parameter
+from vlaforget_ros.paths import checkpoint_directory
 from vlaforget_ros.policy.engine import InferenceEngine
 from vlaforget_ros.policy.policy import VlaPolicy
 
 PARAMETERS = (
-    Parameter("checkpoint", "models/tiny", "Folder of the base checkpoint."),
+    Parameter("checkpoint", "tiny", "Folder of the base checkpoint, or the name of one that ships."),
     Parameter("store", "runs/adapters", "Folder of the adapter store."),
     Parameter("device", "cpu", "Where the model runs: cpu or cuda."),
     Parameter("frame", "cell", "Frame of the actions."),
@@ -76,7 +77,7 @@ class PolicyNode(VlaNode):
 
         torch.set_num_threads(values["torch_threads"])
         self._values = values
-        self._policy = VlaPolicy.load(Path(values["checkpoint"]), values["device"])
+        self._policy = VlaPolicy.load(checkpoint_directory(values["checkpoint"]), values["device"])
         self._hold = self._policy.hold_action()
         self._gripper = ["gripper" in name for name in self._policy.normalisation.names]
         self._engine = InferenceEngine(self._policy, AdapterStore(Path(values["store"])))
