@@ -121,7 +121,7 @@ def install_torch(cuda: bool) -> None:
     index that has to be in pip's configuration (docs/install.md). Without one the default build works too:
     it is only big.
     """
-    pin = next(line.strip() for line in constraints() if line.startswith("torch=="))
+    pin = next(line for line in entries(ROOT / "constraints.txt") if line.startswith("torch=="))
     if not cuda:
         result = pip_install(f"{pin}+cpu")
         if result.returncode == 0:
@@ -137,8 +137,10 @@ def install_torch(cuda: bool) -> None:
         raise SetUpError(f"pip failed:\n{result.stdout}")
 
 
-def constraints() -> list[str]:
-    return (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+def entries(path: Path) -> list[str]:
+    """The lines of a package list, without comments and empty lines."""
+    lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+    return [line for line in lines if line and not line.startswith("#")]
 
 
 def packages_digest(cuda: bool) -> str:
@@ -146,8 +148,7 @@ def packages_digest(cuda: bool) -> str:
     lists = [ROOT / "constraints.txt", *(ROOT / "requirements" / f"{name}.txt" for name in REQUIREMENTS)]
     parts = [platform.python_version(), str(cuda)]
     for path in lists:
-        lines = path.read_text(encoding="utf-8").splitlines()
-        parts.append("\n".join(line for line in lines if line and not line.startswith("#")))
+        parts.append("\n".join(entries(path)))
     return digest(part.encode() for part in parts)
 
 
@@ -155,8 +156,8 @@ def build_digest() -> str:
     """Digest of place, Python, ROS wheels and build tools: another one means building from nothing."""
     names = {"numpy"}
     for name in ("ros", "build"):
-        names.update((ROOT / "requirements" / f"{name}.txt").read_text(encoding="utf-8").split("\n"))
-    pins = [line for line in constraints() if line.split("==")[0] in names]
+        names.update(entries(ROOT / "requirements" / f"{name}.txt"))
+    pins = [line for line in entries(ROOT / "constraints.txt") if line.split("==")[0] in names]
     return digest(part.encode() for part in (str(ROOT), platform.python_version(), *pins))
 
 
