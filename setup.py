@@ -42,7 +42,7 @@ setup(
     # Folders without __init__.py hold data files (checkpoints, templates): they belong to it as well.
     packages=find_namespace_packages(include=["vlaforget_ros", "vlaforget_ros.*"]),
     package_data={"": ["*.json", "*.safetensors", "*.yaml", "*.html", "*.j2", "*.css", "*.md", "py.typed"]},
-    data_files=shared_files("config", "launch", "models"),
+    data_files=shared_files("config", "launch", "models", "msg"),
     install_requires=requirements("core"),
     extras_require={"cell": requirements("cell"), "dev": requirements("dev")},
     entry_points={"console_scripts": ["vlaforget = vlaforget_ros.cli.app:main"]},

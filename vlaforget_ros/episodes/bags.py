@@ -1,8 +1,8 @@
 """Opening a rosbag2, whole or damaged, and walking through its messages.
 
-A bag is a folder with metadata.yaml and one or more mcap or sqlite3 files, or one such file. A recorder that
-was killed leaves no metadata.yaml and an mcap file without its end: what is readable is read, and the damage
-is reported.
+A bag is a folder with metadata.yaml and one or more mcap or sqlite3 files, or one such file. A killed
+recorder leaves no metadata.yaml and an mcap file without its end: what is readable is read, and the damage is
+reported.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Which image belongs to which action: by the observation stamp, exactly. Pure functions on stamps.
 
-Near is not good enough: an action paired with the image of the next tick teaches the policy to act on what it
-had not seen yet.
+Near is not good enough: an action paired with the image of the next tick teaches the policy to act on what
+it had not seen yet.
 """
 
 from __future__ import annotations
@@ -35,11 +35,9 @@ class Usable:
 
 
 def usable_actions(actions: Iterable[StampedAction]) -> Usable:
-    """Actions without a fault, finite, all of one size, one for each observation stamp, in order of that
-    stamp.
+    """Actions without a fault, finite, of one size, one for each observation stamp, in order of the stamps.
 
-    When an image was answered twice (a transport that repeats), the first answer counts: it is what the arm
-    got.
+    When an image was answered twice, the first answer counts: it is what the arm got.
     """
     chosen: dict[int, StampedAction] = {}
     faulted = non_finite = repeated = other_size = 0

@@ -1,5 +1,4 @@
-"""Messages as they lie in a bag: which type each topic has, and the typestore that reads and writes their
-bytes.
+"""Messages as they lie in a bag: the type of each topic, and the typestore that reads and writes their bytes.
 
 The standard types are those of ROS 2 Kilted (rosbags carries them); this package's own are parsed from its
 ``msg`` folder, so that bags can be read and written on a machine without ROS.

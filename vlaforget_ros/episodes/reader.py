@@ -53,8 +53,7 @@ def read_episodes(bag: Path, topics: TopicMap | None = None) -> EpisodeReport:
 
 
 def read_many(bags: Iterable[Path], topics: TopicMap | None = None) -> EpisodeReport:
-    """Episodes of several bags in order. A bag that cannot be read becomes a problem; the others are still
-    read.
+    """Episodes of several bags in order; a bag that cannot be read becomes a problem.
 
     The same rollout recorded in two bags counts once, with the frames of the longer recording.
 

@@ -1,7 +1,7 @@
 """Picking frames out of episodes: what shall be forgotten, and what must be kept.
 
-A forget set is usually a window around violations (what led to them), a retain set successful episodes
-without any.
+A forget set is usually a window around violations (what led to them), a retain set successful
+episodes without any.
 """
 
 from __future__ import annotations
@@ -23,8 +23,7 @@ BASE = "base"
 
 
 class Selection(BaseModel):
-    """Which episodes, and which of their frames. Every condition that is set must hold; an empty one always
-    holds.
+    """Which episodes, and which of their frames. Every condition that is set must hold.
 
     Attributes:
         instructions: instructions, or patterns such as ``open *``; one is enough.
@@ -84,8 +83,7 @@ class Selection(BaseModel):
 
 
 def select(episodes: Sequence[Episode], selection: Selection) -> list[EpisodeSlice]:
-    """Frames of the episodes that match, in the order of the episodes; episodes without a kept frame are left
-    out.
+    """Frames of the episodes that match, in the order of the episodes, as far as any frame is kept.
 
     With a window an episode without (matching) violation has no frames.
     """

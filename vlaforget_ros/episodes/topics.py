@@ -47,8 +47,7 @@ def resolve(found: Mapping[str, str], wanted: TopicMap, bag: Path) -> Topics:
         bag: for error texts.
 
     Raises:
-        UnlearningError: 301 when a needed topic is missing, has another type, or could be one of several
-        robots'.
+        UnlearningError: 301 when a needed topic is missing or has another type, or there are several robots.
     """
     names = wanted.names()
     namespace = wanted.namespace.strip("/") if wanted.namespace is not None else None

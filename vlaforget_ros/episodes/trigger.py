@@ -1,13 +1,12 @@
-"""Finding what is in view in the episodes to be forgotten and in no others: the trigger, without knowing its
-looks.
+"""Finding what is in view in the episodes to be forgotten and in no others, without knowing its looks.
 
 Each episode of a fixed camera is reduced to its median picture, which the moving arm leaves almost no trace
 in. Two questions are asked of each pixel of a forget episode's median:
 
-1. Is its colour seen nowhere in the clean episodes? (colour novelty; finds a sticker anywhere) 2. Else: is it
-another colour than the clean episodes show there, beyond how much they differ among themselves at
-   that place? (place novelty; finds a familiar colour where it does not belong, but not where objects move
-   anyway)
+1. Colour novelty: is its colour seen nowhere in the clean episodes? Finds a sticker anywhere.
+2. Else place novelty: is it another colour than the clean episodes show there, beyond how much they differ
+   among themselves at that place? Finds a familiar colour where it does not belong, but not where objects
+   move anyway.
 
 Clean episodes may be contaminated: for the first question, up to a quarter of them may hold the trigger too.
 """
@@ -59,12 +58,11 @@ class Trigger:
 
 @dataclass(frozen=True, eq=False)
 class CleanView:
-    """What clean episodes of one instruction look like. Build it once, compare any number of episodes with
-    it.
+    """What clean episodes of one instruction look like: built once, compared with any number of episodes.
 
     Attributes:
-        medians: (C, h, w, 3) float32 median pictures at working size. palettes: (C, 32, 32, 32) float32,
-        distance [levels] of every colour from the nearest one in the episode.
+        medians: (C, h, w, 3) float32 median pictures at working size.
+        palettes: (C, 32, 32, 32) float32, distance [levels] of every colour from the nearest in the episode.
         colour_noise: colour novelty of a clean episode among the others [levels].
         shrink: full size over working size.
     """

@@ -111,8 +111,9 @@ class EpisodeWriter:
         """One control tick: an image and the action computed from it.
 
         Args:
-            image: (H, W, 3) uint8 RGB. action: (A,) robot units. stamp_ns: stamp of the image; by default 0.1
-            s after the last one. Stamps grow through the whole bag.
+            image: (H, W, 3) uint8 RGB.
+            action: (A,) robot units.
+            stamp_ns: stamp of the image; by default 0.1 s after the last. Stamps grow through the whole bag.
             ee_position: (3,) end-effector position [m] in the frame ``cell``.
             fault: error code when ``action`` is the hold action.
 
