@@ -12,6 +12,7 @@ import torch
 
 from vlaforget_ros.adapters import AdapterStore, LoraWeights, write_peft
 from vlaforget_ros.adapters.manifest import Core, core_digest
+from vlaforget_ros.adapters.names import resolve
 from vlaforget_ros.errors import AdapterError, ErrorCode, VlaForgetError
 
 MakeWeights = Callable[..., LoraWeights]
@@ -248,6 +249,26 @@ def test_a_torn_line_of_history_is_dropped_and_cut_off(store: AdapterStore) -> N
     store.record("three", "")
 
     assert [e["event"] for e in store.history()] == ["one", "two", "three"]
+
+
+def test_a_damaged_line_of_history_is_named(store: AdapterStore) -> None:
+    store.record("one", "")
+    path = store.root / "history.jsonl"
+    path.write_bytes(b"[1]\n" + path.read_bytes())
+
+    with pytest.raises(AdapterError, match="line 1 of the history") as caught:
+        store.history()
+
+    assert caught.value.code == ErrorCode.ADAPTER_BAD_DIGEST
+
+
+def test_a_prefix_of_two_digests_is_ambiguous(store: AdapterStore, make_weights: MakeWeights) -> None:
+    manifest = store.add_weights(make_weights(), {"name": "a", "method": "npo"})
+    twins = [manifest.model_copy(update={"digest": "abcdef0123" + letter * 54}) for letter in "45"]
+
+    with pytest.raises(AdapterError, match="2 adapters are meant"):
+        resolve("abcdef01", lambda: twins, dict)
+    assert resolve("abcdef01235", lambda: twins, dict) == twins[1].digest
 
 
 def test_damaged_aliases_do_not_hide_adapters(store: AdapterStore, make_weights: MakeWeights) -> None:

@@ -13,25 +13,25 @@ comes into being by one rename of a whole, synced directory: it is there with ev
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shutil
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from vlaforget_ros.adapters import peft_format
 from vlaforget_ros.adapters.files import (
-    append_lines,
     coded,
     locked,
     read_limited,
     sync_directory,
     write_synced,
 )
+from vlaforget_ros.adapters.history import History
 from vlaforget_ros.adapters.lora import DEFAULT_RANK_LIMIT, LoraWeights
 from vlaforget_ros.adapters.manifest import (
     MANIFEST_FILE,
@@ -79,7 +79,7 @@ class AdapterStore:
         self._now = now
         self._adapters = self.root / "adapters"
         self._incoming = self.root / "incoming"
-        self._history = self.root / "history.jsonl"
+        self._history = History(self.root / "history.jsonl", now)
         self._aliases = Aliases(self.root / "aliases.json")
 
     # --- writing
@@ -145,6 +145,7 @@ class AdapterStore:
                 )
             doomed = self._incoming / f"removed-{digest}"
             with coded(doomed):
+                self._sweep()
                 self._incoming.mkdir(exist_ok=True)
                 (self._adapters / digest).rename(doomed)
                 shutil.rmtree(doomed)
@@ -157,10 +158,7 @@ class AdapterStore:
         Raises:
             AdapterError: 107; earlier events stay readable.
         """
-        with coded(self.root):
-            self.root.mkdir(parents=True, exist_ok=True)
-        line = {"time": self._now().isoformat(), "event": event, "digest": digest, **details}
-        append_lines(self._history, [json.dumps(line, sort_keys=True)])
+        self._history.append(event, digest, **details)
 
     # --- reading
 
@@ -226,12 +224,8 @@ class AdapterStore:
         return self._aliases.read()
 
     def history(self) -> list[dict[str, Any]]:
-        """All events, oldest first; a last line torn by a power cut does not count."""
-        if not self._history.exists():
-            return []
-        with coded(self._history):
-            lines = self._history.read_bytes().split(b"\n")
-        return [json.loads(line) for line in lines[:-1]]
+        """All events, oldest first: added, alias, removed, swap, rollback. Raises AdapterError 103."""
+        return self._history.events()
 
     # --- parts of add
 
@@ -290,7 +284,7 @@ class AdapterStore:
             for leftover in self._incoming.iterdir():
                 shutil.rmtree(leftover)
 
-    def _exclusive(self) -> Any:
+    def _exclusive(self) -> AbstractContextManager[None]:
         with coded(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
         return locked(self.root / ".lock")
