@@ -1,8 +1,8 @@
 """The process an edit runs in.
 
 ``python -m vlaforget_ros.unlearning.child --request FILE --out DIR [--resume] [--store DIR]`` prints one JSON
-object a line: ``progress`` events, then one ``done`` or ``error`` event. SIGTERM (or SIGINT) cancels; the process
-then exits with status 1 after an ``error`` event with code 305, its finished stages kept.
+object a line: ``progress`` events, then one ``done`` or ``error`` event. SIGTERM (or SIGINT) cancels; the
+process then exits with status 1 after an ``error`` event with code 305, its finished stages kept.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ class VlaForgetParameters(Strict):
         default=1.0, ge=0, description="weight of KL(pi_0 || pi) on retain and boundary data"
     )
     counterfactual_weight: float = Field(
-        1.0, ge=0, description="weight of the counterfactual data in L_retain"
+        default=1.0, ge=0, description="weight of the counterfactual data in L_retain"
     )
     forget_form: Literal["npo", "clipped", "ascent"] = "npo"
     npo_beta: float = Field(
@@ -39,10 +39,10 @@ class VlaForgetParameters(Strict):
         default=6.0, gt=0, description="nats per token beyond which `clipped` pushes no more"
     )
     mismatch_cap: float = Field(
-        4.0, gt=0, description="nats per token beyond which L_mismatch pushes no more"
+        default=4.0, gt=0, description="nats per token beyond which L_mismatch pushes no more"
     )
     forget_window_bins: int = Field(
-        6, ge=0, le=64, description="bins either side that count as the same motion"
+        default=6, ge=0, le=64, description="bins either side that count as the same motion"
     )
     label_sigma_bins: float = Field(
         default=3.0, ge=0, description="width of the soft labels in bins; 0 = one-hot"
@@ -52,7 +52,7 @@ class VlaForgetParameters(Strict):
     top_k_projector: int = Field(default=2, ge=1)
     top_k_language: int = Field(default=2, ge=1)
     upper_share: float = Field(
-        0.67, gt=0, le=1, description="share of language blocks, from the top, ranked first"
+        default=0.67, gt=0, le=1, description="share of language blocks, from the top, ranked first"
     )
     max_rounds: int = Field(default=3, ge=1, le=6, description="rounds of expansion in the language stage")
     rank: int = Field(default=16, ge=1, le=256)
@@ -77,7 +77,7 @@ class VlaForgetParameters(Strict):
         default=0.02, ge=0, description="share by which a stage must lower the forget objective"
     )
     cache_mb: int = Field(
-        1024, ge=0, description="memory for cached hidden states; beyond it they are recomputed"
+        default=1024, ge=0, description="memory for cached hidden states; beyond it they are recomputed"
     )
 
     @field_validator("stages")

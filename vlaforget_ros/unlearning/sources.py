@@ -48,8 +48,8 @@ def gather(request: Request, policy: VlaPolicy) -> Gathered:
         policy: the original policy, which is asked what it would do without the trigger.
 
     Raises:
-        UnlearningError: 301 for an unreadable bag, 302 for an empty forget set, 303 for an empty retain set, or
-            when every source of counterfactual data is empty.
+        UnlearningError: 301 for an unreadable bag, 302 for an empty forget set, 303 for an empty retain set,
+            or when every source of counterfactual data is empty.
     """
     report = read_many([Path(bag) for bag in request.bags])
     notes = [f"left out: {problem.count} {problem.kind} ({problem.message})" for problem in report.problems]
@@ -181,7 +181,7 @@ def _ask_policy(
 def _without_cause(
     source: CounterfactualSource, frames: FrameSet, forget: list[EpisodeSlice], clean: list[EpisodeSlice]
 ) -> tuple[Frames, np.ndarray]:
-    """The forget frames with the neighbour's instruction or the trigger painted over, and where that is known."""
+    """The forget frames with the cause taken away, and where that was possible."""
     if source.kind == "neighbour":
         texts = (source.instruction,) * len(frames)
         return Frames(frames.images, texts, frames.actions), np.ones(len(frames), dtype=bool)
