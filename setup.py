@@ -27,7 +27,7 @@ def shared_files(*folders: str) -> list[tuple[str, list[str]]]:
     found: dict[str, list[str]] = {}
     for folder in folders:
         for path in sorted((ROOT / folder).rglob("*")):
-            if path.is_file() and path.suffix in {".yaml", ".py", ".json", ".safetensors", ".md"}:
+            if path.is_file() and path.suffix in {".yaml", ".py", ".json", ".safetensors", ".md", ".msg"}:
                 place = path.parent.relative_to(ROOT).as_posix()
                 found.setdefault(f"share/vlaforget_ros/{place}", []).append(path.relative_to(ROOT).as_posix())
     return sorted(found.items())
