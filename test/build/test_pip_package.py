@@ -44,9 +44,9 @@ def test_every_module_is_in_the_wheel(names: set[str]) -> None:
     assert "vlaforget_ros/py.typed" in names
 
 
-@pytest.mark.parametrize("folder", ["config", "launch", "models"])
+@pytest.mark.parametrize("folder", ["config", "launch", "models", "msg"])
 def test_files_beside_the_package_are_in_the_wheel(names: set[str], folder: str) -> None:
-    kinds = {".yaml", ".py", ".json", ".safetensors", ".md"}
+    kinds = {".yaml", ".py", ".json", ".safetensors", ".md", ".msg"}
     here = {path.relative_to(ROOT).as_posix() for path in (ROOT / folder).rglob("*") if path.suffix in kinds}
     here = {name for name in here if "__pycache__" not in name}
     there = {name.removeprefix(f"{DATA}/") for name in names if name.startswith(f"{DATA}/{folder}/")}
