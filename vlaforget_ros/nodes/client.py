@@ -5,7 +5,10 @@ Importing this module raises :class:`CellError` 602 where ROS 2 is missing.
 
 from __future__ import annotations
 
+import itertools
+import os
 import threading
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from types import TracebackType
@@ -49,6 +52,9 @@ from vlaforget_ros.srv import (  # noqa: E402
     SwapAdapter,
 )
 
+_NUMBERS = itertools.count()
+_GLANCE_S = 2.0
+_POLL_S = 0.05
 _TRANSITIONS = {
     "configure": Transition.TRANSITION_CONFIGURE,
     "activate": Transition.TRANSITION_ACTIVATE,
@@ -75,7 +81,7 @@ class RobotClient:
             rclpy.init(context=self._context, signal_handler_options=SignalHandlerOptions.NO)
         self._timeout_s = timeout_s
         self._node = rclpy.create_node(
-            "vlaforget_client",
+            f"vlaforget_client_{os.getpid()}_{next(_NUMBERS)}",
             namespace=namespace,
             context=self._context,
             parameter_overrides=[Parameter("use_sim_time", value=False)],
@@ -174,20 +180,29 @@ class RobotClient:
 
     def wait_until_ready(self, nodes: Sequence[str], timeout_s: float = 60.0) -> None:
         """Wait until all nodes are active. Raises CellError 606, naming the one that is not."""
-        clock = self._node.get_clock()
-        end = clock.now().nanoseconds + int(timeout_s * 1e9)
+        end = time.monotonic() + timeout_s
         for node in nodes:
             label = ""
             while label != "active":
-                left_s = (end - clock.now().nanoseconds) / 1e9
+                left_s = end - time.monotonic()
                 if left_s <= 0.0:
                     raise timed_out(f"{node} is {label or 'not there'}, not active", timeout_s)
-                client = self._client(GetState, f"{node}/get_state")
-                if client.wait_for_service(timeout_sec=left_s):
-                    answer = self._result(client.call_async(GetState.Request()), left_s, node)
-                    label = answer.current_state.label
-                    if answer.current_state.id != State.PRIMARY_STATE_ACTIVE:
-                        threading.Event().wait(0.05)
+                label = self._glance(node, min(left_s, _GLANCE_S))
+
+    def _glance(self, node: str, timeout_s: float) -> str:
+        """Lifecycle state of a node, "" when it does not answer at once: it may just be starting or dying."""
+        client = self._client(GetState, f"{node}/get_state")
+        if not client.wait_for_service(timeout_sec=timeout_s):
+            return ""
+        future = client.call_async(GetState.Request())
+        done = threading.Event()
+        future.add_done_callback(lambda _: done.set())
+        if not done.wait(timeout_s):
+            client.remove_pending_request(future)
+            return ""
+        if future.result().current_state.id != State.PRIMARY_STATE_ACTIVE:
+            threading.Event().wait(_POLL_S)
+        return str(future.result().current_state.label)
 
     # --- cell, policy, monitor
 

@@ -185,6 +185,7 @@ class PolicyNode(VlaNode):
         with self._tick_lock:
             self._rollout = rollout
             latest = self._latest
+        self._publish_status()
         # The image that is already there is the first observation: in lockstep no other comes before an
         # action.
         if latest is not None:
@@ -216,6 +217,7 @@ class PolicyNode(VlaNode):
         if self._engine is not None:
             self._engine.rollout_ended()
         self._publish_rollout(rollout, arm, ending.phase)
+        self._publish_status()
         result.rollout_id, result.outcome, result.steps = rollout.rollout_id, int(ending.phase), rollout.steps
         result.adapter_digest, result.violations = rollout.digest, rollout.violations
         result.error_code, result.message = ending.code, ending.message

@@ -16,8 +16,8 @@ from vlaforget_ros.action import Unlearn
 from vlaforget_ros.adapters.store import AdapterStore
 from vlaforget_ros.errors import ErrorCode, UnlearningError, VlaForgetError
 from vlaforget_ros.nodes.base import VlaNode
-from vlaforget_ros.unlearning.process import Done, EditProcess, Progress, edit_command
 from vlaforget_ros.nodes.parameters import Parameter
+from vlaforget_ros.unlearning.process import Done, EditProcess, Progress, edit_command
 from vlaforget_ros.unlearning.request import Request, read_request
 
 PARAMETERS = (
