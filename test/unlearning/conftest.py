@@ -88,6 +88,8 @@ def parameters() -> VlaForgetParameters:
         batch_counterfactual=4,
         score_frames=8,
         min_gain=0.0,
+        learning_rate=0.02,
+        lambda_f=5.0,
         rank=4,
         lora_alpha=8,
     )
