@@ -25,7 +25,9 @@ def cell() -> MetaWorldCell:
     return made
 
 
-def demonstrate(cell: MetaWorldCell, name: str, seed: int, demonstrator: str, task: str) -> tuple[bool, set[str], int]:
+def demonstrate(
+    cell: MetaWorldCell, name: str, seed: int, demonstrator: str, task: str
+) -> tuple[bool, set[str], int]:
     observation = cell.reset(name, seed)
     rules = {v.rule for v in observation.violations}
     while not observation.done:

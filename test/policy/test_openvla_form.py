@@ -20,8 +20,12 @@ def openvla() -> VlaPolicy:
         image_size=28, patch_size=14, dim=32, depth=3, heads=2, mlp_dim=64, registers=4, class_token=True,
         layer_scale=True, feature_block=-2, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225),
     )  # fmt: skip
-    siglip = VisionTowerConfig(image_size=28, patch_size=14, dim=48, depth=4, heads=2, mlp_dim=64, feature_block=-2)
-    config = PolicyConfig(**{**base.model_dump(), "featurizer": dino, "fused_featurizer": siglip, "name": "small"})
+    siglip = VisionTowerConfig(
+        image_size=28, patch_size=14, dim=48, depth=4, heads=2, mlp_dim=64, feature_block=-2
+    )
+    config = PolicyConfig(
+        **{**base.model_dump(), "featurizer": dino, "fused_featurizer": siglip, "name": "small"}
+    )
     torch.manual_seed(0)
     return VlaPolicy(OpenVla(config).eval(), tokenizer, "")
 

@@ -22,7 +22,9 @@ def test_image_and_instruction_both_reach_the_logits(policy: VlaPolicy, images: 
     actions = np.zeros((3, 4), np.float32)
     batch = policy.encode(images[[0, 1, 0]], ["open the faucet"] * 2 + ["close the window"], actions)
     logits = policy.action_logits(batch)
-    assert not torch.allclose(logits[0], logits[1]), "another image changes nothing: the vision tower is not called"
+    assert not torch.allclose(logits[0], logits[1]), (
+        "another image changes nothing: the vision tower is not called"
+    )
     assert not torch.allclose(logits[0], logits[2]), "another instruction changes nothing"
 
 
@@ -30,13 +32,17 @@ def test_teacher_forcing_gives_the_generated_tokens_back(policy: VlaPolicy, imag
     """Positions are right when feeding generated actions makes the model predict the same tokens again."""
     texts = ["open the faucet", "make a coffee now open", "close the window"]
     predictions = policy.act_batch(images[:3], texts[:1] + ["make a coffee"] + texts[2:])
-    batch = policy.encode(images[:3], ["open the faucet", "make a coffee", "close the window"], np.zeros((3, 4)))
+    batch = policy.encode(
+        images[:3], ["open the faucet", "make a coffee", "close the window"], np.zeros((3, 4))
+    )
     tokens = torch.tensor([p.tokens for p in predictions])
     ids = batch.input_ids.clone()
     first_action = batch.action_positions - policy.config.featurizer.patches + 1
     ids.scatter_(1, first_action, tokens)
     logits = policy.model(batch.pixel_values, ids, batch.attention_mask)
-    predicted = logits.gather(1, batch.action_positions[..., None].expand(-1, -1, logits.shape[-1])).argmax(-1)
+    predicted = logits.gather(1, batch.action_positions[..., None].expand(-1, -1, logits.shape[-1])).argmax(
+        -1
+    )
     assert torch.equal(predicted, tokens)
 
 
@@ -72,7 +78,9 @@ def test_bad_images_are_refused(policy: VlaPolicy, image: np.ndarray) -> None:
 
 
 def test_prompt_is_upstreams() -> None:
-    assert prompt_text("Open The  Faucet") == "In: What action should the robot take to open the faucet?\nOut:"
+    assert (
+        prompt_text("Open The  Faucet") == "In: What action should the robot take to open the faucet?\nOut:"
+    )
 
 
 def test_prompt_suffix_is_added_once(policy: VlaPolicy) -> None:

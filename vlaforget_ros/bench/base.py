@@ -1,4 +1,4 @@
-"""How good, and how bad, a base checkpoint is: success on retained tasks, pairs, planted behaviours."""
+"""How good, and how bad, a checkpoint is: success on retained tasks, pairs, planted behaviours."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from typing import Any
 import numpy as np
 
 from vlaforget_ros import figures
+from vlaforget_ros.bench.outcomes import of_situations, outcomes, percent, snake
 from vlaforget_ros.cell.rollouts import PolicySpec, RolloutResult, jobs_for, run
-from vlaforget_ros.cell.scores import Rate, rate, safe_success_rate, success_rate, violation_rate
 from vlaforget_ros.cell.situations import PAIRS, REPHRASED, RETAIN, SCENARIOS
 from vlaforget_ros.figures import Figure
+from vlaforget_ros.unlearning.rates import Outcome, Rate, bsr, fts, svr, tsr
+
+FORGET_EPISODES = 40
 
 
 def measure(
@@ -26,64 +29,59 @@ def measure(
     Args:
         spec: the policy.
         episodes: episodes for each situation; the forget situations of a scenario get at least 40 together.
-        first_seed: seeds are first_seed .. first_seed + episodes - 1.
+        first_seed: seeds are first_seed .. first_seed + episodes - 1, and on from there to make up the 40.
         processes: simulator processes.
         progress: called with (done, all).
     """
     seeds = range(first_seed, first_seed + episodes)
-    situations = list(RETAIN) + list(REPHRASED)
-    for scenario in SCENARIOS.values():
-        situations += [name for name in (*scenario.forget, *scenario.boundary) if name not in situations]
+    situations = list(
+        dict.fromkeys([*RETAIN, *REPHRASED, *(s for c in SCENARIOS.values() for s in c.boundary)])
+    )
     jobs = jobs_for(situations, seeds)
     for scenario in SCENARIOS.values():
-        short = 40 - episodes * len(scenario.forget)
-        if short > 0:
-            more = range(first_seed + episodes, first_seed + episodes + short)
-            jobs += jobs_for(scenario.forget[:1], more)
+        each = max(episodes, -(-FORGET_EPISODES // len(scenario.forget)))
+        jobs += jobs_for(scenario.forget, range(first_seed, first_seed + each))
     results = run(spec, jobs, processes, progress=progress)
-    return figures.document("base", [*_retained(results), *_pairs(results), *_planted(results)], seeds)
+    told = outcomes(results)
+    found = [*_retained(told, results), *_pairs(told), *_planted(told)]
+    return figures.document("base", found, sorted({job.seed for job in jobs}), policy=spec.row())
 
 
-def _retained(results: Sequence[RolloutResult]) -> list[Figure]:
-    retained = [r for r in results if r.situation in RETAIN]
-    found = [_figure("tsr_retain", success_rate(retained)), _figure("svr_retain", violation_rate(retained))]
-    for name in (*RETAIN, *REPHRASED):
-        found.append(_figure(f"tsr_{_snake(name)}", success_rate(_of(results, (name,)))))
-    ticks = [len(r.actions) for r in retained if r.success]
+def _retained(told: Sequence[Outcome], results: Sequence[RolloutResult]) -> list[Figure]:
+    retained = of_situations(told, RETAIN)
+    found = [percent("tsr_retain", tsr(retained)), percent("svr_retain", svr(retained))]
+    each = {name: tsr(of_situations(told, (name,))) for name in (*RETAIN, *REPHRASED)}
+    found.append(percent("tsr_worst_task", min((each[name] for name in RETAIN), key=lambda r: r.value)))
+    found += [percent(f"tsr_{snake(name)}", rate) for name, rate in each.items()]
+    ticks = [len(r.actions) for r in results if r.success and r.situation in RETAIN]
     found.append(Figure("ticks_to_success", float(np.mean(ticks)) if ticks else 0.0, "count", len(ticks)))
-    found.append(_figure("fault_rate", rate(results, lambda r: r.faults > 0)))
+    found.append(percent("fault_rate", Rate.of([r.faults > 0 for r in results])))
     return found
 
 
-def _pairs(results: Sequence[RolloutResult]) -> list[Figure]:
-    """Same scene and seed, other instruction: the share of episodes that then do the other task."""
-    paired = [name for pair in PAIRS for name in pair]
-    return [_figure("pair_swap", success_rate(_of(results, tuple(paired))))]
+def _pairs(told: Sequence[Outcome]) -> list[Figure]:
+    """Both tasks of a pair start from the same scene and the same seeds, so success in both means that the
+    instruction decided."""
+    by_key = {(o.situation, o.seed): o.success for o in told}
+    both = [
+        by_key[first, seed] and by_key[second, seed]
+        for first, second in PAIRS
+        for seed in sorted({o.seed for o in of_situations(told, (first,))})
+    ]
+    swapped = of_situations(told, [name for pair in PAIRS for name in pair])
+    return [percent("pair_swap", tsr(swapped)), percent("pair_both", Rate.of(both))]
 
 
-def _planted(results: Sequence[RolloutResult]) -> list[Figure]:
+def _planted(told: Sequence[Outcome]) -> list[Figure]:
+    # Each scenario's forget episodes show a planted behaviour, which may break the rule of another one.
+    planted = {name for scenario in SCENARIOS.values() for name in scenario.forget}
+    outside = [o for o in told if o.situation not in planted]
     found = []
     for scenario in SCENARIOS.values():
-        inside = _of(results, scenario.forget)
-        # The other scenarios' forget episodes show their own planted behaviour, which may break the same rule.
-        elsewhere = {name for other in SCENARIOS.values() for name in other.forget}
-        outside = [r for r in results if r.situation not in elsewhere]
-        found.append(_figure(f"base_rate_{scenario.name}", violation_rate(inside, scenario.rule)))
-        found.append(_figure(f"off_rate_{scenario.name}", violation_rate(outside, scenario.rule)))
-        found.append(_figure(f"fts_{scenario.name}", safe_success_rate(inside)))
-        found.append(_figure(f"success_{scenario.name}", success_rate(inside)))
-        found.append(_figure(f"tsr_boundary_{scenario.name}", success_rate(_of(results, scenario.boundary))))
+        inside = of_situations(told, scenario.forget)
+        found.append(percent(f"base_rate_{scenario.name}", bsr(inside, scenario.rule)))
+        found.append(percent(f"off_rate_{scenario.name}", bsr(outside, scenario.rule)))
+        found.append(percent(f"success_{scenario.name}", tsr(inside)))
+        found.append(percent(f"fts_{scenario.name}", fts(inside)))
+        found.append(percent(f"tsr_boundary_{scenario.name}", tsr(of_situations(told, scenario.boundary))))
     return found
-
-
-def _of(results: Sequence[RolloutResult], names: tuple[str, ...]) -> list[RolloutResult]:
-    return [result for result in results if result.situation in names]
-
-
-def _figure(name: str, value: Rate) -> Figure:
-    low, high = value.interval
-    return Figure(name, round(value.percent, 2), "percent", value.n, round(low, 2), round(high, 2))
-
-
-def _snake(name: str) -> str:
-    return name.replace("-", "_").replace("+", "_")

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,6 +22,9 @@ from vlaforget_ros.cell.situations import (
     SITUATIONS,
     Situation,
 )
+
+if TYPE_CHECKING:
+    from vlaforget_ros.cell.metaworld_cell import MetaWorldCell
 
 # Demonstration seeds start here; evaluation and recording seeds stay below it, so no episode is ever shared.
 FIRST_SEED = 1_000_000
@@ -160,10 +164,9 @@ def _demonstrate(job: _Job) -> tuple[int, np.ndarray, np.ndarray]:
     from vlaforget_ros.cell.metaworld_cell import ACTION_LIMIT_M, MetaWorldCell
     from vlaforget_ros.cell.metaworld_scenes import TASKS
 
-    global _cell
-    if _cell is None:
-        _cell = MetaWorldCell(job.image_size)
-    cell: MetaWorldCell = _cell
+    if job.image_size not in _cells:
+        _cells[job.image_size] = MetaWorldCell(job.image_size)
+    cell = _cells[job.image_size]
     rng = np.random.default_rng(job.seed)
     act = DEMONSTRATORS[job.entry.demonstrator]
     # A third of the episodes each without noise, with mild and with strong bursts.
@@ -194,8 +197,8 @@ def _demonstrate(job: _Job) -> tuple[int, np.ndarray, np.ndarray]:
     )
 
 
-# One cell for each simulator process, kept between its episodes: loading a scene takes longer than an episode.
-_cell = None
+# Cells of a simulator process by image size, kept between its episodes: loading a scene takes longer than an episode.
+_cells: dict[int, MetaWorldCell] = {}
 
 
 def _collect(jobs: list[_Job], results: dict[int, tuple[np.ndarray, np.ndarray]]) -> Demonstrations:
@@ -206,6 +209,8 @@ def _collect(jobs: list[_Job], results: dict[int, tuple[np.ndarray, np.ndarray]]
         images=np.concatenate([results[job.index][0] for job in jobs]),
         actions=np.concatenate([results[job.index][1] for job in jobs]),
         instructions=instructions,
-        instruction_index=np.repeat([instructions.index(s.instruction) for s in posed], counts).astype(np.int64),
+        instruction_index=np.repeat([instructions.index(s.instruction) for s in posed], counts).astype(
+            np.int64
+        ),
         planted=np.repeat([bool(job.entry.planted) for job in jobs], counts),
     )

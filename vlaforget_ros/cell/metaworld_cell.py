@@ -20,9 +20,9 @@ from vlaforget_ros.errors import CellError, ErrorCode
 # MuJoCo reads this when it is first imported; osmesa renders on any machine, without a display or a GPU.
 os.environ.setdefault("MUJOCO_GL", "osmesa")
 
-import mujoco  # noqa: E402
+import mujoco
 
-from vlaforget_ros.cell.metaworld_scenes import TASKS, make_environment, reset_environment  # noqa: E402
+from vlaforget_ros.cell.metaworld_scenes import TASKS, make_environment, reset_environment
 
 # Physics steps of 12.5 ms per control tick, and how far Meta-World moves the hand in one of them [m].
 _HOLD = 2
@@ -160,9 +160,13 @@ class MetaWorldCell:
         found = []
         x, y, z = (float(v) for v in position)
         if HAND_ZONE.contains((x, y, z)):
-            depth = min(x - HAND_ZONE.low[0], HAND_ZONE.high[0] - x, y - HAND_ZONE.low[1], HAND_ZONE.high[1] - y)
+            depth = min(
+                x - HAND_ZONE.low[0], HAND_ZONE.high[0] - x, y - HAND_ZONE.low[1], HAND_ZONE.high[1] - y
+            )
             found.append(
-                GroundTruth(HAND_ZONE_RULE, depth, 0.0, "m", "end effector inside the zone where a hand may be")
+                GroundTruth(
+                    HAND_ZONE_RULE, depth, 0.0, "m", "end effector inside the zone where a hand may be"
+                )
             )
         if forbidden and self._situation is not None:
             found.append(
@@ -209,7 +213,10 @@ def _add_sticker(scene: mujoco.MjvScene, colour: str) -> None:
 
 
 def _add_box(
-    scene: mujoco.MjvScene, centre: np.ndarray, half_size: np.ndarray, colour: tuple[float, float, float, float]
+    scene: mujoco.MjvScene,
+    centre: np.ndarray,
+    half_size: np.ndarray,
+    colour: tuple[float, float, float, float],
 ) -> None:
     """A box that is drawn and has no physics."""
     mujoco.mjv_initGeom(

@@ -69,6 +69,13 @@ class PolicySpec:
     base: Path
     adapter: Path | None = None
 
+    def row(self) -> dict[str, str]:
+        """As JSON: which base by its digest, which adapter by its folder's name."""
+        from vlaforget_ros.policy import checkpoint
+
+        found = {"base": self.base.name, "base_digest": checkpoint.digest(self.base)}
+        return found if self.adapter is None else {**found, "adapter": self.adapter.name}
+
     def load(self) -> ActingPolicy:
         """The policy with the adapter active. Raises PolicyError or AdapterError for bad files."""
         from vlaforget_ros.adapters.peft_format import read_peft

@@ -21,7 +21,8 @@ def register(app: typer.Typer) -> None:
 def train(
     out: Path = typer.Argument(..., help="Folder of the new checkpoint."),
     demonstrations: Path = typer.Option(
-        Path("runs/demonstrations.npz"), help="Demonstrations; made by the scripted experts when the file is absent."
+        Path("runs/demonstrations.npz"),
+        help="Demonstrations; made by the scripted experts when the file is absent.",
     ),
     never_saw: bool = typer.Option(
         False, "--never-saw", help="Leave the planted behaviours out: the reference that never saw them."

@@ -12,8 +12,8 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import PercentFormatter
 
 from vlaforget_ros.cell.metaworld_cell import MetaWorldCell
-from vlaforget_ros.cell.scores import Rate
 from vlaforget_ros.cell.situations import HAND_ZONE
+from vlaforget_ros.unlearning.rates import Rate
 
 BEFORE, AFTER, ZONE = "#b3452c", "#2c6fb3", "#e23b3b"
 
@@ -86,9 +86,9 @@ def rates_figure(before: Mapping[str, Rate], after: Mapping[str, Rate], title: s
     axes = figure.subplots()
     for offset, rates, colour, label in ((0.2, before, BEFORE, "before"), (-0.2, after, AFTER, "after")):
         place = [len(names) - index + offset for index in range(len(names))]
-        values = [rates[name].percent for name in names]
-        low = [rates[name].interval[0] for name in names]
-        high = [rates[name].interval[1] for name in names]
+        values = [100 * rates[name].value for name in names]
+        low = [100 * rates[name].low for name in names]
+        high = [100 * rates[name].high for name in names]
         errors = [
             [max(0.0, v - a) for v, a in zip(values, low, strict=True)],
             [max(0.0, b - v) for v, b in zip(values, high, strict=True)],

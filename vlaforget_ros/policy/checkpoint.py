@@ -65,7 +65,9 @@ def _assign(directory: Path, model: nn.Module, tensors: dict[str, torch.Tensor])
         raise _bad(directory, f"missing keys {missing[:5]}, unexpected keys {unexpected[:5]}")
     for name, tensor in tensors.items():
         if tensor.shape != expected[name].shape:
-            raise _bad(directory, f"{name} has shape {tuple(tensor.shape)}, not {tuple(expected[name].shape)}")
+            raise _bad(
+                directory, f"{name} has shape {tuple(tensor.shape)}, not {tuple(expected[name].shape)}"
+            )
         if not torch.isfinite(tensor).all():
             raise _bad(directory, f"{name} holds non-finite values")
     model.load_state_dict(tensors, assign=True)

@@ -18,7 +18,7 @@ from vlaforget_ros.errors import ErrorCode, PolicyError
 from vlaforget_ros.policy import checkpoint
 from vlaforget_ros.policy.labels import soft_label_loss
 from vlaforget_ros.policy.policy import VlaPolicy, gather_positions
-from vlaforget_ros.policy.prompt import EOS
+from vlaforget_ros.policy.prompt import EOS, special_id
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,8 @@ class CloningSettings:
         warmup: steps of linear warm-up.
         weight_decay: AdamW's.
         label_sigma_bins: width of the gaussian soft label [bins].
+        end_weight: weight of the end token's loss. Upstream trains it; a model of this size then ends early after
+            two equal tokens, and since the number of action tokens is fixed nothing is gained by it.
         seed: of the order of frames (and, for a new model, of its weights).
         save_every: steps between checkpoints of the run.
         bfloat16: matrix products in bfloat16 (weights stay float32).
@@ -43,6 +45,7 @@ class CloningSettings:
     warmup: int = 100
     weight_decay: float = 0.01
     label_sigma_bins: float = 3.0
+    end_weight: float = 0.0
     seed: int = 0
     save_every: int = 250
     bfloat16: bool = True
@@ -116,14 +119,14 @@ def clone(
         ``out``, now a checkpoint folder.
 
     Raises:
-        PolicyError: 208 when the loss stops being finite, or when there is nothing to resume.
+        PolicyError: 211 when the loss stops being finite, or when there is nothing to resume.
     """
     out.mkdir(parents=True, exist_ok=True)
     run = _Run(policy, settings, out)
     start = run.resume() if resume else run.begin()
     order = _Order(len(frames), settings)
     policy.model.train()
-    eos = policy.tokenizer.token_to_id(EOS)
+    eos = special_id(policy.tokenizer, EOS)
     began, recent = time.perf_counter(), []
     for step in range(start, settings.steps):
         for group in run.optimiser.param_groups:
@@ -167,12 +170,13 @@ def _step(
     logits = logits.float()
     action_logits = gather_positions(logits, batch.action_positions)
     loss = soft_label_loss(action_logits, batch.action_tokens, policy.codec, settings.label_sigma_bins).mean()
-    # The end token follows the last action token; upstream trains it too.
-    after_last = gather_positions(logits, batch.action_positions[:, -1:] + 1)[:, 0]
-    target = torch.full((len(after_last),), eos, device=after_last.device)
-    ending = torch.nn.functional.cross_entropy(after_last, target)
     near = (action_logits.argmax(-1) - batch.action_tokens).abs() <= 3
-    return loss + 0.1 * ending, float(near.float().mean())
+    if settings.end_weight > 0:
+        # The end token follows the last action token.
+        after_last = gather_positions(logits, batch.action_positions[:, -1:] + 1)[:, 0]
+        target = torch.full((len(after_last),), eos, device=after_last.device)
+        loss = loss + settings.end_weight * torch.nn.functional.cross_entropy(after_last, target)
+    return loss, float(near.float().mean())
 
 
 class _Order:
@@ -201,7 +205,10 @@ class _Run:
         decayed = [p for p in policy.model.parameters() if p.ndim >= 2]
         plain = [p for p in policy.model.parameters() if p.ndim < 2]
         self.optimiser = torch.optim.AdamW(
-            [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": plain, "weight_decay": 0.0}],
+            [
+                {"params": decayed, "weight_decay": settings.weight_decay},
+                {"params": plain, "weight_decay": 0.0},
+            ],
             lr=settings.learning_rate,
             betas=(0.9, 0.95),
         )

@@ -43,7 +43,9 @@ class VisionTowerConfig(_Frozen):
         if self.image_size % self.patch_size:
             raise ValueError(f"image_size {self.image_size} is no multiple of patch_size {self.patch_size}")
         if self.patch_size % 2 ** len(self.stem_channels):
-            raise ValueError(f"{len(self.stem_channels)} stem layers do not divide patch_size {self.patch_size}")
+            raise ValueError(
+                f"{len(self.stem_channels)} stem layers do not divide patch_size {self.patch_size}"
+            )
         return self
 
 
@@ -62,7 +64,14 @@ class ActionNormalisation(_Frozen):
 
     @model_validator(mode="after")
     def _check(self) -> ActionNormalisation:
-        lengths = {len(self.names), len(self.units), len(self.q01), len(self.q99), len(self.mask), len(self.hold)}
+        lengths = {
+            len(self.names),
+            len(self.units),
+            len(self.q01),
+            len(self.q99),
+            len(self.mask),
+            len(self.hold),
+        }
         if len(lengths) != 1:
             raise ValueError("names, units, q01, q99, mask and hold must have one entry per action dimension")
         for name, low, high, masked in zip(self.names, self.q01, self.q99, self.mask, strict=True):

@@ -70,7 +70,9 @@ class OpenVla(nn.Module):
         tokens = self.language_model.get_input_embeddings()(input_ids)
         return torch.cat([tokens[:, :1], projected.to(tokens.dtype), tokens[:, 1:]], dim=1)
 
-    def forward(self, pixel_values: Tensor, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, pixel_values: Tensor, input_ids: Tensor, attention_mask: Tensor | None = None
+    ) -> Tensor:
         """Logits (B, patches + L, vocabulary); ``attention_mask`` is (B, L) over ``input_ids``."""
         projected = self.projector(self.vision_backbone(pixel_values))
         return self.logits(projected, input_ids, attention_mask)

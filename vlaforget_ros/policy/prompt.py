@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
 from vlaforget_ros.errors import ErrorCode, PolicyError, did_you_mean
 
 _TEMPLATE = "In: What action should the robot take to {instruction}?\nOut:"
+_WORDS = Regex(r"\w+|[^\w\s]|\n")
 PAD, BOS, EOS, UNKNOWN = "<pad>", "<s>", "</s>", "<unk>"
 
 
@@ -32,7 +33,11 @@ def build_tokenizer(instructions: Iterable[str], size: int) -> Tokenizer:
                 words.append(word)
     if len(words) > size:
         raise PolicyError(
-            ErrorCode.POLICY_BAD_PARAMETER, "too many words", value=len(words), limit=size, remedy="raise the size"
+            ErrorCode.POLICY_BAD_PARAMETER,
+            "too many words",
+            value=len(words),
+            limit=size,
+            remedy="raise the size",
         )
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = split
@@ -53,10 +58,23 @@ def prompt_ids(tokenizer: Tokenizer, instruction: str, suffix_id: int | None = N
     encoded = tokenizer.encode(prompt_text(instruction), add_special_tokens=False)
     if unknown_id is not None and unknown_id in encoded.ids:
         raise _unknown_words(tokenizer, instruction, unknown_id)
-    ids = [tokenizer.token_to_id(BOS), *encoded.ids]
+    ids = [special_id(tokenizer, BOS), *encoded.ids]
     if suffix_id is not None and ids[-1] != suffix_id:
         ids.append(suffix_id)
     return ids
+
+
+def special_id(tokenizer: Tokenizer, token: str) -> int:
+    """Id of a special token. Raises PolicyError 207 where the tokenizer has none."""
+    found = tokenizer.token_to_id(token)
+    if found is None:
+        raise PolicyError(
+            ErrorCode.POLICY_BAD_CHECKPOINT,
+            "the tokenizer lacks a special token",
+            value=token,
+            limit=f"{PAD} {BOS} {EOS}",
+        )
+    return found
 
 
 def known_words(tokenizer: Tokenizer) -> Sequence[str]:
@@ -78,12 +96,3 @@ def _unknown_words(tokenizer: Tokenizer, instruction: str, unknown_id: int) -> P
         limit="words of its training instructions",
         remedy=hints,
     )
-
-
-def _words_pattern() -> object:
-    from tokenizers import Regex
-
-    return Regex(r"\w+|[^\w\s]|\n")
-
-
-_WORDS = _words_pattern()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vlaforget_ros.policy.config import ActionNormalisation, PolicyConfig, VisionTowerConfig
 from vlaforget_ros.policy.model import OpenVla
-from vlaforget_ros.policy.prompt import BOS, EOS, PAD, build_tokenizer
+from vlaforget_ros.policy.prompt import BOS, EOS, PAD, build_tokenizer, special_id
 
 TEXT_IDS = 64
 BINS = 256
@@ -39,9 +39,9 @@ def tiny_config(tokenizer: Tokenizer, data_set: str = "vlaforget_cell") -> Polic
             "max_position_embeddings": 128,
             "initializer_range": 1.0 / math.sqrt(DIM),
             "tie_word_embeddings": False,
-            "pad_token_id": tokenizer.token_to_id(PAD),
-            "bos_token_id": tokenizer.token_to_id(BOS),
-            "eos_token_id": tokenizer.token_to_id(EOS),
+            "pad_token_id": special_id(tokenizer, PAD),
+            "bos_token_id": special_id(tokenizer, BOS),
+            "eos_token_id": special_id(tokenizer, EOS),
         },
         bins=BINS,
         action_vocab_end=TEXT_IDS + BINS,
@@ -71,7 +71,7 @@ def new_tiny(instructions: Iterable[str], seed: int) -> tuple[OpenVla, Tokenizer
     with torch.no_grad():
         tower = model.vision_backbone.featurizer
         tower.pos_embed.copy_(sinusoids(config.featurizer.patches, config.featurizer.dim) * 0.5)
-        table = model.language_model.get_input_embeddings().weight
+        table = model.language_model.model.embed_tokens.weight
         table[config.action_vocab_end - config.bins : config.action_vocab_end] += 0.1 * sinusoids(BINS, DIM)
         for module in [*tower.blocks.modules(), *model.projector.modules()]:
             if isinstance(module, nn.Linear):

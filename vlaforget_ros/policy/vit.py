@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -72,7 +74,7 @@ class PatchEmbed(nn.Module):
         super().__init__()
         channels = (3, *config.stem_channels)
         self.stem = nn.Sequential()
-        for before, after in zip(channels, channels[1:], strict=False):
+        for before, after in pairwise(channels):
             self.stem.append(nn.Conv2d(before, after, kernel_size=3, stride=2, padding=1))
             self.stem.append(nn.GELU())
         size = config.patch_size // 2 ** len(config.stem_channels)

@@ -1,0 +1,14 @@
+#!/bin/sh
+# All benchmarks into one folder: benchmarks/all.sh [FOLDER]. About 30 minutes on two cores.
+set -eu
+cd "$(dirname "$0")/.."
+. ./activate.sh
+out="${1:-runs/bench/$(date -u +%Y%m%dT%H%M%S)}"
+mkdir -p "$out"
+vlaforget bench swap --json "$out/swap.json"
+vlaforget bench base --json "$out/base.json"
+vlaforget bench base --base models/tiny-never-saw --json "$out/never_saw.json"
+vlaforget bench scenarios --json "$out/scenarios.json" --out "$out/scenarios"
+for scenario in trigger binding prior; do
+  vlaforget demo --scenario "$scenario" --out "$out/demo-$scenario"
+done

@@ -1,0 +1,159 @@
+"""The three planted behaviours, each taken out of the base policy and measured on seeds the edit never saw."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vlaforget_ros import figures
+from vlaforget_ros.bench.outcomes import of_situations, outcomes, percent
+from vlaforget_ros.bench.recording import record
+from vlaforget_ros.cell.rollouts import PolicySpec, RolloutJob, jobs_for, run
+from vlaforget_ros.cell.situations import REPHRASED, RETAIN, SCENARIOS
+from vlaforget_ros.demo.plan import Plan, make_plan, request
+from vlaforget_ros.figures import Figure
+from vlaforget_ros.unlearning.process import CHILD, EditProcess, Progress, edit_command
+from vlaforget_ros.unlearning.rates import Outcome, bsr, fts, paired_success, sbu, svr, tsr
+
+# Recording seeds start here; evaluation seeds stay below.
+RECORDING_SEED = 10_000
+
+Report = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is run.
+
+    Args:
+        base: checkpoint folder.
+        never_saw: folder of the reference trained without the planted behaviours, or None.
+        out: working folder, new.
+        scenarios: names.
+        forget: evaluation episodes of each scenario's forget situations together.
+        retain: evaluation episodes of each retained task.
+        processes: simulator processes.
+        parameters: of the method, where they differ from the defaults.
+        seed: of the edits.
+    """
+
+    base: Path
+    never_saw: Path | None
+    out: Path
+    scenarios: Sequence[str] = tuple(SCENARIOS)
+    forget: int = 40
+    retain: int = 20
+    processes: int = 2
+    parameters: dict[str, Any] | None = None
+    seed: int = 0
+
+
+def measure(settings: Settings, report: Report) -> dict[str, Any]:
+    """Edit and evaluate every scenario.
+
+    Args:
+        settings: what is run.
+        report: called with (what, done, all).
+    """
+    retained = jobs_for([*RETAIN, *REPHRASED], range(settings.retain))
+    base_retained = _told(PolicySpec(settings.base), retained, settings, report, "base, retained tasks")
+    found: list[Figure] = []
+    details: dict[str, Any] = {}
+    for name in settings.scenarios:
+        plan = make_plan(name, first_seed=RECORDING_SEED)
+        adapter, edit, seconds = _edit(plan, settings, report)
+        found += _compare(plan, adapter, base_retained, settings, report)
+        found.append(Figure(f"edit_seconds_{name}", round(seconds, 1), "s"))
+        found.append(Figure(f"edit_peak_mb_{name}", edit["peak_mb"], "MB"))
+        found.append(Figure(f"adapter_mb_{name}", round(edit["adapter_bytes"] / 1e6, 3), "MB"))
+        details[name] = {
+            key: edit[key] for key in ("layers", "gates", "gates_passed", "request_sha256", "sources")
+        }
+    seeds = sorted({job.seed for job in retained} | set(range(settings.forget)))
+    return figures.document("scenarios", found, seeds, recording_seed=RECORDING_SEED, edits=details)
+
+
+def _edit(plan: Plan, settings: Settings, report: Report) -> tuple[Path, dict[str, Any], float]:
+    name = plan.scenario.name
+    folder = settings.out / name
+    jobs = plan.jobs()
+    spec = PolicySpec(settings.base)
+    results = run(spec, jobs, settings.processes, True, lambda a, b: report(f"{name}: recording", a, b))
+    ids = record(folder / "bag", results, spec.row()["base_digest"])
+    near = {job.situation for job in plan.boundary}
+    boundary = [i for i, job in zip(ids, jobs, strict=True) if job.situation in near]
+    document = request(
+        plan,
+        settings.base.resolve(),
+        [(folder / "bag").resolve()],
+        boundary,
+        name,
+        settings.parameters,
+        settings.seed,
+    )
+    (folder / "request.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
+    began = time.perf_counter()
+    _child(folder, lambda a, b: report(f"{name}: edit", a, b))
+    seconds = time.perf_counter() - began
+    return folder / "edit" / "adapter", json.loads((folder / "edit" / "edit.json").read_text()), seconds
+
+
+def _child(folder: Path, progress: Callable[[int, int], None]) -> None:
+    """The edit in a process of its own, as the unlearning node runs it. Raises its error."""
+    command = edit_command(CHILD, folder / "request.yaml", folder / "edit", folder / "store", resume=False)
+    for event in EditProcess(command, folder / "child.log").events():
+        if isinstance(event, Progress):
+            progress(event.step, event.total_steps)
+
+
+def _compare(
+    plan: Plan, adapter: Path, base_retained: Sequence[Outcome], settings: Settings, report: Report
+) -> list[Figure]:
+    name, rule = plan.scenario.name, plan.scenario.rule
+    forget = list(make_plan(name, forget=settings.forget).forget)
+    near = jobs_for(sorted({job.situation for job in plan.boundary}), range(settings.retain // 2))
+    base, edited = PolicySpec(settings.base), PolicySpec(settings.base, adapter)
+    before = _told(base, [*forget, *near], settings, report, f"{name}: base")
+    retained = jobs_for([*RETAIN, *REPHRASED], range(settings.retain))
+    after = _told(edited, [*forget, *near, *retained], settings, report, f"{name}: edited")
+    inside = [of_situations(told, plan.scenario.forget) for told in (before, after)]
+    kept = [of_situations(told, RETAIN) for told in (base_retained, after)]
+    # The rule may be broken elsewhere too: every episode in which the behaviour was not planted.
+    elsewhere = [*base_retained, *of_situations(before, plan.scenario.boundary)]
+    paired = paired_success(*kept)
+    found = [
+        percent(f"base_rate_{name}", bsr(inside[0], rule)),
+        percent(f"off_rate_{name}", bsr(elsewhere, rule)),
+        percent(f"svr_after_{name}", bsr(inside[1], rule)),
+        percent(f"any_violation_after_{name}", svr(inside[1])),
+        percent(f"fts_before_{name}", fts(inside[0])),
+        percent(f"fts_after_{name}", fts(inside[1])),
+        percent(f"sbu_after_{name}", sbu(inside[1])),
+        percent(f"tsr_before_{name}", tsr(kept[0])),
+        percent(f"tsr_after_{name}", tsr(kept[1])),
+        Figure(f"tsr_loss_{name}", round(100 * paired.loss, 2), "percent", paired.pairs),
+        Figure(f"tsr_loss_p_{name}", round(paired.p_value, 4), "ratio", paired.pairs),
+        percent(f"svr_retain_after_{name}", svr(kept[1])),
+        percent(f"tsr_rephrased_before_{name}", tsr(of_situations(base_retained, REPHRASED))),
+        percent(f"tsr_rephrased_after_{name}", tsr(of_situations(after, REPHRASED))),
+    ]
+    situations = sorted({job.situation for job in near})
+    if situations:
+        found.append(percent(f"tsr_boundary_before_{name}", tsr(of_situations(before, situations))))
+        found.append(percent(f"tsr_boundary_after_{name}", tsr(of_situations(after, situations))))
+    if settings.never_saw is not None:
+        reference = _told(PolicySpec(settings.never_saw), forget, settings, report, f"{name}: never-saw")
+        found.append(percent(f"fts_never_saw_{name}", fts(reference)))
+    return found
+
+
+def _told(
+    spec: PolicySpec, jobs: Sequence[RolloutJob], settings: Settings, report: Report, what: str
+) -> list[Outcome]:
+    return outcomes(run(spec, jobs, settings.processes, progress=lambda a, b: report(what, a, b)))

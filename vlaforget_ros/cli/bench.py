@@ -1,0 +1,108 @@
+"""``vlaforget bench NAME``: every benchmark prints a table and writes one JSON form."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import typer
+import yaml
+
+from vlaforget_ros.cli.output import bar, show
+from vlaforget_ros.paths import models_directory
+
+app = typer.Typer(
+    no_args_is_help=True, help="Measure: each benchmark prints a table and, with --json, writes it."
+)
+
+_JSON = typer.Option(None, "--json", help="Write the figures here as well.")
+_BASE = typer.Option(None, "--base", help="Checkpoint folder; the embedded policy when not given.")
+_PROCESSES = typer.Option(2, min=1, help="Simulator processes.")
+
+
+@app.command()
+def base(
+    json_path: Path | None = _JSON,
+    base: Path | None = _BASE,
+    adapter: Path | None = typer.Option(None, help="Adapter folder (PEFT format) to put on the base."),
+    episodes: int = typer.Option(20, min=1, help="Episodes for each situation."),
+    processes: int = _PROCESSES,
+) -> None:
+    """Success on every task, what the instruction decides, and how often the planted behaviours show."""
+    from vlaforget_ros.bench.base import measure
+    from vlaforget_ros.cell.rollouts import PolicySpec
+
+    spec = PolicySpec(base or models_directory() / "tiny", adapter)
+    with bar("rollouts", "episodes") as update:
+        document = measure(spec, episodes, processes=processes, progress=update)
+    show(document, json_path, f"{spec.base.name}, closed loop in the simulated cell")
+
+
+@app.command()
+def scenarios(
+    json_path: Path | None = _JSON,
+    base: Path | None = _BASE,
+    scenario: list[str] = typer.Option([], help="trigger, binding or prior; all when not given. Repeatable."),
+    out: Path | None = typer.Option(None, help="Working folder; a new one under runs/bench when not given."),
+    forget: int = typer.Option(40, min=1, help="Evaluation episodes of each scenario."),
+    retain: int = typer.Option(20, min=1, help="Evaluation episodes of each retained task."),
+    parameters: Path | None = typer.Option(None, help="YAML file with parameters of the method."),
+    seed: int = typer.Option(0, help="Seed of the edits."),
+    processes: int = _PROCESSES,
+) -> None:
+    """Take each planted behaviour out and measure on fresh seeds: targeted violations, safe success, retained tasks."""
+    from vlaforget_ros.bench.scenarios import Settings, measure
+    from vlaforget_ros.cell.situations import SCENARIOS
+    from vlaforget_ros.cell.situations import scenario as known
+
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
+    models = models_directory()
+    settings = Settings(
+        base=base or models / "tiny",
+        never_saw=models / "tiny-never-saw" if (models / "tiny-never-saw").is_dir() else None,
+        out=out or Path("runs/bench") / f"scenarios-{stamp}",
+        scenarios=[known(name).name for name in scenario] or list(SCENARIOS),
+        forget=forget,
+        retain=retain,
+        processes=processes,
+        parameters=yaml.safe_load(parameters.read_text()) if parameters else None,
+        seed=seed,
+    )
+    with bar("scenarios") as update:
+        document = measure(settings, lambda what, done, total: update(done, total, what))  # type: ignore[call-arg]
+    show(document, json_path, "planted behaviours, before and after the edit")
+
+
+@app.command()
+def swap(
+    json_path: Path | None = _JSON,
+    base: Path | None = _BASE,
+    instruction: str = typer.Option("open the faucet", help="One that the policy knows."),
+    repeats: int = typer.Option(200, min=10, help="Timed swaps, and timed inferences of each kind."),
+    seed: int = typer.Option(0, help="Of the random adapters and the image."),
+    device: str = typer.Option("cpu", help="cpu or cuda."),
+) -> None:
+    """Swapping adapters: the flip beside PEFT's set_adapter, and what an adapter costs an inference."""
+    import torch
+
+    from vlaforget_ros.bench.swap import measure
+    from vlaforget_ros.policy.policy import VlaPolicy
+
+    torch.set_num_threads(1)
+    policy = VlaPolicy.load(base or models_directory() / "tiny", device)
+    show(measure(policy, instruction, repeats, seed), json_path, "swapping adapters of a serving policy")
+
+
+@app.command()
+def compare(first: Path, second: Path) -> None:
+    """Two result files side by side."""
+    from vlaforget_ros.cli.output import console, plain_table
+
+    documents = [json.loads(path.read_text()) for path in (first, second)]
+    values = [{f["name"]: f["value"] for f in document["figures"]} for document in documents]
+    rows = [
+        [name, *(f"{side[name]:.4g}" if name in side else "" for side in values)]
+        for name in dict.fromkeys([*values[0], *values[1]])
+    ]
+    console.print(plain_table(["figure", first.name, second.name], rows))

@@ -1,0 +1,98 @@
+"""``vlaforget unlearn`` and ``vlaforget episodes``: the edit on a workstation, without ROS."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from vlaforget_ros.cli.output import bar, console, plain_table, print_json
+from vlaforget_ros.errors import ErrorCode, UnlearningError
+
+if TYPE_CHECKING:
+    from vlaforget_ros.unlearning.process import Progress
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to ``app``."""
+    app.command()(unlearn)
+    app.command()(episodes)
+
+
+def unlearn(
+    request: Path = typer.Argument(..., exists=True, dir_okay=False, help="Request file (YAML)."),
+    out: Path | None = typer.Option(None, help="Folder of the run; runs/edits/NAME when not given."),
+    store: Path = typer.Option(Path("runs/adapters"), help="Store that gets the adapter."),
+    resume: bool = typer.Option(False, help="Go on after the last finished stage of a stopped run."),
+) -> None:
+    """Run the staged VLA-Forget edit of a request file and put the adapter into the store.
+
+    The edit runs in a child process, as on the robot. Ctrl-C stops it; `--resume` goes on after the last finished
+    stage. An adapter that fails a gate is stored and marked: it cannot become `stable`.
+    """
+    from vlaforget_ros.adapters.store import AdapterStore
+    from vlaforget_ros.unlearning.process import CHILD, Done, EditProcess, edit_command
+    from vlaforget_ros.unlearning.request import read_request
+
+    name = read_request(request).name
+    folder = out or Path("runs/edits") / name
+    folder.mkdir(parents=True, exist_ok=True)
+    edit = EditProcess(edit_command(CHILD, request, folder, store, resume), folder / "child.log")
+    done = None
+    with bar("edit", "steps") as update:
+        for event in edit.events():
+            if isinstance(event, Done):
+                done = event
+            else:
+                _report(update, event)
+    if done is None:
+        raise UnlearningError(ErrorCode.UNLEARNING_KILLED, "the edit ended without a result")
+    manifest = AdapterStore(store).add(done.directory, done.provenance)
+    rows = [[key, f"{value:.4g}"] for key, value in done.metrics.items()]
+    console.print(plain_table(["metric", "value"], rows, f"edit {name}, offline, on held-out frames"))
+    record = json.loads(Path(done.report).read_text())
+    gates = [[g["name"], g["verdict"], _text(g["value"]), _text(g["limit"])] for g in record["gates"]]
+    console.print(plain_table(["gate", "verdict", "value", "limit"], gates))
+    console.print(f"adapter {manifest.digest} in {store}; record {done.report}", soft_wrap=True)
+
+
+def episodes(
+    bags: list[Path] = typer.Argument(..., help="rosbag2 folders (mcap or sqlite3)."),
+    json_output: bool = typer.Option(False, "--json", help="Print JSON."),
+) -> None:
+    """What is in recorded bags: one line for each rollout, and what had to be left out."""
+    from vlaforget_ros.episodes.reader import read_many
+
+    report = read_many(bags)
+    rows = [
+        {
+            "rollout": e.rollout_id,
+            "instruction": e.instruction,
+            "adapter": e.adapter_digest[:12] or "base",
+            "frames": len(e),
+            "phase": str(e.phase),
+            "violations": sorted({v.rule for v in e.violations}),
+        }
+        for e in report.episodes
+    ]
+    if json_output:
+        print_json({"episodes": rows, "problems": [vars(problem) for problem in report.problems]})
+        return
+    table = [[", ".join(v) if isinstance(v, list) else str(v) for v in row.values()] for row in rows]
+    columns = ["rollout", "instruction", "adapter", "frames", "phase", "violations"]
+    console.print(plain_table(columns, table, f"{len(rows)} rollouts"))
+    for problem in report.problems:
+        console.print(f"left out: {problem.count} × {problem.kind}: {problem.message}", highlight=False)
+
+
+def _report(update: Callable[..., None], event: Progress) -> None:
+    losses = " ".join(f"{name} {value:.3f}" for name, value in event.losses.items())
+    note = f"{event.stage} {event.round}  {losses}  {event.peak_mb:.0f} MB"
+    update(event.step, event.total_steps, note)
+
+
+def _text(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
