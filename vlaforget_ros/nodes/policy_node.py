@@ -66,7 +66,7 @@ class PolicyNode(VlaNode):
         self._active = False
         self._rollout: RolloutControl | None = None
         self._safety = SafetyView()
-        self._latest: tuple[Image | CompressedImage, float] | None = None
+        self._latest: Image | CompressedImage | None = None
         self._answered: PolicyAction | None = None
         self._tick_lock = threading.Lock()
         self._goal_lock = threading.Lock()
@@ -187,9 +187,9 @@ class PolicyNode(VlaNode):
             latest = self._latest
         self._publish_status()
         # The image that is already there is the first observation: in lockstep no other comes before an
-        # action.
-        if latest is not None:
-            self._tick(latest[0], time.monotonic())
+        # action. A camera's picture from before the goal is no observation.
+        if latest is not None and self._age_s(latest) <= self._values["stale_after_s"]:
+            self._tick(latest, time.monotonic())
         while not rollout.wait(0.02):
             quiet_s = time.monotonic() - rollout.image_s
             if handle.is_cancel_requested:
@@ -244,7 +244,7 @@ class PolicyNode(VlaNode):
     def _tick(self, message: Image | CompressedImage, received_s: float) -> None:
         """Answer one image; a camera or a lockstep cell that sends one twice gets the same answer twice."""
         with self._tick_lock:
-            self._latest = (message, received_s)
+            self._latest = message
             rollout = self._rollout
             if rollout is None or rollout.ending is not None:
                 return
@@ -265,8 +265,7 @@ class PolicyNode(VlaNode):
         engine = self._engine
         if engine is None:
             return
-        now_ns, stamp_ns = self.get_clock().now().nanoseconds, convert.nanoseconds(message.header.stamp)
-        fault = gate((now_ns - stamp_ns) / convert.NANOSECONDS, self._values["stale_after_s"], self._safety)
+        fault = gate(self._age_s(message), self._values["stale_after_s"], self._safety)
         action, digest, inference_ms, why = self._hold, engine.active_digest, 0.0, self._safety.reason
         if not fault:
             try:
@@ -288,6 +287,10 @@ class PolicyNode(VlaNode):
         self._actions.publish(answer)
         self._meter.tick(time.monotonic() - received_s, fault)
         self._feed_back(answer)
+
+    def _age_s(self, message: Image | CompressedImage) -> float:
+        stamp_ns = convert.nanoseconds(message.header.stamp)
+        return (self.get_clock().now().nanoseconds - stamp_ns) / convert.NANOSECONDS
 
     def _feed_back(self, answer: PolicyAction) -> None:
         feedback = ExecuteInstruction.Feedback(rollout_id=answer.rollout_id, step=answer.step)
