@@ -13,9 +13,9 @@ from pkgutil import extend_path
 
 __version__ = "0.1.0"
 
-# The generated interfaces and the hand-written parts may lie in two places: beside this file (colcon's install space) or
-# apart (tests from the source tree; --symlink-install, where this file is a link into the source tree and modules written
-# since the last build are only there). Both places count, the source first.
+# The generated interfaces and the hand-written parts may lie in two places: beside this file (colcon's install
+# space) or apart (tests from the source tree; --symlink-install, where this file is a link into the source tree and
+# modules written since the last build are only there). Both places count, the source first.
 __path__ = extend_path(__path__, __name__)
 _source = os.path.dirname(os.path.realpath(__file__))
 __path__ = [_source, *(place for place in __path__ if place != _source)]

@@ -70,7 +70,7 @@ def scenarios(
         seed=seed,
     )
     with bar("scenarios") as update:
-        document = measure(settings, lambda what, done, total: update(done, total, what))  # type: ignore[call-arg]
+        document = measure(settings, lambda what, done, total: update(done, total, what))
     show(document, json_path, "planted behaviours, before and after the edit")
 
 

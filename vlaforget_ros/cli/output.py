@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from rich.console import Console
 from rich.progress import (
@@ -26,9 +26,15 @@ console = Console()
 errors = Console(stderr=True, soft_wrap=True)
 
 
+class Update(Protocol):
+    """Moves a progress bar."""
+
+    def __call__(self, done: int, total: int, note: str = "", /) -> None: ...
+
+
 @contextmanager
-def bar(title: str, unit: str = "") -> Iterator[Callable[[int, int], None]]:
-    """A progress bar as a callback of (done, all)."""
+def bar(title: str, unit: str = "") -> Iterator[Update]:
+    """A progress bar as a callback of (done, all) and a note."""
     progress = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -43,7 +49,7 @@ def bar(title: str, unit: str = "") -> Iterator[Callable[[int, int], None]]:
     with progress:
         task = progress.add_task(title, total=None, note="")
 
-        def update(done: int, total: int, note: str = "") -> None:
+        def update(done: int, total: int, note: str = "", /) -> None:
             progress.update(task, completed=done, total=total, note=note)
 
         yield update

@@ -6,11 +6,15 @@ import json
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from vlaforget_ros import figures
 from vlaforget_ros.cli.output import bar, console
+
+if TYPE_CHECKING:
+    from vlaforget_ros.cell.demonstrations import Demonstrations
 
 
 def register(app: typer.Typer) -> None:
@@ -27,8 +31,15 @@ def train(
     never_saw: bool = typer.Option(
         False, "--never-saw", help="Leave the planted behaviours out: the reference that never saw them."
     ),
+    start_from: Path | None = typer.Option(
+        None, help="Go on from this checkpoint instead of random weights."
+    ),
     steps: int = typer.Option(3600, min=1, help="Optimiser steps of 96 frames."),
-    seed: int = typer.Option(0, help="Seeds weights, order of frames and demonstrations."),
+    learning_rate: float = typer.Option(1.2e-3, min=0.0, help="Peak of the cosine schedule."),
+    warmup: int = typer.Option(100, min=1, help="Steps of linear warm-up."),
+    end_weight: float = typer.Option(0.0, min=0.0, help="Weight of the end token's loss."),
+    seed: int = typer.Option(0, help="Of weights and order of frames."),
+    demonstration_seed: int = typer.Option(0, help="Of the demonstrations, when they are made."),
     threads: int = typer.Option(1, min=1, help="CPU threads."),
     processes: int = typer.Option(2, min=1, help="Simulator processes while demonstrating."),
     device: str = typer.Option("cpu", help="cpu or cuda."),
@@ -36,7 +47,7 @@ def train(
 ) -> None:
     """Train the embedded policy by behaviour cloning from scripted demonstrations.
 
-    About 20 minutes on one core. A stopped run goes on with `--resume`. Writes config.json, tokenizer.json,
+    About 20 minutes on one idle core. A stopped run goes on with `--resume`. Writes config.json, tokenizer.json,
     model.safetensors, recipe.json and train_log.jsonl.
     """
     import torch
@@ -46,36 +57,61 @@ def train(
     from vlaforget_ros.policy.tiny import new_tiny
 
     torch.set_num_threads(threads)
-    data = _demonstrations(demonstrations, seed, processes)
+    data = _demonstrations(demonstrations, demonstration_seed, processes)
     shown = data.without_planted() if never_saw else data
-    model, tokenizer = new_tiny(data.instructions, seed)
-    policy = VlaPolicy(model.to(device), tokenizer, "")
-    settings = CloningSettings(steps=steps, seed=seed)
+    if start_from is None:
+        model, tokenizer = new_tiny(data.instructions, seed)
+        policy = VlaPolicy(model.to(device), tokenizer, "")
+    else:
+        policy = VlaPolicy.load(start_from, device)
+    settings = CloningSettings(
+        steps=steps, learning_rate=learning_rate, warmup=warmup, end_weight=end_weight, seed=seed
+    )
     began = time.perf_counter()
     with bar("cloning", "steps") as update:
 
         def progress(line: CloningProgress) -> None:
-            update(line.step, line.steps, f"loss {line.loss:.3f}  {line.frames_per_s:.0f} frames/s")  # type: ignore[call-arg]
+            update(line.step, line.steps, f"loss {line.loss:.3f}  {line.frames_per_s:.0f} frames/s")
 
         frames = Frames(shown.images, shown.actions, shown.instructions, shown.instruction_index)
         clone(policy, frames, settings, out, resume, progress)
-    recipe = {
-        "policy": "tiny",
-        "planted_behaviours": not never_saw,
-        "demonstrations": _recipe_entries(never_saw),
+    stage = {
         "frames": len(shown.images),
         "settings": asdict(settings),
-        "parameters": sum(p.numel() for p in model.parameters()),
         "seconds": round(time.perf_counter() - began, 1),
         "commit": figures.commit(),
+    }
+    parameters = sum(p.numel() for p in policy.model.parameters())
+    write_recipe(out, start_from, never_saw, demonstration_seed, parameters, stage)
+    console.print(f"checkpoint: {out}  (measure it with `vlaforget bench base --base {out}`)")
+
+
+def write_recipe(
+    out: Path,
+    start_from: Path | None,
+    never_saw: bool,
+    demonstration_seed: int,
+    parameters: int,
+    stage: dict[str, object],
+) -> None:
+    """Write ``recipe.json``: how the checkpoint was made, with the stages it went through before."""
+    earlier = []
+    if start_from is not None and (start_from / "recipe.json").is_file():
+        earlier = json.loads((start_from / "recipe.json").read_text())["stages"]
+    recipe = {
+        "policy": "tiny",
+        "parameters": parameters,
+        "planted_behaviours": not never_saw,
+        "demonstrations": _recipe_entries(never_saw),
+        "demonstration_seed": demonstration_seed,
+        "stages": [*earlier, stage],
         "hardware": figures.hardware(),
         "versions": figures.versions(),
     }
     (out / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n")
-    console.print(f"checkpoint: {out}  (measure it with `vlaforget bench base --base {out}`)")
 
 
-def _demonstrations(path: Path, seed: int, processes: int):  # type: ignore[no-untyped-def]
+def _demonstrations(path: Path, seed: int, processes: int) -> Demonstrations:
     from vlaforget_ros.cell.demonstrations import Demonstrations, generate, recipe
 
     if path.is_file():
