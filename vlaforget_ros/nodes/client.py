@@ -28,7 +28,7 @@ from rclpy.signals import SignalHandlerOptions  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
 
 from vlaforget_ros.action import ExecuteInstruction, Unlearn  # noqa: E402
-from vlaforget_ros.errors import ErrorCode, VlaForgetError, did_you_mean  # noqa: E402
+from vlaforget_ros.errors import CellError, ErrorCode, VlaForgetError, did_you_mean  # noqa: E402
 from vlaforget_ros.msg import AdapterInfo, PolicyStatus, SafetyStatus  # noqa: E402
 from vlaforget_ros.nodes import qos  # noqa: E402
 from vlaforget_ros.nodes.answers import (  # noqa: E402
@@ -55,6 +55,7 @@ from vlaforget_ros.srv import (  # noqa: E402
 _NUMBERS = itertools.count()
 _GLANCE_S = 2.0
 _POLL_S = 0.05
+_CANCEL_S = 3.0
 _TRANSITIONS = {
     "configure": Transition.TRANSITION_CONFIGURE,
     "activate": Transition.TRANSITION_ACTIVATE,
@@ -334,8 +335,15 @@ class RobotClient:
         try:
             return self._result(result, timeout_s, name).result
         except BaseException:
-            self._result(handle.cancel_goal_async(), self._timeout_s, name)
+            self._cancel(handle, name)
             raise
+
+    def _cancel(self, handle: Any, name: str) -> None:
+        """Ask for the end of a goal that nobody waits for any more; a server that is gone needs no asking."""
+        try:
+            self._result(handle.cancel_goal_async(), _CANCEL_S, name)
+        except CellError as error:
+            self._node.get_logger().warning(f"the goal may still be running: {error}")
 
     def _result(self, future: Any, timeout_s: float, name: str) -> Any:
         done = threading.Event()

@@ -11,6 +11,9 @@ import numpy as np
 
 from vlaforget_ros.errors import ErrorCode
 
+# Faults that say nothing about the policy. Its own, such as tokens that are no action, are its failures.
+_HELD_BY_OTHERS = (ErrorCode.SAFETY_STOPPED, ErrorCode.POLICY_STALE_IMAGE)
+
 
 class Phase(IntEnum):
     """The numbers of Rollout.phase and ExecuteInstruction's outcome."""
@@ -142,8 +145,8 @@ class RolloutControl:
             self._rules.add(rule)
 
     def finish(self, success: bool, message: str = "") -> None:
-        """The outcome is known. A rollout that ends while it is held counts for no rate."""
-        if not success and self._last_fault:
+        """The outcome is known. A rollout that ends while others hold it counts for no rate."""
+        if not success and self._last_fault in _HELD_BY_OTHERS:
             self.abort(self._last_fault, self._reason or f"it ended holding with fault {self._last_fault}")
             return
         self._end(Ending(Phase.SUCCEEDED if success else Phase.FAILED, 0, message))

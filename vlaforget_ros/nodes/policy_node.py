@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
 from sensor_msgs.msg import CompressedImage, Image
@@ -25,11 +24,12 @@ from vlaforget_ros.msg import (
     SafetyStatus,
     SafetyViolation,
 )
-from vlaforget_ros.nodes import convert, qos
+from vlaforget_ros.nodes import qos
 from vlaforget_ros.nodes.adapter_services import AdapterServices
 from vlaforget_ros.nodes.base import VlaNode
-from vlaforget_ros.nodes.control import Phase, RolloutControl, SafetyView, TickMeter, gate, safe_action
+from vlaforget_ros.nodes.control import Phase, RolloutControl, SafetyView, TickMeter
 from vlaforget_ros.nodes.parameters import Parameter
+from vlaforget_ros.nodes.responder import Responder
 from vlaforget_ros.paths import checkpoint_directory
 from vlaforget_ros.policy.engine import InferenceEngine
 from vlaforget_ros.policy.policy import VlaPolicy
@@ -67,7 +67,6 @@ class PolicyNode(VlaNode):
         self._rollout: RolloutControl | None = None
         self._safety = SafetyView()
         self._latest: Image | CompressedImage | None = None
-        self._answered: PolicyAction | None = None
         self._tick_lock = threading.Lock()
         self._goal_lock = threading.Lock()
 
@@ -78,16 +77,22 @@ class PolicyNode(VlaNode):
         torch.set_num_threads(values["torch_threads"])
         self._values = values
         self._policy = VlaPolicy.load(checkpoint_directory(values["checkpoint"]), values["device"])
-        self._hold = self._policy.hold_action()
-        self._gripper = ["gripper" in name for name in self._policy.normalisation.names]
-        self._engine = InferenceEngine(self._policy, AdapterStore(Path(values["store"])))
+        engine = InferenceEngine(self._policy, AdapterStore(Path(values["store"])))
+        self._engine = engine
+        self._responder = Responder(
+            engine,
+            self._policy,
+            values["frame"],
+            values["stale_after_s"],
+            lambda: self.get_clock().now().to_msg(),
+        )
         self._meter = TickMeter(values["tick_s"])
         self._actions = self.create_lifecycle_publisher(PolicyAction, "action", qos.ACTION)
         self._rollouts = self.create_lifecycle_publisher(Rollout, "rollout", qos.LATCHED)
         self._status = self.create_lifecycle_publisher(PolicyStatus, "policy/status", qos.LATCHED)
         self._listen()
         beside = ReentrantCallbackGroup()
-        self._adapter_services = AdapterServices(self, self._engine, self._publish_status, beside)
+        self._adapter_services = AdapterServices(self, engine, self._publish_status, beside)
         self._server = ActionServer(
             self,
             ExecuteInstruction,
@@ -188,7 +193,7 @@ class PolicyNode(VlaNode):
         self._publish_status()
         # The image that is already there is the first observation: in lockstep no other comes before an
         # action. A camera's picture from before the goal is no observation.
-        if latest is not None and self._age_s(latest) <= self._values["stale_after_s"]:
+        if latest is not None and self._responder.fresh(latest):
             self._tick(latest, time.monotonic())
         while not rollout.wait(0.02):
             quiet_s = time.monotonic() - rollout.image_s
@@ -248,49 +253,18 @@ class PolicyNode(VlaNode):
             rollout = self._rollout
             if rollout is None or rollout.ending is not None:
                 return
-            answered = self._answered
-            if (
-                answered is not None
-                and answered.rollout_id == rollout.rollout_id
-                and answered.observation_stamp == message.header.stamp
-            ):
-                self._actions.publish(answered)
+            given = self._responder.given(rollout, message)
+            if given is not None:
+                self._actions.publish(given)
                 return
             if rollout.exhausted:
                 rollout.finish(False, f"{rollout.steps} steps without success")
                 return
-            self._answer(rollout, message, received_s)
-
-    def _answer(self, rollout: RolloutControl, message: Image | CompressedImage, received_s: float) -> None:
-        engine = self._engine
-        if engine is None:
-            return
-        fault = gate(self._age_s(message), self._values["stale_after_s"], self._safety)
-        action, digest, inference_ms, why = self._hold, engine.active_digest, 0.0, self._safety.reason
-        if not fault:
-            try:
-                done = engine.infer(convert.image_array(message), rollout.instruction, rollout.steps)
-                action, fault, inference_ms = done.prediction.action, done.prediction.fault, done.inference_ms
-                digest, why = done.adapter_digest, done.message
-            except VlaForgetError as error:
-                fault, why = int(error.code), str(error)
-        action, fault = safe_action(action, fault, self._hold, self._safety.speed_scale, self._gripper)
-        answer = PolicyAction(rollout_id=rollout.rollout_id, step=rollout.steps, adapter_digest=digest)
-        answer.header.stamp = self.get_clock().now().to_msg()
-        answer.header.frame_id = self._values["frame"]
-        answer.observation_stamp = message.header.stamp
-        answer.action = np.asarray(action, dtype=np.float32).tolist()
-        answer.base_digest = self._policy.base_digest
-        answer.inference_ms, answer.fault = float(inference_ms), int(fault)
-        self._answered = answer
-        rollout.ticked(digest, fault, why, time.monotonic())
-        self._actions.publish(answer)
-        self._meter.tick(time.monotonic() - received_s, fault)
-        self._feed_back(answer)
-
-    def _age_s(self, message: Image | CompressedImage) -> float:
-        stamp_ns = convert.nanoseconds(message.header.stamp)
-        return (self.get_clock().now().nanoseconds - stamp_ns) / convert.NANOSECONDS
+            answer, why = self._responder.answer(rollout, message, self._safety)
+            rollout.ticked(answer.adapter_digest, answer.fault, why, time.monotonic())
+            self._actions.publish(answer)
+            self._meter.tick(time.monotonic() - received_s, answer.fault)
+            self._feed_back(answer)
 
     def _feed_back(self, answer: PolicyAction) -> None:
         feedback = ExecuteInstruction.Feedback(rollout_id=answer.rollout_id, step=answer.step)

@@ -17,6 +17,7 @@ from vlaforget_ros.adapters.store import AdapterStore
 from vlaforget_ros.errors import ErrorCode, UnlearningError, VlaForgetError
 from vlaforget_ros.nodes.base import VlaNode
 from vlaforget_ros.nodes.parameters import Parameter
+from vlaforget_ros.paths import checkpoint_directory
 from vlaforget_ros.unlearning.process import Done, EditProcess, Progress, edit_command
 from vlaforget_ros.unlearning.request import Request, read_request
 
@@ -153,7 +154,7 @@ def _write_request(folder: Path, request: Request) -> Path:
             remedy="use letters, digits, - and _",
         )
     absolute = {
-        "base": str(Path(request.base).resolve()),
+        "base": str(checkpoint_directory(request.base)),
         "bags": [str(Path(bag).resolve()) for bag in request.bags],
     }
     path = folder / "request.yaml"
