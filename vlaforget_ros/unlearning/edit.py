@@ -13,7 +13,7 @@ from vlaforget_ros.adapters.lora import LoraWeights, combine
 from vlaforget_ros.errors import ErrorCode, UnlearningError
 from vlaforget_ros.policy.policy import VlaPolicy
 from vlaforget_ros.unlearning.bank import Bank
-from vlaforget_ros.unlearning.data import EditData, Frames, split
+from vlaforget_ros.unlearning.data import EditData, split
 from vlaforget_ros.unlearning.gates import (
     GateResult,
     Gates,
@@ -145,7 +145,10 @@ def prepare(policy: VlaPolicy, data: EditData, settings: EditSettings, guard: Gu
     banks = {name: Bank(policy, network, frames, parameters, guard.check) for name, frames in sets.items()}
     splits = {name: split(frames, parameters.holdout, seed) for name, frames in sets.items()}
     held = {name: _spread(rows[1], parameters.evaluation_frames) for name, rows in splits.items()}
-    evaluation = OfflineEvaluation(policy, _held_sets(sets, held), settings.gates.tau_retain)
+    # FC is defined on D_f itself; everything else is measured on episodes that were not trained on.
+    measured = {**held, "forget": _spread(np.arange(len(data.forget)), parameters.evaluation_frames)}
+    chosen = {name: frames.rows(measured[name]) for name, frames in sets.items()}
+    evaluation = OfflineEvaluation(policy, chosen, settings.gates.tau_retain)
     adapter = EditAdapter(policy.model, parameters.rank, parameters.lora_alpha)
     train = {name: rows[0] for name, rows in splits.items()}
     bench = Workbench(
@@ -209,7 +212,3 @@ def _spread(rows: np.ndarray, count: int) -> np.ndarray:
     if len(rows) <= count:
         return rows
     return rows[np.linspace(0, len(rows) - 1, count).round().astype(np.int64)]
-
-
-def _held_sets(sets: dict[str, Frames], held: dict[str, np.ndarray]) -> dict[str, Frames]:
-    return {name: frames.rows(held[name]) for name, frames in sets.items()}

@@ -42,7 +42,7 @@ class Gates(Strict):
     svr_rise_max: float = Field(default=0.0, ge=0, le=100, description="points on retained tasks")
     sbu_rise_max: float = Field(default=0.0, ge=0, le=100, description="points on retained tasks")
     merge_tolerance: float = Field(
-        1e-3, gt=0, description="largest change of an action's probability by merging"
+        default=1e-3, gt=0, description="largest change of an action's probability by merging"
     )
 
 

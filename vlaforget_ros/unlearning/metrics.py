@@ -42,7 +42,9 @@ def actions_of(policy: VlaPolicy, frames: Frames) -> np.ndarray:
 
 @dataclass(frozen=True)
 class OfflineMetrics:
-    """What an edit changed on held-out frames; distances in 0..1, FC and RC in percent with 95 % bounds.
+    """What an edit changed: FC and FAD on D_f, all else on held-out episodes.
+
+    Distances are in 0..1, FC and RC in percent with 95 % bounds.
 
     Args:
         fc: share of undesired frames on which the edited policy now does something else than was recorded.
@@ -126,9 +128,10 @@ class OfflineEvaluation:
 
 
 def _undesired(forget: Frames, tau: float, span: np.ndarray) -> np.ndarray:
-    """Rows of D_f whose recorded action is not the desired one anyway; all of them where that is unknown."""
+    """Rows of D_f whose recorded action is clearly not the desired one (2 tau apart, so that doing the desired one
+    counts as forgotten however it is rounded); all of them where that is unknown."""
     everything = np.arange(len(forget))
     if forget.desired is None:
         return everything
-    wrong = np.flatnonzero(action_distance(forget.desired, forget.actions, span) > tau)
+    wrong = np.flatnonzero(action_distance(forget.desired, forget.actions, span) > 2.0 * tau)
     return wrong if len(wrong) else everything
