@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +23,7 @@ PARAMETERS = (
 
 # CDR: 4 bytes of encapsulation, then the header's stamp (two 32-bit numbers).
 _STAMP = slice(4, 12)
+_LAST_WORDS_S = 0.05
 _SENT_AGAIN = ("image", "image/compressed", "joint_states", "ee_pose")
 
 
@@ -39,28 +41,26 @@ class RecorderNode(VlaNode):
         self._values: Mapping[str, Any] = {}
 
     def configure(self, values: Mapping[str, Any]) -> None:
-        """Take the parameters."""
+        """Listen already: publishers need a moment to find a new listener, and a bag must not lose its start."""
         self._values = values
-
-    def activate(self) -> None:
-        """Open the bag and listen. Raises UnlearningError 310 when it cannot be made."""
-        path = self._path()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._newest = {}
-        self._sink = BagSink(path, storage=self._values["storage"])
         for topic in TOPICS:
             self._inputs.append(
                 self.create_subscription(
                     topic.type, topic.name, self._writer(topic), qos.recording(topic.qos), raw=True
                 )
             )
+
+    def activate(self) -> None:
+        """Open the bag. Raises UnlearningError 310 when it cannot be made."""
+        path = self._path()
+        self._newest = {}
+        self._sink = BagSink(path, storage=self._values["storage"])
         self.get_logger().info(f"recording into {path}")
 
     def deactivate(self) -> None:
-        """Stop listening and close the bag."""
-        for subscription in self._inputs:
-            self.destroy_subscription(subscription)
-        self._inputs = []
+        """Close the bag, with everything in it that was said before."""
+        if self._sink is not None:
+            self._drain()
         sink, self._sink = self._sink, None
         if sink is None:
             return
@@ -71,11 +71,30 @@ class RecorderNode(VlaNode):
             return
         self.get_logger().info(f"closed {sink.path} with {sink.messages} messages")
 
+    def release(self) -> None:
+        """Stop listening."""
+        for subscription in self._inputs:
+            self.destroy_subscription(subscription)
+        self._inputs = []
+
+    def _drain(self) -> None:
+        """Write what still waits in the queues: the end of a rollout often arrives with the wish to stop."""
+        threading.Event().wait(_LAST_WORDS_S)
+        found = True
+        while found:
+            found = False
+            for subscription in self._inputs:
+                with subscription.handle:
+                    taken = subscription.handle.take_message(subscription.msg_type, subscription.raw)
+                if taken is not None:
+                    found = True
+                    subscription.callback(taken[0])
+
     def _path(self) -> Path:
         if self._values["bag"]:
             return Path(self._values["bag"])
-        moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
-        return Path(self._values["out"]) / f"bag_{moment}"
+        moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%S_%f")
+        return Path(self._values["out"]) / f"bag_{moment[:-3]}"
 
     def _writer(self, topic: Topic) -> Callable[[bytes], None]:
         full = self.resolve_topic_name(topic.name)

@@ -53,7 +53,7 @@ def default_config() -> SafetyConfig:
             WorkspaceSettings(
                 id="workspace/table", severity="warn", low_m=(-0.7, 0.2, -0.02), high_m=(0.7, 1.1, 0.7)
             ),
-            SpeedSettings(id="speed/end_effector", severity="warn", limit_m_s=0.5),
+            SpeedSettings(id="speed/end_effector", severity="warn", limit_m_s=1.0),
         ),
     )
 
