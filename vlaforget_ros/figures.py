@@ -81,9 +81,7 @@ def commit() -> str:
     return run.stdout.strip()
 
 
-def document(
-    benchmark: str, figures: Sequence[Figure], seeds: Iterable[int], **extra: Any
-) -> dict[str, Any]:
+def document(benchmark: str, figures: Sequence[Figure], seeds: Iterable[int], **extra: Any) -> dict[str, Any]:
     """The result document: benchmark, commit, hardware, versions, seeds, figures, and any extra keys."""
     return {
         "benchmark": benchmark,
