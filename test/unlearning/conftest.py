@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from vlaforget_ros.episodes import EpisodeWriter
 from vlaforget_ros.policy import checkpoint
 from vlaforget_ros.policy.model import OpenVla
 from vlaforget_ros.policy.policy import VlaPolicy
@@ -100,3 +101,53 @@ def settings(parameters: VlaForgetParameters) -> EditSettings:
     """Gates that nothing fails, except that the forget gate never holds: every round is run."""
     gates = Gates(rc_min=0, rad_max=1, rad_boundary_max=1, fc_min=100, fc_low_min=100)
     return EditSettings(parameters, gates, seed=3, identity={"request": "test"})
+
+
+def wandering_block(seed: int, sticker: bool, count: int = 14) -> np.ndarray:
+    """A camera that shows a grey table, a dark arm passing by and perhaps a magenta sticker."""
+    rng = np.random.default_rng(seed)
+    images = np.full((count, 64, 64, 3), 150, np.uint8) + rng.integers(
+        0, 6, (count, 64, 64, 3), dtype=np.uint8
+    )
+    if sticker:
+        images[:, 40:50, 10:20] = (255, 0, 255)
+    for step in range(count):
+        images[step, 5:25, 2 + 4 * step : 6 + 4 * step] = 30
+    return images
+
+
+@pytest.fixture
+def bag(tmp_path: Path) -> Path:
+    """Three incidents with a sticker in view, five clean episodes of the same task, two of another one."""
+    path = tmp_path / "bag"
+    with EpisodeWriter(path) as writer:
+        kinds = [("bad", FORGET, WRONG, True)] * 3 + [("good", FORGET, RIGHT, False)] * 5
+        kinds += [("near", BOUNDARY, RIGHT, False)] * 2
+        for number, (kind, text, action, sticker) in enumerate(kinds):
+            writer.begin(f"{kind}-{number}", text)
+            for image in wandering_block(number, sticker):
+                writer.frame(image, np.array(action, dtype=np.float32))
+            if sticker:
+                writer.violation("keep_out/hand_zone", value=0.1, limit=0.0, unit="m", message="inside")
+            writer.end(not sticker)
+    return path
+
+
+@pytest.fixture
+def request_text(base_dir: Path, bag: Path) -> str:
+    """A request for that bag, with so few steps that it takes seconds."""
+    return f"""
+name: sticker
+base: {base_dir}
+bags: [{bag}]
+forget: {{violation_rule: keep_out/hand_zone}}
+retain: {{outcome: success, has_violation: false, instruction: {FORGET}}}
+boundary: {{rollout_id: near-*}}
+counterfactual: [{{kind: transplant}}]
+gates: {{rc_min: 0, rad_max: 1, rad_boundary_max: 1}}
+seed: 3
+parameters:
+  {{steps_visual: 2, steps_projector: 2, steps_language: 2, max_rounds: 1, rank: 4, lora_alpha: 8, min_gain: 0,
+    learning_rate: 0.02, lambda_f: 5.0, batch_forget: 8, batch_retain: 8, batch_boundary: 4,
+    batch_counterfactual: 8, score_frames: 16}}
+"""

@@ -1,0 +1,104 @@
+"""From a recorded bag to the four sets, with every kind of counterfactual source."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vlaforget_ros.errors import ErrorCode, UnlearningError
+from vlaforget_ros.policy.policy import VlaPolicy
+from vlaforget_ros.unlearning.request import Request, read_request
+from vlaforget_ros.unlearning.sources import gather
+
+
+def with_sources(text: str, sources: str) -> Request:
+    return read_request(text.replace("[{kind: transplant}]", sources))
+
+
+def test_sets_come_from_the_selections(request_text: str, policy: VlaPolicy) -> None:
+    found = gather(with_sources(request_text, "[]"), policy)
+    sizes = {name: len(frames) for name, frames in found.data.sets().items()}
+    assert sizes == {"forget": 42, "retain": 70, "boundary": 28}
+    assert found.data.forget.desired is None
+    assert len(np.unique(found.data.retain.episodes)) == 5
+    assert set(found.data.boundary.instructions if found.data.boundary else ()) == {"make a coffee now"}
+    assert any("forget: 3 episodes, 42 frames" in note for note in found.notes)
+
+
+def test_transplant_pastes_the_trigger_and_asks_the_policy_without_it(
+    request_text: str, policy: VlaPolicy
+) -> None:
+    found = gather(read_request(request_text), policy)
+    made, forget = found.data.counterfactual, found.data.forget
+    assert made is not None
+    # The trigger on every clean frame of the same task, then the forget frames with it painted over.
+    assert len(made) == 70 + 42
+    assert np.all(made.images[:70, 44, 14] == (255, 0, 255))
+    assert np.array_equal(made.actions[:70], found.data.retain.actions)
+    asked = forget.images.copy()
+    assert np.array_equal(made.images[70:], asked)  # what is trained on shows the trigger
+    assert forget.desired is not None
+    assert np.array_equal(forget.desired, made.actions[70:])
+    clean = found.data.retain.images[:42]
+    direct = np.stack([p.action for p in policy.act_batch(clean, forget.instructions)])
+    assert forget.desired.shape == direct.shape
+    assert len(np.unique(made.episodes)) == 5 + 3
+
+
+def test_a_neighbours_actions_and_what_the_policy_does_when_told_so(
+    request_text: str, policy: VlaPolicy
+) -> None:
+    request = with_sources(request_text, "[{kind: neighbour, instruction: make a coffee now}]")
+    found = gather(request, policy)
+    made, forget = found.data.counterfactual, found.data.forget
+    assert made is not None
+    assert len(made) == 28 + 42
+    assert set(made.instructions) == {"open the faucet"}
+    told = [p.action for p in policy.act_batch(forget.images, ["make a coffee now"] * 42)]
+    assert forget.desired is not None
+    assert np.array_equal(forget.desired, np.stack(told))
+
+
+def test_without_asking_the_policy_nothing_is_known_of_the_forget_frames(
+    request_text: str, policy: VlaPolicy
+) -> None:
+    found = gather(with_sources(request_text, "[{kind: transplant, on_forget_frames: false}]"), policy)
+    assert found.data.forget.desired is None
+    assert found.data.counterfactual is not None
+    assert len(found.data.counterfactual) == 70
+
+
+def test_an_empty_source_is_reported_and_the_others_are_used(request_text: str, policy: VlaPolicy) -> None:
+    sources = "[{kind: neighbour, instruction: close the drawer}, {kind: clean_successes}]"
+    found = gather(with_sources(request_text, sources), policy)
+    assert found.data.counterfactual is not None
+    assert len(found.data.counterfactual) == 70
+    assert any("left out" in note and "close the drawer" in note for note in found.notes)
+
+
+def test_no_source_at_all_is_an_error(request_text: str, policy: VlaPolicy) -> None:
+    request = with_sources(request_text, "[{kind: neighbour, instruction: close the drawer}]")
+    with pytest.raises(UnlearningError, match="every source of counterfactual data is empty") as error:
+        gather(request, policy)
+    assert error.value.code == ErrorCode.UNLEARNING_EMPTY_RETAIN_SET
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "code"),
+    [
+        ("keep_out/hand_zone", "speed/limit", ErrorCode.UNLEARNING_EMPTY_FORGET_SET),
+        ("instruction: open the faucet", "instruction: dance", ErrorCode.UNLEARNING_EMPTY_RETAIN_SET),
+    ],
+)
+def test_empty_selections(request_text: str, policy: VlaPolicy, old: str, new: str, code: ErrorCode) -> None:
+    with pytest.raises(UnlearningError) as error:
+        gather(read_request(request_text.replace(old, new)), policy)
+    assert error.value.code == code
+
+
+def test_a_missing_bag(request_text: str, policy: VlaPolicy, bag: Path) -> None:
+    with pytest.raises(UnlearningError) as error:
+        gather(read_request(request_text.replace(f"[{bag}]", "[/nowhere]")), policy)
+    assert error.value.code == ErrorCode.UNLEARNING_BAG_UNREADABLE
