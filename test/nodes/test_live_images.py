@@ -53,6 +53,7 @@ class Camera:
         publisher = self.raw
         if compressed:
             message, publisher = _png(image, message.header), self.compressed
+        _wait_for_listener(publisher)
         publisher.publish(message)
         with self._heard:
             answered = self._heard.wait_for(lambda: stamp_ns in self._answers, timeout=10.0)
@@ -65,6 +66,14 @@ class Camera:
         with self._heard:
             self._answers[convert.nanoseconds(message.observation_stamp)] = message
             self._heard.notify_all()
+
+
+def _wait_for_listener(publisher: Any) -> None:
+    """Images are best effort: one that is sent before the policy is discovered is lost."""
+    tick = threading.Event()
+    deadline = time.monotonic() + 30.0
+    while publisher.get_subscription_count() == 0 and time.monotonic() < deadline:
+        tick.wait(0.05)
 
 
 def _png(image: np.ndarray, header: Any) -> Any:
