@@ -72,7 +72,7 @@ def robot(graph: Any, client: Any, tiny: Any, store: AdapterStore, adapter: str)
     graph.start("policy", checkpoint=str(tiny.folder), store=str(store.root), **sim)
     graph.start("cell", max_ticks=TICKS)
     graph.start("safety_monitor", rules_file=str(rules), **sim)
-    graph.start("recorder", bag=str(graph.folder / "bag"), **sim)
+    graph.start("recorder", out=str(graph.folder / "bags"), **sim)
     client.wait_until_ready(["policy_node", "cell_node", "safety_monitor_node", "recorder_node"], 90.0)
     return client
 
@@ -262,9 +262,10 @@ def test_the_policy_may_die_and_come_back(robot: Any, graph: Any, tiny: Any, sto
 def test_the_bag_of_all_this_reads_back_and_every_action_is_of_one_adapter(
     robot: Any, graph: Any, tiny: Any, store: AdapterStore, heard: Heard
 ) -> None:
-    """Runs last: every recorded action is recomputed from its recorded image with the adapter it names."""
-    assert graph.stop("recorder") == 0
-    report = read_episodes(graph.folder / "bag")
+    """Every recorded action is recomputed from its recorded image with the adapter it names."""
+    robot.change_state("recorder_node", "deactivate")
+    (bag,) = (graph.folder / "bags").iterdir()
+    report = read_episodes(bag)
     whole = [episode for episode in report.episodes if len(episode) == TICKS]
     assert len(whole) >= 6
     assert all(episode.dropped_frames == 0 for episode in whole)
@@ -281,9 +282,23 @@ def test_the_bag_of_all_this_reads_back_and_every_action_is_of_one_adapter(
             np.testing.assert_allclose(recorded, expected, atol=1e-6)
 
 
+def test_a_second_bag_has_the_first_and_the_last_word_of_a_rollout(robot: Any, graph: Any) -> None:
+    before = set((graph.folder / "bags").iterdir())
+    robot.change_state("recorder_node", "activate")
+    robot.reset_cell("faucet-open", 10)
+    result = robot.execute("open the faucet")
+    robot.change_state("recorder_node", "deactivate")
+    (bag,) = set((graph.folder / "bags").iterdir()) - before
+    report = read_episodes(bag)
+    assert [(e.rollout_id, len(e), e.phase, e.success) for e in report.episodes] == [
+        (result.rollout_id, TICKS, "FAILED", False)
+    ]
+    assert report.problems == ()
+
+
 def test_nodes_end_cleanly_on_sigint(graph: Any, robot: Any) -> None:
     """Runs last of all."""
     folder: Path = graph.folder
-    for node in ("policy", "cell", "safety_monitor"):
+    for node in ("policy", "cell", "safety_monitor", "recorder"):
         assert graph.stop(node) == 0
         assert "Traceback" not in (folder / f"{node}.log").read_text()

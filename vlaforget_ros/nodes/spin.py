@@ -13,6 +13,8 @@ from rclpy.signals import SignalHandlerOptions
 
 from vlaforget_ros.nodes.base import VlaNode
 
+_LOOK_S = 0.25
+
 
 def serve(make: Callable[[], VlaNode], args: Sequence[str] | None) -> int:
     """Spin one node; returns the exit status (1 when it could not start itself).
@@ -56,7 +58,9 @@ class _Server(threading.Thread):
         try:
             if self._node.start_itself():
                 while not self._over.is_set():
-                    self._spinner.spin_once()
+                    # Waking an executor that has nothing to do does not make it return: it must look by
+                    # itself.
+                    self._spinner.spin_once(timeout_sec=_LOOK_S)
                 self.status = 0
         finally:
             self._node.close()
