@@ -63,6 +63,7 @@ class LifecycleNode:
         ros_arguments: list[str],
         output: str,
         emulate_tty: bool,
+        sigterm_timeout: str,
         on_exit: list[Any] | None,
     ) -> None:
         self.recorded = {key: value for key, value in locals().items() if key != "self"}

@@ -51,6 +51,7 @@ def _node(process: Process) -> Action:
         "ros_arguments": ["--log-level", process.log_level],
         "output": "both",
         "emulate_tty": True,
+        "sigterm_timeout": "10",  # [s] a policy or an edit on a busy machine needs more than launch's 5 to close
         "on_exit": [OpaqueFunction(function=_stop_all, args=[process.executable])]
         if process.essential
         else None,
