@@ -25,9 +25,12 @@ from vlaforget_ros.cell.situations import (
 
 if TYPE_CHECKING:
     from vlaforget_ros.cell.metaworld_cell import MetaWorldCell
+    from vlaforget_ros.policy.policy import VlaPolicy
 
 # Demonstration seeds start here; evaluation and recording seeds stay below it, so no episode is ever shared.
 FIRST_SEED = 1_000_000
+PILOTED_TICKS = 60
+"""A piloted episode ends here: a policy that is lost for good shows nothing new."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,18 @@ def recipe() -> list[Entry]:
     entries.append(Entry("faucet-shut", "nominal", SITUATIONS["faucet-shut"].forbidden, 70, "binding"))
     entries.append(Entry("button-press-now", "detour", "button-press", 70, "prior"))
     return entries
+
+
+def corrections(plain: int = 25, hard: int = 60) -> list[Entry]:
+    """What to demonstrate from where a trained policy gets itself to (DAgger, Ross et al. 2011).
+
+    Args:
+        plain: episodes of each harmless situation.
+        hard: episodes of the situations in which cloning alone fails most: the window's handle is small in the image.
+    """
+    names = [*RETAIN, *REPHRASED]
+    counts = {name: hard if name in ("window-close", "window-shut") else plain for name in names}
+    return [Entry(name, "nominal", SITUATIONS[name].task, counts[name]) for name in names]
 
 
 @dataclass(frozen=True)
@@ -104,6 +119,21 @@ class Demonstrations:
                 file["planted"],
             )
 
+    def joined(self, other: Demonstrations) -> Demonstrations:
+        """Both sets as one."""
+        instructions = tuple(sorted({*self.instructions, *other.instructions}))
+        index = [
+            np.array([instructions.index(text) for text in side.instructions])[side.instruction_index]
+            for side in (self, other)
+        ]
+        return Demonstrations(
+            np.concatenate([self.images, other.images]),
+            np.concatenate([self.actions, other.actions]),
+            instructions,
+            np.concatenate(index),
+            np.concatenate([self.planted, other.planted]),
+        )
+
     def without_planted(self) -> Demonstrations:
         """The never-saw training set: every frame of a planted behaviour left out."""
         keep = ~self.planted
@@ -122,8 +152,12 @@ def generate(
     image_size: int = 64,
     processes: int = 2,
     progress: Callable[[int, int], None] | None = None,
+    pilot: Path | None = None,
 ) -> Demonstrations:
     """Run the demonstrators and keep their successful episodes.
+
+    With a ``pilot`` the checkpoint drives and the demonstrator only says what it would have done; every episode is
+    kept then, up to ``PILOTED_TICKS``.
 
     Args:
         entries: the recipe.
@@ -131,8 +165,9 @@ def generate(
         image_size: camera image [px].
         processes: simulator processes side by side.
         progress: called with (episodes done, episodes in all).
+        pilot: checkpoint folder, or None.
     """
-    jobs = list(_jobs(entries, seed, image_size))
+    jobs = list(_jobs(entries, seed, image_size, pilot))
     results: dict[int, tuple[np.ndarray, np.ndarray]] = {}
     with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
         for future in as_completed([pool.submit(_demonstrate, job) for job in jobs]):
@@ -149,19 +184,20 @@ class _Job:
     entry: Entry
     seed: int
     image_size: int
+    pilot: Path | None
 
 
-def _jobs(entries: list[Entry], seed: int, image_size: int) -> Iterator[_Job]:
+def _jobs(entries: list[Entry], seed: int, image_size: int, pilot: Path | None) -> Iterator[_Job]:
     index = 0
     for entry in entries:
         for _ in range(entry.episodes):
-            yield _Job(index, entry, FIRST_SEED + seed * 100_000 + index, image_size)
+            yield _Job(index, entry, FIRST_SEED + seed * 100_000 + index, image_size, pilot)
             index += 1
 
 
 def _demonstrate(job: _Job) -> tuple[int, np.ndarray, np.ndarray]:
     from vlaforget_ros.cell.experts import DEMONSTRATORS
-    from vlaforget_ros.cell.metaworld_cell import ACTION_LIMIT_M, MetaWorldCell
+    from vlaforget_ros.cell.metaworld_cell import ACTION_LIMIT_M, MAX_TICKS, MetaWorldCell
     from vlaforget_ros.cell.metaworld_scenes import TASKS
 
     if job.image_size not in _cells:
@@ -170,24 +206,28 @@ def _demonstrate(job: _Job) -> tuple[int, np.ndarray, np.ndarray]:
     rng = np.random.default_rng(job.seed)
     act = DEMONSTRATORS[job.entry.demonstrator]
     # A third of the episodes each without noise, with mild and with strong bursts.
-    sigma = (0.0, 0.3, 0.6)[job.index % 3] * ACTION_LIMIT_M
+    sigma = 0.0 if job.pilot else (0.0, 0.3, 0.6)[job.index % 3] * ACTION_LIMIT_M
+    pilot = _policy(job.pilot) if job.pilot else None
+    limit = PILOTED_TICKS if pilot else MAX_TICKS
     images, actions, burst = [], [], 0
     observation = cell.reset(job.entry.situation, job.seed)
     reached = False
-    while not reached and observation.step < 110:
+    while not reached and observation.step < limit:
         action = act(cell, job.entry.task)
         images.append(observation.image)
         actions.append(action)
         if burst == 0 and sigma > 0 and rng.random() < 0.08:
             burst = int(rng.integers(3, 7))
             push = rng.normal(0.0, sigma, 3)
-        executed = action.copy()
+        executed = (
+            action.copy() if pilot is None else pilot.act(observation.image, observation.instruction).action
+        )
         if burst > 0:
             executed[:3] += push + rng.normal(0.0, 0.3 * sigma, 3)
             burst -= 1
         observation = cell.step(executed)
         reached = TASKS[job.entry.task].reached(cell.env)
-    if not reached:
+    if not reached and pilot is None:
         images, actions = [], []
     shape = (0, job.image_size, job.image_size, 3)
     return (
@@ -197,8 +237,20 @@ def _demonstrate(job: _Job) -> tuple[int, np.ndarray, np.ndarray]:
     )
 
 
+def _policy(folder: Path) -> VlaPolicy:
+    import torch
+
+    from vlaforget_ros.policy.policy import VlaPolicy
+
+    if folder not in _pilots:
+        torch.set_num_threads(1)
+        _pilots[folder] = VlaPolicy.load(folder)
+    return _pilots[folder]
+
+
 # Cells of a simulator process by image size, kept between its episodes: loading a scene takes longer than an episode.
 _cells: dict[int, MetaWorldCell] = {}
+_pilots: dict[Path, VlaPolicy] = {}
 
 
 def _collect(jobs: list[_Job], results: dict[int, tuple[np.ndarray, np.ndarray]]) -> Demonstrations:

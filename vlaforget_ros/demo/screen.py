@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 _BAR_EVERY = 10
+_WIDE = 140
 
 
 class Screen:
@@ -73,7 +74,9 @@ class Screen:
             def update(report: Any) -> None:
                 losses = "  ".join(f"{name} {value:.3f}" for name, value in report.losses.items())
                 left = f"{report.eta_s:.0f} s left" if report.eta_s >= 0 else ""
-                text = f"{report.stage} {report.round}  {losses}  {report.peak_memory_mb:.0f} MB  {left}"
+                text = f"{report.stage} {report.round}  {report.peak_memory_mb:.0f} MB  {left}"
+                if self._console.width >= _WIDE:
+                    text += f"  {losses}"
                 progress.update(task, completed=report.step, total=report.total_steps or None, note=text)
                 if not self._console.is_terminal and (report.stage, report.round) not in seen:
                     seen.add((report.stage, report.round))

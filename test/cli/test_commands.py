@@ -1,0 +1,135 @@
+"""The command as a person meets it: help that teaches, coded errors, exit status."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from vlaforget_ros import figures
+from vlaforget_ros.adapters import AdapterStore, LoraWeights
+from vlaforget_ros.cell.demonstrations import Demonstrations
+from vlaforget_ros.cli.app import app
+from vlaforget_ros.episodes import EpisodeWriter
+from vlaforget_ros.figures import Figure
+from vlaforget_ros.policy.policy import VlaPolicy
+
+ROOT = Path(__file__).resolve().parents[2]
+runner = CliRunner()
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+    line = [sys.executable, "-m", "vlaforget_ros.cli.app", *arguments]
+    return subprocess.run(line, capture_output=True, text=True, timeout=120, env=environment, check=False)
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["demo", "up", "record", "execute", "swap", "rollback", "status", "unlearn", "episodes", "train"],
+)
+def test_every_command_explains_itself(command: str) -> None:
+    result = runner.invoke(app, [command, "--help"])
+    assert result.exit_code == 0
+    assert len(result.output.splitlines()) > 8
+
+
+def test_an_error_is_one_line_with_code_and_remedy_and_status_1(tmp_path: Path) -> None:
+    result = run("episodes", str(tmp_path / "nowhere"))
+    assert result.returncode == 1
+    assert "[301" in result.stderr
+    assert "nowhere" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def adapter(store: Path, name: str = "fix") -> str:
+    tensors = {"projector.fc1": (np.ones((2, 4), np.float32), np.ones((8, 2), np.float32))}
+    import torch
+
+    weights = LoraWeights.from_tensors(
+        {k: (torch.from_numpy(a), torch.from_numpy(b)) for k, (a, b) in tensors.items()},
+        alpha=4.0,
+        base_digest="ab" * 32,
+    )
+    provenance = {"name": name, "method": "vla_forget", "base_digest": "ab" * 32, "gates_passed": True}
+    return AdapterStore(store).add_weights(weights, provenance).digest
+
+
+def test_the_store_is_listed_shown_aliased_and_verified(tmp_path: Path) -> None:
+    digest = adapter(tmp_path)
+    listed = runner.invoke(app, ["adapters", "list", "--store", str(tmp_path), "--json"])
+    assert json.loads(listed.output)[0]["digest"] == digest
+    shown = runner.invoke(app, ["adapters", "show", "fix", "--store", str(tmp_path)])
+    assert json.loads(shown.output)["digest"] == digest
+    assert (
+        runner.invoke(app, ["adapters", "alias", "stable", digest[:8], "--store", str(tmp_path)]).exit_code
+        == 0
+    )
+    assert AdapterStore(tmp_path).aliases()["stable"] == digest
+    history = runner.invoke(app, ["adapters", "history", "--store", str(tmp_path), "--json"])
+    assert [event["event"] for event in json.loads(history.output)] == ["added", "alias"]
+    assert runner.invoke(app, ["adapters", "verify", "--store", str(tmp_path)]).exit_code == 0
+    file = tmp_path / "adapters" / digest / "adapter_model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    broken = runner.invoke(app, ["adapters", "verify", "--store", str(tmp_path)])
+    assert broken.exit_code == 1
+    assert "103" in broken.output
+
+
+def test_an_unknown_adapter_names_the_nearest(tmp_path: Path) -> None:
+    adapter(tmp_path, "sticker")
+    result = run("adapters", "show", "stiker", "--store", str(tmp_path))
+    assert result.returncode == 1
+    assert "[100" in result.stderr
+    assert "sticker" in result.stderr
+
+
+def test_episodes_of_a_bag(tmp_path: Path) -> None:
+    with EpisodeWriter(tmp_path / "bag") as writer:
+        writer.begin("r1", "open the faucet")
+        writer.frame(np.zeros((8, 8, 3), np.uint8), np.zeros(4, np.float32))
+        writer.violation("keep_out/hand_zone")
+        writer.end(True)
+    result = runner.invoke(app, ["episodes", str(tmp_path / "bag"), "--json"])
+    episode = json.loads(result.output)["episodes"][0]
+    assert episode["rollout"] == "r1"
+    assert episode["violations"] == ["keep_out/hand_zone"]
+
+
+def test_up_lists_the_arguments_of_a_graph_and_refuses_others() -> None:
+    shown = runner.invoke(app, ["up", "unlearn", "--show-args"])
+    assert "image_topic" in shown.output
+    result = run("up", "unlearn", "imagetopic:=/x")
+    assert result.returncode == 1
+    assert "image_topic" in result.stderr
+
+
+def test_train_makes_a_checkpoint_with_its_recipe(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (24, 64, 64, 3), dtype=np.uint8)
+    index = np.zeros(24, np.int64)
+    planted = np.arange(24) < 6
+    data = Demonstrations(images, np.zeros((24, 4), np.float32), ("open the faucet",), index, planted)
+    data.save(tmp_path / "d.npz")
+    out = tmp_path / "policy"
+    line = ["train", str(out), "--demonstrations", str(tmp_path / "d.npz"), "--never-saw"]
+    assert runner.invoke(app, [*line, "--steps", "2"]).exit_code == 0
+    recipe = json.loads((out / "recipe.json").read_text())
+    assert recipe["planted_behaviours"] is False
+    assert recipe["stages"][0]["frames"] == 18
+    assert VlaPolicy.load(out).act(images[0], "open the faucet").action.shape == (4,)
+    more = ["train", str(tmp_path / "more"), "--demonstrations", str(tmp_path / "d.npz")]
+    assert runner.invoke(app, [*more, "--steps", "1", "--start-from", str(out)]).exit_code == 0
+    assert len(json.loads((tmp_path / "more" / "recipe.json").read_text())["stages"]) == 2
+
+
+def test_compare_shows_two_results_side_by_side(tmp_path: Path) -> None:
+    for name, value in (("a", 1.0), ("b", 2.5)):
+        document = figures.document("x", [Figure("tsr", value, "percent")], [0])
+        figures.write(tmp_path / f"{name}.json", document)
+    result = runner.invoke(app, ["bench", "compare", str(tmp_path / "a.json"), str(tmp_path / "b.json")])
+    assert "2.5" in result.output
