@@ -29,6 +29,12 @@ from vlaforget_ros.nodes.adapter_services import AdapterServices
 from vlaforget_ros.nodes.base import VlaNode
 from vlaforget_ros.nodes.control import Phase, RolloutControl, SafetyView, TickMeter
 from vlaforget_ros.nodes.parameters import Parameter
+from vlaforget_ros.nodes.policy_messages import (
+    feedback_message,
+    fill_result,
+    rollout_message,
+    status_message,
+)
 from vlaforget_ros.nodes.responder import Responder
 from vlaforget_ros.paths import checkpoint_directory
 from vlaforget_ros.policy.engine import InferenceEngine
@@ -223,9 +229,7 @@ class PolicyNode(VlaNode):
             self._engine.rollout_ended()
         self._publish_rollout(rollout, arm, ending.phase)
         self._publish_status()
-        result.rollout_id, result.outcome, result.steps = rollout.rollout_id, int(ending.phase), rollout.steps
-        result.adapter_digest, result.violations = rollout.digest, rollout.violations
-        result.error_code, result.message = ending.code, ending.message
+        fill_result(result, rollout, ending)
         if handle.is_cancel_requested:
             handle.canceled()
         elif ending.phase is Phase.ABORTED:
@@ -264,13 +268,7 @@ class PolicyNode(VlaNode):
             rollout.ticked(answer.adapter_digest, answer.fault, why, time.monotonic())
             self._actions.publish(answer)
             self._meter.tick(time.monotonic() - received_s, answer.fault)
-            self._feed_back(answer)
-
-    def _feed_back(self, answer: PolicyAction) -> None:
-        feedback = ExecuteInstruction.Feedback(rollout_id=answer.rollout_id, step=answer.step)
-        feedback.action, feedback.fault = answer.action, answer.fault
-        feedback.adapter_digest = answer.adapter_digest
-        self._goal.publish_feedback(feedback)
+            self._goal.publish_feedback(feedback_message(answer))
 
     # --- what others say
 
@@ -292,24 +290,14 @@ class PolicyNode(VlaNode):
     # --- what this node says
 
     def _publish_rollout(self, rollout: RolloutControl, arm: int, phase: Phase) -> None:
-        message = Rollout(rollout_id=rollout.rollout_id, instruction=rollout.instruction, arm=arm)
-        message.header.stamp = self.get_clock().now().to_msg()
-        message.adapter_digest, message.phase, message.steps = rollout.digest, int(phase), rollout.steps
-        self._rollouts.publish(message)
+        self._rollouts.publish(rollout_message(rollout, arm, phase, self.get_clock().now().to_msg()))
 
     def _publish_status(self) -> None:
         engine = self._engine
         if engine is None:
             return
-        message = PolicyStatus(model=self._policy.config.name, base_digest=self._policy.base_digest)
-        message.header.stamp = self.get_clock().now().to_msg()
-        message.state = self._state()
-        message.active_digest, message.resident = engine.active_digest, list(engine.resident)
-        message.rate_hz = self._meter.rate_hz
-        latency = engine.latency()
-        message.inference_ms_p50, message.inference_ms_p99 = latency.p50_ms, latency.p99_ms
-        message.missed_ticks, message.last_fault = self._meter.missed, self._meter.last_fault
-        self._status.publish(message)
+        stamp = self.get_clock().now().to_msg()
+        self._status.publish(status_message(self._state(), self._policy, engine, self._meter, stamp))
 
     def _state(self) -> int:
         if not self._active:

@@ -1,0 +1,161 @@
+"""One ROS node with a thread of its own, and blocking calls over it: what the client is made of."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import rclpy
+from rclpy.action import ActionClient
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.parameter import Parameter
+from rclpy.signals import SignalHandlerOptions
+
+from vlaforget_ros.errors import CellError, ErrorCode, VlaForgetError, did_you_mean
+from vlaforget_ros.nodes import qos
+from vlaforget_ros.nodes.answers import coded_error, timed_out
+from vlaforget_ros.nodes.topics import TOPICS
+
+_NUMBERS = itertools.count()
+_CANCEL_S = 3.0
+
+
+class Connection:
+    """Joins the graph. Calls may come from one thread at a time; callbacks run in the connection's thread.
+
+    Args:
+        namespace: of the arm, "" for none.
+        timeout_s: how long a service may take to appear and to answer [s].
+    """
+
+    def __init__(self, namespace: str, timeout_s: float) -> None:
+        self._context = rclpy.Context()
+        rclpy.init(context=self._context, signal_handler_options=SignalHandlerOptions.NO)
+        self._timeout_s = timeout_s
+        self._node = rclpy.create_node(
+            f"vlaforget_client_{os.getpid()}_{next(_NUMBERS)}",
+            namespace=namespace,
+            context=self._context,
+            parameter_overrides=[Parameter("use_sim_time", value=False)],
+        )
+        self._clients: dict[str, Any] = {}
+        self._actions: dict[str, Any] = {}
+        self._latest: dict[str, Any] = {}
+        self._changed = threading.Condition()
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self._node)
+        self._thread = threading.Thread(target=self._executor.spin, name="vlaforget_client", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Leave the graph."""
+        self._executor.shutdown(timeout_sec=2.0)
+        self._thread.join(timeout=2.0)
+        for action in self._actions.values():
+            action.destroy()
+        self._node.destroy_node()
+        rclpy.try_shutdown(context=self._context)
+
+    # --- topics
+
+    def subscribe(self, topic: str, callback: Callable[[Any], None]) -> None:
+        """Call ``callback`` with every message of a topic of the graph. Raises 605 for an unknown one."""
+        known = {entry.name: entry for entry in TOPICS}
+        if topic not in known:
+            raise VlaForgetError(
+                ErrorCode.BRINGUP_BAD_ARGUMENT,
+                "unknown topic",
+                value=topic,
+                remedy=did_you_mean(topic, known),
+            )
+        entry = known[topic]
+        self._node.create_subscription(entry.type, topic, callback, qos.recording(entry.qos))
+
+    def follow(self, topic: str) -> None:
+        """Keep the newest message of a topic for :meth:`latest` and :meth:`wait_for`."""
+        self.subscribe(topic, partial(self._keep, topic))
+
+    def latest(self, topic: str) -> Any:
+        """The newest message of a followed topic, None before the first."""
+        return self._latest.get(topic)
+
+    def wait_for(self, topic: str, accept: Callable[[Any], bool], timeout_s: float) -> Any:
+        """The first message, counting the newest, that ``accept`` takes. Raises CellError 606."""
+
+        def there() -> bool:
+            return topic in self._latest and accept(self._latest[topic])
+
+        with self._changed:
+            if not self._changed.wait_for(there, timeout_s):
+                newest = self._latest.get(topic)
+                raise timed_out(f"{topic} did not say so; the newest is {newest}", timeout_s)
+            return self._latest[topic]
+
+    # --- services and actions
+
+    def call(self, service: type, name: str, request: Any) -> Any:
+        """The response of a service. Raises CellError 606 when it is not there or does not answer."""
+        client = self._client(service, name)
+        if not client.wait_for_service(timeout_sec=self._timeout_s):
+            raise timed_out(f"service {name} is not there", self._timeout_s)
+        return self._result(client.call_async(request), self._timeout_s, name)
+
+    def try_call(self, service: type, name: str, request: Any, timeout_s: float) -> Any | None:
+        """As :meth:`call`, None where nobody answers in time: a process may just be starting or dying."""
+        client = self._client(service, name)
+        if not client.wait_for_service(timeout_sec=timeout_s):
+            return None
+        future = client.call_async(request)
+        try:
+            return self._result(future, timeout_s, name)
+        except CellError:
+            client.remove_pending_request(future)
+            return None
+
+    def act(
+        self, action: type, name: str, goal: Any, feedback: Callable[[Any], None] | None, timeout_s: float
+    ) -> Any:
+        """The result of an action. On a timeout or an interrupt the goal is cancelled and the error raised."""
+        if name not in self._actions:
+            self._actions[name] = ActionClient(self._node, action, name)
+        client = self._actions[name]
+        if not client.wait_for_server(timeout_sec=self._timeout_s):
+            raise timed_out(f"action {name} is not there", self._timeout_s)
+        listen = None if feedback is None else lambda message: feedback(message.feedback)
+        handle = self._result(client.send_goal_async(goal, listen), self._timeout_s, name)
+        if not handle.accepted:
+            raise coded_error(int(ErrorCode.POLICY_NOT_ACTIVE), f"{name} did not accept the goal")
+        result = handle.get_result_async()
+        try:
+            return self._result(result, timeout_s, name).result
+        except BaseException:
+            self._cancel(handle, name)
+            raise
+
+    def _client(self, service: type, name: str) -> Any:
+        if name not in self._clients:
+            self._clients[name] = self._node.create_client(service, name)
+        return self._clients[name]
+
+    def _cancel(self, handle: Any, name: str) -> None:
+        """Ask for the end of a goal that nobody waits for any more; a server that is gone needs no asking."""
+        try:
+            self._result(handle.cancel_goal_async(), _CANCEL_S, name)
+        except CellError as error:
+            self._node.get_logger().warning(f"the goal may still be running: {error}")
+
+    def _result(self, future: Any, timeout_s: float, name: str) -> Any:
+        done = threading.Event()
+        future.add_done_callback(lambda _: done.set())
+        if not done.wait(timeout_s):
+            raise timed_out(f"{name} did not answer", timeout_s)
+        return future.result()
+
+    def _keep(self, topic: str, message: Any) -> None:
+        with self._changed:
+            self._latest[topic] = message
+            self._changed.notify_all()
