@@ -301,9 +301,15 @@ def test_a_second_bag_has_the_first_and_the_last_word_of_a_rollout(robot: Any, g
     assert report.problems == ()
 
 
-def test_nodes_end_cleanly_on_sigint(graph: Any, robot: Any) -> None:
+def test_nodes_end_cleanly_on_sigint_and_close_what_they_write(graph: Any, robot: Any) -> None:
     """Runs last of all."""
+    robot.change_state("recorder_node", "activate")
+    robot.reset_cell("faucet-open", 11)
+    robot.execute("open the faucet", max_steps=5)
     folder: Path = graph.folder
-    for node in ("policy", "cell", "safety_monitor", "recorder"):
+    for node in ("recorder", "policy", "cell", "safety_monitor"):
         assert graph.stop(node) == 0
         assert "Traceback" not in (folder / f"{node}.log").read_text()
+    newest = max((folder / "bags").iterdir())
+    assert (newest / "metadata.yaml").is_file()
+    assert [len(episode) for episode in read_episodes(newest).episodes] == [5]

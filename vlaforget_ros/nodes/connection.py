@@ -11,6 +11,7 @@ from typing import Any
 
 import rclpy
 from rclpy.action import ActionClient
+from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
@@ -33,7 +34,7 @@ class Connection:
     """
 
     def __init__(self, namespace: str, timeout_s: float) -> None:
-        self._context = rclpy.Context()
+        self._context = Context()
         rclpy.init(context=self._context, signal_handler_options=SignalHandlerOptions.NO)
         self._timeout_s = timeout_s
         self._node = rclpy.create_node(
