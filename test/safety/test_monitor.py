@@ -87,9 +87,9 @@ def test_a_stop_latches_with_its_reason_until_it_is_released(monitor: SafetyMoni
 
 
 def test_a_second_stop_keeps_the_first_reason(monitor: SafetyMonitor) -> None:
-    monitor.stop("emergency button")
+    monitor.violation(Event("button", Severity.STOP, 0.0, 1.0, 0.0, "", "pressed"))
     monitor.pose(pose(0.0, *FAR))
-    assert monitor.status().reason == "emergency button"
+    assert monitor.status().reason == "button: pressed"
 
 
 def test_a_stop_from_elsewhere_latches(monitor: SafetyMonitor) -> None:

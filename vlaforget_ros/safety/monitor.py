@@ -166,10 +166,6 @@ class SafetyMonitor:
         self.violation(event)
         return event
 
-    def stop(self, reason: str) -> None:
-        """Latch a stop for a reason of the caller's."""
-        self._latched = self._latched or reason
-
     def release(self) -> str:
         """Acknowledge a latched stop; returns its reason, "" when there was none.
 
