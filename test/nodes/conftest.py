@@ -69,6 +69,7 @@ class Graph:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._all: list[subprocess.Popen[bytes]] = []
 
     def start(self, node: str, **parameters: Any) -> subprocess.Popen[bytes]:
         """Start a node that brings itself up."""
@@ -86,6 +87,7 @@ class Graph:
         with (self.folder / f"{node}.log").open("ab") as log:
             process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
         self.processes[node] = process
+        self._all.append(process)
         return process
 
     def log(self, node: str) -> str:
@@ -105,10 +107,11 @@ class Graph:
         process.wait()
 
     def close(self) -> None:
-        """End what is left."""
-        for process in self.processes.values():
+        """End what is left, also what a failed test lost sight of."""
+        left = [process for process in self._all if process.poll() is None]
+        for process in left:
             process.send_signal(signal.SIGINT)
-        for process in self.processes.values():
+        for process in left:
             try:
                 process.wait(timeout=10)
             except subprocess.TimeoutExpired:
