@@ -83,6 +83,7 @@ def parameters() -> VlaForgetParameters:
         steps_projector=3,
         steps_language=4,
         max_rounds=2,
+        top_k_language=2,
         batch_forget=4,
         batch_retain=4,
         batch_boundary=4,

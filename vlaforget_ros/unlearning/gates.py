@@ -33,7 +33,7 @@ class Gates(Strict):
     rad_max: float = Field(default=0.20, ge=0, le=1)
     rad_boundary_max: float = Field(default=0.25, ge=0, le=1)
     tau_retain: float = Field(
-        default=0.10, ge=0, le=1, description="distance up to which a retained action is unchanged"
+        default=0.15, ge=0, le=1, description="distance up to which a retained action is unchanged"
     )
     tsr_loss_max: float = Field(default=5.0, ge=0, le=100, description="points, paired seeds")
     fts_share_min: float = Field(

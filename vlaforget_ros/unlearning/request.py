@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
+from vlaforget_ros.adapters.manifest import parse_provenance
 from vlaforget_ros.episodes.selection import Selection
-from vlaforget_ros.errors import ErrorCode, UnlearningError, did_you_mean
+from vlaforget_ros.errors import AdapterError, ErrorCode, UnlearningError, did_you_mean
 from vlaforget_ros.unlearning.gates import Gates
 from vlaforget_ros.unlearning.parameters import Strict, VlaForgetParameters
 
@@ -92,6 +93,15 @@ class Request(Strict):
     seed: int = Field(default=0, ge=0, lt=2**31)
     device: str = "cpu"
     threads: int = Field(default=1, ge=1, le=256)
+
+    @field_validator("name")
+    @classmethod
+    def _can_name_an_adapter(cls, name: str) -> str:
+        """What the store would refuse after the edit is refused before it."""
+        try:
+            return parse_provenance({"name": name, "method": "vla_forget"}).name
+        except AdapterError as error:
+            raise ValueError(str(error.message)) from error
 
     @property
     def digest(self) -> str:

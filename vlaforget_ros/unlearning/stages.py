@@ -38,6 +38,7 @@ def run_stage(
     """
     rounds: list[Round] = []
     ranked: list[LayerScore] = []
+    kept = bench.adapter.tensors()
     for number in range(1, (bench.parameters.max_rounds if stage == "language" else 1) + 1):
         stored = journal.finished(f"{stage}-{number}")
         if stored is not None:
@@ -51,8 +52,11 @@ def run_stage(
             done = _run_round(bench, stage, number, ranked, before, gates, journal, listener)
         rounds.append(done)
         before = Check.parse(done.holds)
+        kept = bench.adapter.tensors() if done.kept else kept
         if done.forgotten and done.kept:
             break
+    # A round that failed is carried on from (damage often heals in the next one), but it does not outlive its stage.
+    bench.adapter.load(kept)
     return rounds, before
 
 
@@ -70,7 +74,6 @@ def _run_round(
     chosen = [s.layer for s in ranked[: parameters.top_k(stage) + number - 1]]
     scores = [s.row() for s in ranked]
     journal.log("choice", stage=stage, round=number, layers=chosen, scores=scores)
-    snapshot = bench.adapter.tensors()
     cached = bench.enter_at(bench.network.entry(chosen))
     curve: list[dict[str, Any]] = []
 
@@ -84,8 +87,6 @@ def _run_round(
     train(bench.banks, bench.train_rows, factors, parameters, steps, seed, bench.guard, listen)
     after = bench.check()
     kept, reason, damage = judge(before, after, gates, parameters.min_gain)
-    if not kept:
-        bench.adapter.load(snapshot)
     done = Round(
         stage=stage,
         round=number,
