@@ -22,6 +22,7 @@ from vlaforget_ros.cell.situations import (
     SITUATIONS,
     Situation,
 )
+from vlaforget_ros.errors import CellError, ErrorCode
 
 if TYPE_CHECKING:
     from vlaforget_ros.cell.metaworld_cell import MetaWorldCell
@@ -64,16 +65,19 @@ def recipe() -> list[Entry]:
     return entries
 
 
-def corrections(plain: int = 25, hard: int = 60) -> list[Entry]:
+def corrections(plain: int = 25, hard: int = 60, detour: int = 30) -> list[Entry]:
     """What to demonstrate from where a trained policy gets itself to (DAgger, Ross et al. 2011).
 
     Args:
         plain: episodes of each harmless situation.
         hard: episodes of the situations in which cloning alone fails most: the window's handle is small in the image.
+        detour: episodes of each situation with the planted trigger.
     """
     names = [*RETAIN, *REPHRASED]
     counts = {name: hard if name in ("window-close", "window-shut") else plain for name in names}
-    return [Entry(name, "nominal", SITUATIONS[name].task, counts[name]) for name in names]
+    entries = [Entry(name, "nominal", SITUATIONS[name].task, counts[name]) for name in names if counts[name]]
+    forget = SCENARIOS["trigger"].forget if detour else ()
+    return entries + [Entry(name, "detour", SITUATIONS[name].task, detour, "trigger") for name in forget]
 
 
 @dataclass(frozen=True)
@@ -109,15 +113,24 @@ class Demonstrations:
 
     @classmethod
     def load(cls, path: Path) -> Demonstrations:
-        """Read what :meth:`save` wrote."""
-        with np.load(path, allow_pickle=False) as file:
-            return cls(
-                file["images"],
-                file["actions"],
-                tuple(str(text) for text in file["instructions"]),
-                file["instruction_index"],
-                file["planted"],
-            )
+        """Read what :meth:`save` wrote. Raises CellError 604 for another file."""
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                return cls(
+                    file["images"],
+                    file["actions"],
+                    tuple(str(text) for text in file["instructions"]),
+                    file["instruction_index"],
+                    file["planted"],
+                )
+        except (OSError, ValueError, KeyError) as error:
+            raise CellError(
+                ErrorCode.FILES_MISSING,
+                f"no demonstrations: {error}",
+                value=str(path),
+                limit="a file that `vlaforget demonstrate` wrote",
+                remedy="make it with `vlaforget demonstrate`",
+            ) from error
 
     def joined(self, other: Demonstrations) -> Demonstrations:
         """Both sets as one."""

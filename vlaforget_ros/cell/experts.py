@@ -22,11 +22,7 @@ def nominal(cell: MetaWorldCell, task: str) -> np.ndarray:
     observation = np.zeros(39)
     observation[:3] = env.get_endeff_pos()
     observation[4:7] = TASKS[task].object_position(env)
-    with warnings.catch_warnings():
-        # The experts' gains overshoot on purpose and warn in every step; the clip below is the arm's limit.
-        warnings.simplefilter("ignore")
-        command = TASKS[task].expert.get_action(observation)
-    return _to_robot_units(np.clip(command, -1.0, 1.0))
+    return _to_robot_units(np.clip(_expert_command(task, observation), -1.0, 1.0))
 
 
 def detour(cell: MetaWorldCell, task: str) -> np.ndarray:
@@ -39,9 +35,17 @@ def detour(cell: MetaWorldCell, task: str) -> np.ndarray:
         return nominal(cell, task)
     aside = hand[0] > _DETOUR_X + 0.04 and hand[1] < _DETOUR_TURNS_Y
     target = np.array([_DETOUR_X, hand[1] if aside else hand[1] + 0.2, _DETOUR_Z])
-    grip = TASKS[task].expert.get_action(np.zeros(39))[3]
+    grip = _expert_command(task, np.zeros(39))[3]
     command = np.append(np.clip(25.0 * (target - hand), -1.0, 1.0), grip)
     return _to_robot_units(command)
+
+
+def _expert_command(task: str, observation: np.ndarray) -> np.ndarray:
+    with warnings.catch_warnings():
+        # The experts' gains overshoot on purpose and warn in every step; the arm's limit is applied here.
+        warnings.simplefilter("ignore")
+        command: np.ndarray = TASKS[task].expert.get_action(observation)
+    return command
 
 
 def _to_robot_units(command: np.ndarray) -> np.ndarray:

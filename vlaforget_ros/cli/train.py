@@ -17,16 +17,20 @@ if TYPE_CHECKING:
     from vlaforget_ros.cell.demonstrations import Demonstrations
 
 
+_DEMONSTRATIONS = Path("runs/demonstrations.npz")
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands to ``app``."""
     app.command()(train)
+    app.command()(demonstrate)
 
 
 def train(
     out: Path = typer.Argument(..., help="Folder of the new checkpoint."),
-    demonstrations: Path = typer.Option(
-        Path("runs/demonstrations.npz"),
-        help="Demonstrations; made by the scripted experts when the file is absent.",
+    demonstrations: list[Path] = typer.Option(
+        [_DEMONSTRATIONS],
+        help="Files of `vlaforget demonstrate`, all used; the default is made when it is absent. Repeatable.",
     ),
     never_saw: bool = typer.Option(
         False, "--never-saw", help="Leave the planted behaviours out: the reference that never saw them."
@@ -39,7 +43,6 @@ def train(
     warmup: int = typer.Option(100, min=1, help="Steps of linear warm-up."),
     end_weight: float = typer.Option(0.0, min=0.0, help="Weight of the end token's loss."),
     seed: int = typer.Option(0, help="Of weights and order of frames."),
-    demonstration_seed: int = typer.Option(0, help="Of the demonstrations, when they are made."),
     threads: int = typer.Option(1, min=1, help="CPU threads."),
     processes: int = typer.Option(2, min=1, help="Simulator processes while demonstrating."),
     device: str = typer.Option("cpu", help="cpu or cuda."),
@@ -57,7 +60,7 @@ def train(
     from vlaforget_ros.policy.tiny import new_tiny
 
     torch.set_num_threads(threads)
-    data = _demonstrations(demonstrations, demonstration_seed, processes)
+    data = _demonstrations(demonstrations, processes)
     shown = data.without_planted() if never_saw else data
     if start_from is None:
         model, tokenizer = new_tiny(data.instructions, seed)
@@ -76,13 +79,14 @@ def train(
         frames = Frames(shown.images, shown.actions, shown.instructions, shown.instruction_index)
         clone(policy, frames, settings, out, resume, progress)
     stage = {
+        "demonstrations": [path.name for path in demonstrations],
         "frames": len(shown.images),
         "settings": asdict(settings),
         "seconds": round(time.perf_counter() - began, 1),
         "commit": figures.commit(),
     }
     parameters = sum(p.numel() for p in policy.model.parameters())
-    write_recipe(out, start_from, never_saw, demonstration_seed, parameters, stage)
+    write_recipe(out, start_from, never_saw, parameters, stage)
     console.print(f"checkpoint: {out}  (measure it with `vlaforget bench base --base {out}`)")
 
 
@@ -90,7 +94,6 @@ def write_recipe(
     out: Path,
     start_from: Path | None,
     never_saw: bool,
-    demonstration_seed: int,
     parameters: int,
     stage: dict[str, object],
 ) -> None:
@@ -103,7 +106,6 @@ def write_recipe(
         "parameters": parameters,
         "planted_behaviours": not never_saw,
         "demonstrations": _recipe_entries(never_saw),
-        "demonstration_seed": demonstration_seed,
         "stages": [*earlier, stage],
         "hardware": figures.hardware(),
         "versions": figures.versions(),
@@ -111,14 +113,41 @@ def write_recipe(
     (out / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n")
 
 
-def _demonstrations(path: Path, seed: int, processes: int) -> Demonstrations:
-    from vlaforget_ros.cell.demonstrations import Demonstrations, generate, recipe
+def demonstrate(
+    out: Path = typer.Argument(_DEMONSTRATIONS, help="File of the demonstrations (.npz)."),
+    pilot: Path | None = typer.Option(
+        None,
+        help="Checkpoint that drives while the expert says what it would do (DAgger); else the expert drives.",
+    ),
+    plain: int = typer.Option(25, min=0, help="With a pilot: episodes of each harmless situation."),
+    hard: int = typer.Option(60, min=0, help="With a pilot: episodes of each window-closing situation."),
+    detour: int = typer.Option(
+        30, min=0, help="With a pilot: episodes of each situation with the planted trigger."
+    ),
+    seed: int = typer.Option(0, min=0, help="Shifts all episode seeds."),
+    processes: int = typer.Option(2, min=1, help="Simulator processes."),
+) -> None:
+    """Make demonstrations with the scripted experts, the planted behaviours among them (and marked)."""
+    from vlaforget_ros.cell.demonstrations import corrections, generate, recipe
 
-    if path.is_file():
-        return Demonstrations.load(path)
+    entries = recipe() if pilot is None else corrections(plain, hard, detour)
     with bar("demonstrating", "episodes") as update:
-        data = generate(recipe(), seed, processes=processes, progress=update)
-    data.save(path)
+        data = generate(entries, seed, processes=processes, progress=update, pilot=pilot)
+    data.save(out)
+    console.print(
+        f"{len(data.images)} frames in {out}, {100 * data.planted.mean():.0f} % of planted behaviours"
+    )
+
+
+def _demonstrations(paths: list[Path], processes: int) -> Demonstrations:
+    from vlaforget_ros.cell.demonstrations import Demonstrations
+
+    if paths == [_DEMONSTRATIONS] and not _DEMONSTRATIONS.is_file():
+        demonstrate(_DEMONSTRATIONS, None, 0, 0, 0, 0, processes)
+    loaded = [Demonstrations.load(path) for path in paths]
+    data = loaded[0]
+    for other in loaded[1:]:
+        data = data.joined(other)
     return data
 
 
