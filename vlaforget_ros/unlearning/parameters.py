@@ -71,7 +71,7 @@ class VlaForgetParameters(Strict):
     score_frames: int = Field(default=128, ge=1, description="frames of each set behind a layer score")
     holdout: float = Field(default=0.15, gt=0, lt=1, description="share of each set kept for evaluation only")
     evaluation_frames: int = Field(
-        default=256, ge=1, description="held-out frames of each set used at a stage's end"
+        default=512, ge=1, description="held-out frames of each set used at a stage's end"
     )
     min_gain: float = Field(
         default=0.02, ge=0, description="share by which a stage must lower the forget objective"
