@@ -18,7 +18,7 @@ from vlaforget_ros.errors import ErrorCode, PolicyError
 from vlaforget_ros.policy import checkpoint
 from vlaforget_ros.policy.labels import soft_label_loss
 from vlaforget_ros.policy.policy import VlaPolicy, gather_positions
-from vlaforget_ros.policy.prompt import EOS, special_id
+from vlaforget_ros.policy.prompt import EOS, PAD, special_id
 
 
 @dataclass(frozen=True)
@@ -125,6 +125,8 @@ def clone(
     run = _Run(policy, settings, out)
     start = run.resume() if resume else run.begin()
     order = _Order(len(frames), settings)
+    if settings.end_weight == 0 and start == 0:
+        _drop_end_token(policy)
     policy.model.train()
     eos = special_id(policy.tokenizer, EOS)
     began, recent = time.perf_counter(), []
@@ -177,6 +179,16 @@ def _step(
         target = torch.full((len(after_last),), eos, device=after_last.device)
         loss = loss + settings.end_weight * torch.nn.functional.cross_entropy(after_last, target)
     return loss, float(near.float().mean())
+
+
+def _drop_end_token(policy: VlaPolicy) -> None:
+    """Give the end token the output row of the padding token, which is never a target and never wins.
+
+    A checkpoint that was trained with the end token (or random weights) could otherwise answer with it.
+    """
+    head = policy.model.language_model.lm_head.weight
+    with torch.no_grad():
+        head[special_id(policy.tokenizer, EOS)] = head[special_id(policy.tokenizer, PAD)]
 
 
 class _Order:
