@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
+import yaml
 
 from vlaforget_ros.cli.output import bar, console, errors, plain_table
 from vlaforget_ros.errors import ErrorCode, VlaForgetError
@@ -33,6 +34,7 @@ def demo(
     base: Path | None = typer.Option(None, help="Checkpoint folder; the embedded policy when not given."),
     out: Path = typer.Option(Path("runs/demo"), help="Run folders go here; `latest` points at the newest."),
     seed: int = typer.Option(0, help="Seed of the edit."),
+    parameters: Path | None = typer.Option(None, help="YAML file with parameters of the method."),
     verbose: bool = typer.Option(False, "--verbose", "-v", help="Also show processes starting and stopping."),
 ) -> None:
     """The whole loop on a simulated arm: misbehave, record, unlearn, swap, prove, roll back.
@@ -45,7 +47,8 @@ def demo(
     from vlaforget_ros.demo.plan import make_plan
 
     plan = make_plan(scenario, forget, retain, boundary)
-    better = run_demo(plan, base or models_directory() / "tiny", out, seed, console, verbose)
+    chosen = yaml.safe_load(parameters.read_text()) if parameters else None
+    better = run_demo(plan, base or models_directory() / "tiny", out, seed, console, chosen, verbose)
     if not better:
         raise typer.Exit(1)
 

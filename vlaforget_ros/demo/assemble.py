@@ -81,8 +81,10 @@ def assemble(options: Options, story: Story, created: str) -> dict[str, Any]:
         ),
         **plots.edit_plots(record),
     }
-    html = report.render(document, record, shown, _strips(cell, options, before, after), verdict)
+    strips = _strips(cell, options, before, after)
+    html = report.render(document, record, shown, strips, verdict)
     cell.close()
+    report.save_pictures(options.out / "pictures", strips, shown)
     report.write(options.out / "report.html", html)
     return document
 

@@ -15,7 +15,15 @@ from vlaforget_ros.demo.report import ROWS, SINGLE, format_number
 from vlaforget_ros.demo.screen import Screen
 
 
-def run_demo(plan: Plan, base: Path, out: Path, seed: int, console: Console, verbose: bool = False) -> bool:
+def run_demo(
+    plan: Plan,
+    base: Path,
+    out: Path,
+    seed: int,
+    console: Console,
+    parameters: dict[str, Any] | None = None,
+    verbose: bool = False,
+) -> bool:
     """The demo; returns whether the after-state is better.
 
     Args:
@@ -24,6 +32,7 @@ def run_demo(plan: Plan, base: Path, out: Path, seed: int, console: Console, ver
         out: folder that gets a run folder and ``latest``.
         seed: of the edit.
         console: where it is shown.
+        parameters: of the method, where they differ from the defaults.
         verbose: also show processes starting and stopping.
 
     Raises:
@@ -41,7 +50,7 @@ def run_demo(plan: Plan, base: Path, out: Path, seed: int, console: Console, ver
     screen = Screen(console, verbose)
     screen.headline(f"Scenario {plan.scenario.name}: {plan.scenario.summary}")
     screen.note(f"run folder {folder}; Ctrl-C stops every process")
-    options = Options(plan, base.resolve(), folder.resolve(), seed=seed)
+    options = Options(plan, base.resolve(), folder.resolve(), parameters or {}, seed)
     story = play(options, screen)
     screen.headline("Figures, report")
     document = assemble(options, story, datetime.now(UTC).isoformat(timespec="seconds"))

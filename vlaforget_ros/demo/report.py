@@ -103,6 +103,17 @@ def write(path: Path, html: str) -> None:
     path.write_text(html, encoding="utf-8")
 
 
+def save_pictures(folder: Path, strips: Sequence[Strip], plots: Mapping[str, Figure]) -> None:
+    """The report's pictures as files of their own, for slides and tickets."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for strip in strips:
+        name = strip.caption.replace(", seed ", "-")
+        Image.fromarray(strip.before).save(folder / f"{name}-before.jpg", quality=88)
+        Image.fromarray(strip.after).save(folder / f"{name}-after.jpg", quality=88)
+    for title, figure in plots.items():
+        figure.savefig(folder / f"{title.lower().replace(' ', '-').replace(',', '')}.png", dpi=120)
+
+
 def figure_uri(figure: Figure) -> str:
     """A plot as a data URI (SVG)."""
     buffer = io.BytesIO()
