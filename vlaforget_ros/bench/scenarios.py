@@ -47,7 +47,7 @@ class Settings:
     never_saw: Path | None
     out: Path
     scenarios: Sequence[str] = tuple(SCENARIOS)
-    forget: int = 40
+    forget: int = 80
     retain: int = 20
     processes: int = 2
     parameters: dict[str, Any] | None = None

@@ -45,7 +45,7 @@ def scenarios(
     base: Path | None = _BASE,
     scenario: list[str] = typer.Option([], help="trigger, binding or prior; all when not given. Repeatable."),
     out: Path | None = typer.Option(None, help="Working folder; a new one under runs/bench when not given."),
-    forget: int = typer.Option(40, min=1, help="Evaluation episodes of each scenario."),
+    forget: int = typer.Option(80, min=1, help="Evaluation episodes of each scenario."),
     retain: int = typer.Option(20, min=1, help="Evaluation episodes of each retained task."),
     parameters: Path | None = typer.Option(None, help="YAML file with parameters of the method."),
     seed: int = typer.Option(0, help="Seed of the edits."),

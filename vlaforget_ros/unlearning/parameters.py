@@ -26,7 +26,7 @@ class VlaForgetParameters(Strict):
     lambda_m: float = Field(default=0.05, ge=0, description="weight of L_mismatch")
     lambda_feat: float = Field(default=0.5, ge=0, description="weight of L_feat")
     kl_weight: float = Field(
-        default=5.0, ge=0, description="weight of KL(pi_0 || pi) on retain and boundary data"
+        default=10.0, ge=0, description="weight of KL(pi_0 || pi) on retain and boundary data"
     )
     counterfactual_weight: float = Field(
         default=1.0, ge=0, description="weight of the counterfactual data in L_retain"
@@ -57,13 +57,13 @@ class VlaForgetParameters(Strict):
     max_rounds: int = Field(default=2, ge=1, le=6, description="rounds of expansion in the language stage")
     rank: int = Field(default=16, ge=1, le=256)
     lora_alpha: int = Field(default=32, gt=0)
-    learning_rate: float = Field(default=3e-3, gt=0, le=1)
+    learning_rate: float = Field(default=2e-3, gt=0, le=1)
     gradient_clip: float = Field(default=1.0, gt=0, description="largest norm of one step's gradient")
     steps_visual: int = Field(default=40, ge=1)
     steps_projector: int = Field(default=40, ge=1)
     steps_language: int = Field(default=150, ge=1, description="steps of each round")
     batch_forget: int = Field(default=24, ge=1)
-    batch_retain: int = Field(default=48, ge=1)
+    batch_retain: int = Field(default=96, ge=1)
     batch_boundary: int = Field(default=48, ge=1)
     batch_counterfactual: int = Field(default=32, ge=1)
     pcgrad: bool = True
