@@ -14,6 +14,7 @@ from rclpy.signals import SignalHandlerOptions
 from vlaforget_ros.nodes.base import VlaNode
 
 _LOOK_S = 0.25
+_PAUSE_S = 0.0005
 
 
 def serve(make: Callable[[], VlaNode], args: Sequence[str] | None) -> int:
@@ -61,6 +62,9 @@ class _Server(threading.Thread):
                     # Waking an executor that has nothing to do does not make it return: it must look by
                     # itself.
                     self._spinner.spin_once(timeout_sec=_LOOK_S)
+                    # While an action's result is awaited rclpy hands the waiting task out again and again, without
+                    # a pause: the interpreter's lock must be let go, or the model waits 5 ms at each operation.
+                    self._over.wait(_PAUSE_S)
                 self.status = 0
         finally:
             self._node.close()
