@@ -106,6 +106,7 @@ class Drive:
         self.client.change_state("recorder_node", "activate")
         # A client waits for one answer at a time, so the swap has one of its own.
         with RobotClient() as second, ThreadPoolExecutor(1) as arm:
+            second.prepare_swap()
             moving = arm.submit(self.episode, job, on_step)
             reached.wait(timeout=30.0)
             info = second.swap(adapter)

@@ -175,7 +175,7 @@ class _Narrator:
         before, first_bag = self._rollouts("base policy", "rollouts_before", jobs)
         edit, edit_seconds, peak_mb = self._edit(before, first_bag)
         with self._timed("swap"):
-            mid_swap, mid_episode, mid_bag = self._swap(edit.adapter_digest)
+            mid_swap, mid_episode, mid_bag = self._swap(edit.adapter_digest, before)
         after, second_bag = self._rollouts("with adapter", "rollouts_after", jobs)
         rollback = self._client.rollback("demo: shows that the way back works")
         self._screen.note(f"rolled back to the base policy in {rollback.swap_ms:.2f} ms")
@@ -235,8 +235,10 @@ class _Narrator:
             edit = self._client.edit(str(path), name, on_progress=on_progress)
         return edit, time.perf_counter() - began, peak
 
-    def _swap(self, digest: str) -> tuple[MidSwap, str, Path]:
-        job = self._options.plan.retain[0]
+    def _swap(self, digest: str, before: list[Driven]) -> tuple[MidSwap, str, Path]:
+        # The longest one leaves the swap time to come before its end.
+        retained = [driven for driven in before if driven.job in self._options.plan.retain]
+        job = max(retained, key=lambda driven: driven.steps).job
         mid, driven, bag = self._drive.swap_while_moving(digest, job)
         self._screen.note(
             f"adapter {digest[:12]} swapped in while the arm moved: staged {mid.info.staged_ms:.0f} ms beside the "

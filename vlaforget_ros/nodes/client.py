@@ -193,6 +193,10 @@ class RobotClient:
             self._connection.call(SwapAdapter, "policy/swap_adapter", SwapAdapter.Request(adapter=adapter))
         )
 
+    def prepare_swap(self) -> None:
+        """Find policy/swap_adapter now: looking for a service takes longer than the swap itself."""
+        self._connection.find(SwapAdapter, "policy/swap_adapter")
+
     def rollback(self, reason: str) -> SwapInfo:
         """Back to the adapter before. Raises AdapterError 109 when there is none."""
         return swap_info(

@@ -100,10 +100,15 @@ class Connection:
 
     def call(self, service: type, name: str, request: Any) -> Any:
         """The response of a service. Raises CellError 606 when it is not there or does not answer."""
+        client = self.find(service, name)
+        return self._result(client.call_async(request), self._timeout_s, name)
+
+    def find(self, service: type, name: str) -> Any:
+        """The client of a service once its server is there, for :meth:`call`. Raises CellError 606."""
         client = self._client(service, name)
         if not client.wait_for_service(timeout_sec=self._timeout_s):
             raise timed_out(f"service {name} is not there", self._timeout_s)
-        return self._result(client.call_async(request), self._timeout_s, name)
+        return client
 
     def try_call(self, service: type, name: str, request: Any, timeout_s: float) -> Any | None:
         """As :meth:`call`, None where nobody answers in time: a process may just be starting or dying."""

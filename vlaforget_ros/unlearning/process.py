@@ -8,9 +8,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -59,7 +58,6 @@ class _Failed(BaseModel):
 class _Ending:
     done: Done | None = None
     failed: _Failed | None = None
-    tail: deque[str] = field(default_factory=lambda: deque(maxlen=_LOG_TAIL))
 
 
 def edit_command(module: str, request: Path, out: Path, store: Path, resume: bool) -> list[str]:
@@ -154,8 +152,6 @@ class EditProcess:
             kind = None
         self._lines.write(line)
         self._lines.flush()
-        if line.strip():
-            ending.tail.append(line.strip())
         return None
 
     def _failure(self, status: int, ending: _Ending) -> UnlearningError:
@@ -182,7 +178,7 @@ class EditProcess:
         return UnlearningError(
             ErrorCode.UNLEARNING_KILLED,
             f"the edit's process was lost: {how}",
-            value="; ".join([*ending.tail, *_last_lines(self._log)][-_LOG_TAIL:]) or None,
+            value="; ".join(_last_lines(self._log)) or None,
             remedy=f"read {self._log}; policy and store are as before; run it again with resume",
         )
 
@@ -206,4 +202,4 @@ class EditProcess:
 
 def _last_lines(log: Path) -> list[str]:
     lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines()]
-    return [line for line in lines if line][-1:]
+    return [line for line in lines if line][-_LOG_TAIL:]
