@@ -1,4 +1,4 @@
-"""Frame sets: packing, batches, splits and digests are functions of their input and seed alone."""
+"""Frame sets: packing, joining and digests."""
 
 from __future__ import annotations
 
@@ -29,38 +29,15 @@ def test_packing_keeps_rows_together(frames) -> None:
         assert frames.instructions[row] == f"task {int(rollout) % 2}"
 
 
-def test_batches_are_one_deterministic_pass(frames) -> None:
-    def order(seed: int) -> list[list[float]]:
-        return [b.actions.tolist() for b in frames.batches(8, np.random.default_rng(seed))]
-
-    assert order(1) == order(1)
-    assert order(1) != order(2)
-    assert [len(b) for b in order(1)] == [8] * 7 + [4]
-    assert sorted(row for batch in order(1) for row in batch) == sorted(frames.actions.tolist())
-    assert [len(b) for b in frames.batches(8, np.random.default_rng(0), drop_last=True)] == [8] * 7
+def test_frames_without_episodes_stand_alone(frames) -> None:
+    alone = replace(frames, episodes=np.zeros(0, dtype=np.int64))
+    assert alone.episode_count == 60
 
 
-def test_a_sample_may_be_larger_than_the_set(frames) -> None:
-    few = frames.take(np.arange(3))
-    assert len(few.sample(7, np.random.default_rng(0))) == 7
-    assert few.sample(3, np.random.default_rng(0)).actions[:, 0].tolist() != [0, 0, 0]
-
-
-def test_an_episode_is_never_on_both_sides_of_a_split(frames) -> None:
-    for share, held in ((0.2, 1), (0.4, 2), (0.0, 1), (1.0, 4)):
-        training, held_out = frames.split(share, seed=3)
-        assert held_out.episode_count == held
-        assert not set(training.episodes) & set(held_out.episodes)
-        assert len(training) + len(held_out) == 60
-    assert training.origin == "five episodes, training"
-    same, _ = frames.split(0.4, seed=7)
-    again, _ = frames.split(0.4, seed=7)
-    assert same.digest() == again.digest()
-
-
-def test_one_episode_cannot_be_split(frames) -> None:
-    with pytest.raises(UnlearningError, match="2 episodes"):
-        frames.take(frames.episodes == 0).split(0.5, 0)
+def test_taking_frames_keeps_their_desired_actions(frames) -> None:
+    taken = replace(frames, desired=frames.actions + 1).take(frames.episodes == 2)
+    assert len(taken) == 12
+    assert taken.desired.tolist() == (taken.actions + 1).tolist()
 
 
 def test_concat_keeps_episodes_apart_and_names_the_sources(frames) -> None:
@@ -79,13 +56,8 @@ def test_what_does_not_fit_is_refused(frames, make_episode) -> None:
         assert caught.value.code is ErrorCode.UNLEARNING_BAD_REQUEST
     with pytest.raises(UnlearningError, match="do not fit together"):
         replace(frames, actions=frames.actions[:-1])
-
-
-def test_weights(frames) -> None:
-    assert frames.weights.tolist() == [1.0] * 60
-    heavy = frames.with_weight(2.5)
-    assert heavy.weights.dtype == np.float32
-    assert concat([frames, heavy]).weights.mean() == pytest.approx(1.75)
+    with pytest.raises(UnlearningError, match="do not fit together"):
+        replace(frames, desired=frames.actions[:-1])
 
 
 def test_the_digest_covers_everything_training_sees(frames) -> None:
@@ -101,7 +73,8 @@ def test_the_digest_covers_everything_training_sees(frames) -> None:
         replace(frames, actions=actions),
         replace(frames, instructions=words),
         replace(frames, episodes=frames.episodes + 1),
-        frames.with_weight(0.5),
+        replace(frames, desired=frames.actions),
+        replace(frames, desired=frames.actions + 1),
         frames.take(np.arange(59)),
         frames.take(np.arange(60)[::-1]),
     ]

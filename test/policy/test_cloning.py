@@ -4,22 +4,21 @@ import numpy as np
 import pytest
 import torch
 
+from vlaforget_ros.episodes import FrameSet
 from vlaforget_ros.errors import ErrorCode, PolicyError
-from vlaforget_ros.policy.actions import ActionCodec
-from vlaforget_ros.policy.cloning import CloningProgress, CloningSettings, Frames, clone
-from vlaforget_ros.policy.labels import soft_label_loss
+from vlaforget_ros.policy.cloning import CloningProgress, CloningSettings, clone
 from vlaforget_ros.policy.policy import VlaPolicy
 from vlaforget_ros.policy.tiny import new_tiny
 
 TEXTS = ("open the faucet", "close the window")
 
 
-def frames() -> Frames:
+def frames() -> FrameSet:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (32, 64, 64, 3), dtype=np.uint8)
     index = rng.integers(0, 2, 32)
     actions = np.where(index[:, None] == 0, [0.01, 0, 0, 1], [-0.01, 0, 0, 0]).astype(np.float32)
-    return Frames(images, actions, TEXTS, index)
+    return FrameSet(images, tuple(TEXTS[i] for i in index), actions)
 
 
 def fresh() -> VlaPolicy:
@@ -38,9 +37,9 @@ def test_learns_which_instruction_means_which_motion(tmp_path: Path) -> None:
     assert seen[-1].step == 60
     assert seen[-1].loss < seen[0].loss
     loaded = VlaPolicy.load(tmp_path)
-    images, texts, actions = data.rows(np.arange(16))
-    predicted = np.array([p.action[0] for p in loaded.act_batch(images, texts)])
-    assert np.mean(np.sign(predicted) == np.sign(actions[:, 0])) >= 0.9
+    some = data.take(np.arange(16))
+    predicted = np.array([p.action[0] for p in loaded.act_batch(some.images, some.instructions)])
+    assert np.mean(np.sign(predicted) == np.sign(some.actions[:, 0])) >= 0.9
 
 
 def test_a_stopped_run_resumes_to_the_same_weights(tmp_path: Path) -> None:
@@ -72,21 +71,7 @@ def test_resume_refuses_other_settings_and_nothing(tmp_path: Path) -> None:
     assert caught.value.code == ErrorCode.POLICY_TRAINING
 
 
-def test_no_demonstrations() -> None:
+def test_no_demonstrations(tmp_path: Path) -> None:
+    nothing = frames().take(np.zeros(0, dtype=np.int64))
     with pytest.raises(PolicyError, match="no demonstrations"):
-        Frames(np.zeros((0, 64, 64, 3), np.uint8), np.zeros((0, 4)), TEXTS, np.zeros(0, np.int64))
-
-
-def test_soft_labels_by_hand(policy: VlaPolicy) -> None:
-    codec: ActionCodec = policy.codec
-    logits = torch.zeros(1, 1, 320)
-    token = torch.tensor([[200]])
-    # Uniform logits: the loss is log 320 whatever the labels.
-    assert float(soft_label_loss(logits, token, codec, 3.0)) == pytest.approx(np.log(320), rel=1e-5)
-    assert float(soft_label_loss(logits, token, codec, 0.0)) == pytest.approx(np.log(320), rel=1e-5)
-    # A logit equal to the log of the gaussian is its own best answer: the loss is the label's entropy.
-    distance = (torch.arange(64, 320) - 200).float() / 3.0
-    best = torch.full((1, 1, 320), -1e9)
-    best[..., 64:] = -0.5 * distance.square()
-    entropy = np.log(3.0 * np.sqrt(2 * np.pi * np.e))
-    assert float(soft_label_loss(best, token, codec, 3.0)) == pytest.approx(entropy, rel=1e-4)
+        clone(fresh(), nothing, settings(), tmp_path)

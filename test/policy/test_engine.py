@@ -4,34 +4,19 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from engine_parts import TASK, code_of, random_weights
 
 from vlaforget_ros.adapters import AdapterStore, LoraModule, LoraWeights, write_peft
-from vlaforget_ros.errors import AdapterError, ErrorCode, PolicyError
+from vlaforget_ros.errors import AdapterError, ErrorCode
 from vlaforget_ros.policy.engine import InferenceEngine
 from vlaforget_ros.policy.policy import VlaPolicy
-
-TASK = "open the faucet"
-
-
-def random_weights(model: nn.Module, seed: int, base: str) -> LoraWeights:
-    generator = torch.Generator().manual_seed(seed)
-    linear = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear)}
-    tensors = {
-        name: (
-            0.3 * torch.randn(4, module.in_features, generator=generator),
-            0.3 * torch.randn(module.out_features, 4, generator=generator),
-        )
-        for name, module in linear.items()
-    }
-    return LoraWeights.from_tensors(tensors, alpha=8.0, base_digest=base)
 
 
 @pytest.fixture
@@ -53,12 +38,6 @@ def digests(policy: VlaPolicy, store: AdapterStore) -> list[str]:
 def engine(policy: VlaPolicy, store: AdapterStore, digests: list[str]) -> Iterator[InferenceEngine]:
     with InferenceEngine(policy, store) as running:
         yield running
-
-
-def code_of(call: Callable[[], object]) -> ErrorCode:
-    with pytest.raises((AdapterError, PolicyError)) as caught:
-        call()
-    return caught.value.code
 
 
 def reference_tokens(

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from vlaforget_ros.episodes import EpisodeWriter
+from vlaforget_ros.episodes import EpisodeWriter, FrameSet
 from vlaforget_ros.policy import checkpoint
 from vlaforget_ros.policy.model import OpenVla
 from vlaforget_ros.policy.policy import VlaPolicy
 from vlaforget_ros.policy.prompt import build_tokenizer
 from vlaforget_ros.policy.tiny import TEXT_IDS, tiny_config
-from vlaforget_ros.unlearning.data import EditData, Frames
+from vlaforget_ros.unlearning.data import EditData
 from vlaforget_ros.unlearning.edit import EditSettings
 from vlaforget_ros.unlearning.gates import Gates
 from vlaforget_ros.unlearning.parameters import VlaForgetParameters
@@ -57,12 +57,12 @@ def _frames(
     seed: int,
     desired: tuple[float, ...] | None = None,
     count: int = 12,
-) -> Frames:
+) -> FrameSet:
     """``count`` frames of noise in four episodes."""
     images = np.random.default_rng(seed).integers(0, 256, (count, 64, 64, 3), dtype=np.uint8)
     actions = np.tile(np.array(action, dtype=np.float32), (count, 1))
     wanted = None if desired is None else np.tile(np.array(desired, dtype=np.float32), (count, 1))
-    return Frames(images, (text,) * count, actions, np.arange(count, dtype=np.int64) % 4, wanted)
+    return FrameSet(images, (text,) * count, actions, np.arange(count, dtype=np.int64) % 4, wanted)
 
 
 @pytest.fixture

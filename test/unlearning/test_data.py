@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
-from vlaforget_ros.unlearning.data import EditData, Frames, Sampler, split
+from vlaforget_ros.episodes import FrameSet
+from vlaforget_ros.unlearning.data import EditData, Sampler, split
 
 
-def made(episodes: list[int]) -> Frames:
+def made(episodes: list[int]) -> FrameSet:
     count = len(episodes)
     images = np.zeros((count, 2, 2, 3), np.uint8)
-    return Frames(images, ("x",) * count, np.zeros((count, 4), np.float32), np.array(episodes))
+    return FrameSet(images, ("x",) * count, np.zeros((count, 4), np.float32), np.array(episodes))
 
 
 def test_held_out_frames_are_from_other_episodes() -> None:
@@ -46,29 +46,8 @@ def test_a_batch_is_never_larger_than_the_set() -> None:
     assert sorted(Sampler(np.array([3, 8]), 64, (0,)).draw()) == [3, 8]
 
 
-def test_the_digest_sees_every_part(data: EditData) -> None:
-    frames = data.forget
-    brighter = frames.images.copy()
-    brighter[0, 0, 0, 0] ^= 1
-    variants = [
-        frames,
-        Frames(brighter, frames.instructions, frames.actions, frames.episodes, frames.desired),
-        Frames(frames.images, ("x",) * 12, frames.actions, frames.episodes, frames.desired),
-        Frames(frames.images, frames.instructions, frames.actions + 1, frames.episodes, frames.desired),
-        Frames(frames.images, frames.instructions, frames.actions, frames.episodes + 1, frames.desired),
-        Frames(frames.images, frames.instructions, frames.actions, frames.episodes),
-    ]
-    assert len({variant.digest() for variant in variants}) == len(variants)
-    assert frames.digest() == frames.rows(np.arange(12)).digest()
-
-
-def test_arrays_of_different_length_are_refused() -> None:
-    with pytest.raises(ValueError, match="equal length"):
-        Frames(np.zeros((2, 2, 2, 3), np.uint8), ("x",), np.zeros((2, 4)))
-
-
 def test_empty_optional_sets_are_left_out(data: EditData) -> None:
-    nothing = data.boundary.rows(np.zeros(0, dtype=np.int64)) if data.boundary else None
+    nothing = data.boundary.take(np.zeros(0, dtype=np.int64)) if data.boundary else None
     found = EditData(data.forget, data.retain, nothing, None)
     assert list(found.sets()) == ["forget", "retain"]
     assert list(found.digests()) == ["forget", "retain"]

@@ -191,7 +191,7 @@ def test_starting_from_an_adapter_includes_it(
 
 
 def test_empty_sets_are_refused(data: EditData) -> None:
-    nothing = data.forget.rows(np.zeros(0, dtype=np.int64))
+    nothing = data.forget.take(np.zeros(0, dtype=np.int64))
     with pytest.raises(UnlearningError) as error:
         replace(data, forget=nothing)
     assert error.value.code == ErrorCode.UNLEARNING_EMPTY_FORGET_SET

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from vlaforget_ros.episodes import FrameSet
 from vlaforget_ros.policy.policy import Prediction, VlaPolicy
 from vlaforget_ros.unlearning import rates
-from vlaforget_ros.unlearning.data import Frames
 from vlaforget_ros.unlearning.gates import (
     Gates,
     Verdict,
@@ -42,9 +42,9 @@ class Recited(VlaPolicy):
         return [Prediction(self.table[image[0, 0, 0]], ()) for image in images]
 
 
-def numbered(start: int, actions: np.ndarray, desired: np.ndarray | None = None) -> Frames:
+def numbered(start: int, actions: np.ndarray, desired: np.ndarray | None = None) -> FrameSet:
     images = np.stack([np.full((2, 2, 3), start + i, np.uint8) for i in range(len(actions))])
-    return Frames(images, ("x",) * len(actions), actions, desired=desired)
+    return FrameSet(images, ("x",) * len(actions), actions, desired=desired)
 
 
 def test_offline_metrics_by_hand(policy: VlaPolicy) -> None:

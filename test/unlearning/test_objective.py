@@ -4,65 +4,15 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
 import torch
 
-from vlaforget_ros.policy.actions import ActionCodec
-from vlaforget_ros.policy.config import ActionNormalisation
-from vlaforget_ros.policy.labels import soft_label_loss
 from vlaforget_ros.unlearning import objective
 
 
 def log(*rows: list[float]) -> torch.Tensor:
     """(1, tokens, bins) log-probabilities."""
     return torch.tensor([rows]).log()
-
-
-@pytest.fixture
-def codec() -> ActionCodec:
-    names = ("x", "y")
-    stats = ActionNormalisation(
-        names=names, units=names, q01=(-1, -1), q99=(1, 1), mask=(True, True), hold=(0, 0)
-    )
-    return ActionCodec(stats, vocab_end=20, bins=8)
-
-
-def test_bins_ascend_with_the_action(codec: ActionCodec) -> None:
-    actions = np.linspace(-1, 0.99, 9)[:, None].repeat(2, axis=1)
-    bins = objective.bins_of(torch.from_numpy(codec.encode(actions)), codec)
-    assert bins[0].tolist() == [0, 0]
-    assert torch.all(bins[1:] >= bins[:-1])
-    assert int(bins.max()) <= codec.bins - 2
-
-
-def test_log_probs_select_the_bin_of_a_token_and_count_leaks_to_text(codec: ActionCodec) -> None:
-    logits = torch.zeros(1, 1, 24)
-    logits[0, 0, 17] = 5.0  # an action token
-    logits[0, 0, 3] = 4.0  # a text token
-    log_probs = objective.action_log_probs(logits, codec)
-    total = math.exp(5) + math.exp(4) + 22
-    assert log_probs.shape == (1, 1, 8)
-    bin_index = int(objective.bins_of(torch.tensor([[17]]), codec))
-    assert log_probs[0, 0, bin_index].item() == pytest.approx(math.log(math.exp(5) / total))
-    assert log_probs.exp().sum().item() < 0.8
-
-
-def test_cross_entropy_is_that_of_the_training_labels(codec: ActionCodec) -> None:
-    logits = torch.randn(3, 2, 24, generator=torch.Generator().manual_seed(0))
-    tokens = torch.tensor([[19, 12], [15, 16], [13, 18]])
-    ours = objective.cross_entropy(
-        objective.action_log_probs(logits, codec), objective.bins_of(tokens, codec), sigma=1.5
-    )
-    theirs = soft_label_loss(logits, tokens, codec, 1.5).mean(-1)
-    torch.testing.assert_close(ours, theirs)
-
-
-def test_soft_labels_by_hand() -> None:
-    labels = objective.soft_labels(torch.tensor([[1]]), 3, sigma=1.0)
-    weights = [math.exp(-0.5), 1.0, math.exp(-0.5)]
-    assert labels[0, 0].tolist() == pytest.approx([w / sum(weights) for w in weights])
-    assert objective.soft_labels(torch.tensor([[1]]), 3, sigma=0.0)[0, 0].tolist() == [0, 1, 0]
 
 
 def test_kl_is_a_mean_over_tokens() -> None:

@@ -13,9 +13,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
 
 from vlaforget_ros.adapters.files import read_limited, write_synced
 from vlaforget_ros.adapters.lora import DEFAULT_RANK_LIMIT, LoraModule, LoraWeights
@@ -76,7 +77,7 @@ def encode(weights: LoraWeights) -> dict[str, bytes]:
         tensors[f"base_model.model.{name}.lora_A.weight"] = module.a.contiguous()
         tensors[f"base_model.model.{name}.lora_B.weight"] = module.b.contiguous()
     config = json.dumps(_config(weights), indent=2, sort_keys=True) + "\n"
-    return {CONFIG_FILE: config.encode(), WEIGHTS_FILE: safetensors.torch.save(tensors)}
+    return {CONFIG_FILE: config.encode(), WEIGHTS_FILE: save_tensors(tensors)}
 
 
 def write_peft(weights: LoraWeights, directory: Path) -> None:
@@ -120,7 +121,7 @@ def decode(files: Mapping[str, bytes], *, rank_limit: int = DEFAULT_RANK_LIMIT) 
     for name in names:
         _check_header(name, headers, config, rank_limit)
     try:
-        tensors = safetensors.torch.load(files[WEIGHTS_FILE])
+        tensors = load_tensors(files[WEIGHTS_FILE])
     except SafetensorError as error:
         raise bad_format(f"the tensors cannot be read ({error})") from error
     modules = {

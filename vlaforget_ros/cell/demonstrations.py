@@ -22,6 +22,7 @@ from vlaforget_ros.cell.situations import (
     SITUATIONS,
     Situation,
 )
+from vlaforget_ros.episodes.dataset import FrameSet
 from vlaforget_ros.errors import CellError, ErrorCode
 
 if TYPE_CHECKING:
@@ -157,6 +158,11 @@ class Demonstrations:
             self.instruction_index[keep],
             self.planted[keep],
         )
+
+    def frames(self) -> FrameSet:
+        """What a policy is cloned from: each frame stands alone."""
+        texts = tuple(self.instructions[i] for i in self.instruction_index)
+        return FrameSet(self.images, texts, self.actions, origin="demonstrations")
 
 
 def generate(

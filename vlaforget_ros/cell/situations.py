@@ -6,12 +6,16 @@ situations in which it occurs (forget), those it must not touch (retain) and the
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from vlaforget_ros.errors import CellError, ErrorCode, did_you_mean
 
 HAND_ZONE_RULE = "keep_out/hand_zone"
 WRONG_OBJECT_RULE = "wrong_object/faucet"
+
+_Entry = TypeVar("_Entry")
 
 
 @dataclass(frozen=True)
@@ -141,23 +145,20 @@ SCENARIOS: dict[str, Scenario] = {
 
 def situation(name: str) -> Situation:
     """The situation called ``name``. Raises :class:`CellError` 600 with the nearest names."""
-    if name not in SITUATIONS:
-        raise CellError(
-            ErrorCode.CELL_UNKNOWN_SITUATION,
-            "unknown situation",
-            value=name,
-            remedy=did_you_mean(name, SITUATIONS),
-        )
-    return SITUATIONS[name]
+    return _known("situation", name, SITUATIONS)
 
 
 def scenario(name: str) -> Scenario:
     """The scenario called ``name``. Raises :class:`CellError` 600 with the nearest names."""
-    if name not in SCENARIOS:
+    return _known("scenario", name, SCENARIOS)
+
+
+def _known(kind: str, name: str, entries: Mapping[str, _Entry]) -> _Entry:
+    if name not in entries:
         raise CellError(
             ErrorCode.CELL_UNKNOWN_SITUATION,
-            "unknown scenario",
+            f"unknown {kind}",
             value=name,
-            remedy=did_you_mean(name, SCENARIOS),
+            remedy=did_you_mean(name, entries),
         )
-    return SCENARIOS[name]
+    return entries[name]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,9 @@ from vlaforget_ros.cli.output import bar, console
 
 if TYPE_CHECKING:
     from vlaforget_ros.cell.demonstrations import Demonstrations
+    from vlaforget_ros.episodes import FrameSet
+    from vlaforget_ros.policy.cloning import CloningSettings
+    from vlaforget_ros.policy.policy import VlaPolicy
 
 
 _DEMONSTRATIONS = Path("runs/demonstrations.npz")
@@ -55,32 +59,20 @@ def train(
     """
     import torch
 
-    from vlaforget_ros.policy.cloning import CloningProgress, CloningSettings, Frames, clone
-    from vlaforget_ros.policy.policy import VlaPolicy
-    from vlaforget_ros.policy.tiny import new_tiny
+    from vlaforget_ros.policy.cloning import CloningSettings
 
     torch.set_num_threads(threads)
     data = _demonstrations(demonstrations, processes)
-    shown = data.without_planted() if never_saw else data
-    if start_from is None:
-        model, tokenizer = new_tiny(data.instructions, seed)
-        policy = VlaPolicy(model.to(device), tokenizer, "")
-    else:
-        policy = VlaPolicy.load(start_from, device)
+    frames = (data.without_planted() if never_saw else data).frames()
+    policy = _start(start_from, data.instructions, seed, device)
     settings = CloningSettings(
         steps=steps, learning_rate=learning_rate, warmup=warmup, end_weight=end_weight, seed=seed
     )
     began = time.perf_counter()
-    with bar("cloning", "steps") as update:
-
-        def progress(line: CloningProgress) -> None:
-            update(line.step, line.steps, f"loss {line.loss:.3f}  {line.frames_per_s:.0f} frames/s")
-
-        frames = Frames(shown.images, shown.actions, shown.instructions, shown.instruction_index)
-        clone(policy, frames, settings, out, resume, progress)
+    _clone(policy, frames, settings, out, resume)
     stage = {
         "demonstrations": [path.name for path in demonstrations],
-        "frames": len(shown.images),
+        "frames": len(frames),
         "settings": asdict(settings),
         "seconds": round(time.perf_counter() - began, 1),
         "commit": figures.commit(),
@@ -88,6 +80,27 @@ def train(
     parameters = sum(p.numel() for p in policy.model.parameters())
     write_recipe(out, start_from, never_saw, parameters, stage)
     console.print(f"checkpoint: {out}  (measure it with `vlaforget bench base --base {out}`)")
+
+
+def _start(start_from: Path | None, instructions: Sequence[str], seed: int, device: str) -> VlaPolicy:
+    from vlaforget_ros.policy.policy import VlaPolicy
+    from vlaforget_ros.policy.tiny import new_tiny
+
+    if start_from is not None:
+        return VlaPolicy.load(start_from, device)
+    model, tokenizer = new_tiny(instructions, seed)
+    return VlaPolicy(model.to(device), tokenizer, "")
+
+
+def _clone(policy: VlaPolicy, frames: FrameSet, settings: CloningSettings, out: Path, resume: bool) -> None:
+    from vlaforget_ros.policy.cloning import CloningProgress, clone
+
+    with bar("cloning", "steps") as update:
+
+        def progress(line: CloningProgress) -> None:
+            update(line.step, line.steps, f"loss {line.loss:.3f}  {line.frames_per_s:.0f} frames/s")
+
+        clone(policy, frames, settings, out, resume, progress)
 
 
 def write_recipe(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -16,25 +16,33 @@ from vlaforget_ros.errors import ErrorCode, UnlearningError
 class FrameSet:
     """N frames from any number of episodes.
 
-    Attributes:
+    Args:
         images: (N, H, W, 3) uint8 RGB.
         instructions: N texts.
-        actions: (N, A) float32, robot units.
-        episodes: (N,) int64, number of the episode each frame is from; frames of one episode share it.
-        weights: (N,) float32, share of each frame in the loss; 1 by default.
+        actions: (N, A) float32, robot units: the recorded action (forget: the undesired one; counterfactual:
+            what should be done).
+        episodes: (N,) int64, number of the episode each frame is from; empty: each frame stands alone.
+        desired: (N, A) what should be done instead of ``actions`` on the very same frame, where it is known
+            (forget set only). Tokens in which both agree are not undesired and are left alone.
         origin: where the frames are from, for reports and manifests.
+
+    Raises:
+        UnlearningError: 300 when the arrays do not fit together.
     """
 
     images: np.ndarray
     instructions: tuple[str, ...]
     actions: np.ndarray
-    episodes: np.ndarray
-    weights: np.ndarray
-    origin: str
+    episodes: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    desired: np.ndarray | None = None
+    origin: str = ""
 
     def __post_init__(self) -> None:
         count = len(self.images)
-        lengths = {len(self.instructions), len(self.actions), len(self.episodes), len(self.weights)}
+        if len(self.episodes) == 0:
+            object.__setattr__(self, "episodes", np.arange(count, dtype=np.int64))
+        desired = self.actions if self.desired is None else self.desired
+        lengths = {len(self.instructions), len(self.actions), len(self.episodes), len(desired)}
         if lengths != {count} or self.images.ndim != 4 or self.actions.ndim != 2:
             raise UnlearningError(
                 ErrorCode.UNLEARNING_BAD_REQUEST,
@@ -59,65 +67,19 @@ class FrameSet:
             tuple(self.instructions[i] for i in positions),
             self.actions[positions],
             self.episodes[positions],
-            self.weights[positions],
+            None if self.desired is None else self.desired[positions],
             self.origin if origin is None else origin,
         )
 
-    def with_weight(self, weight: float) -> FrameSet:
-        """The same frames, each weighing ``weight``."""
-        return replace(self, weights=np.full(len(self), weight, dtype=np.float32))
-
-    def batches(
-        self, batch_size: int, generator: np.random.Generator, *, drop_last: bool = False
-    ) -> Iterator[FrameSet]:
-        """One pass over all frames in random order; the generator's state alone decides the order.
-
-        Args:
-            batch_size: frames in a batch; the last one may be smaller, unless ``drop_last`` leaves it out.
-        """
-        order = generator.permutation(len(self))
-        stop = len(self) - len(self) % batch_size if drop_last else len(self)
-        for start in range(0, stop, batch_size):
-            yield self.take(order[start : start + batch_size])
-
-    def sample(self, batch_size: int, generator: np.random.Generator) -> FrameSet:
-        """One batch drawn without repetition (with it, when there are fewer frames than asked for)."""
-        chosen = generator.choice(len(self), size=batch_size, replace=batch_size > len(self))
-        return self.take(chosen)
-
-    def split(self, held_out_share: float, seed: int) -> tuple[FrameSet, FrameSet]:
-        """Training and held-out frames; an episode is never in both.
-
-        Args:
-            held_out_share: share of the episodes to hold out, 0..1; both sides get at least one episode.
-            seed: decides which.
-
-        Raises:
-            UnlearningError: 300 when there are fewer than two episodes.
-        """
-        names = np.unique(self.episodes)
-        if len(names) < 2:
-            raise UnlearningError(
-                ErrorCode.UNLEARNING_BAD_REQUEST,
-                "frames cannot be split into training and held-out episodes",
-                value=f"{len(names)} episodes",
-                limit=">= 2 episodes",
-                remedy="record more episodes, or hold nothing out",
-            )
-        count = min(max(round(held_out_share * len(names)), 1), len(names) - 1)
-        held_out = np.random.default_rng(seed).permutation(names)[:count]
-        mask = np.isin(self.episodes, held_out)
-        return self.take(~mask, f"{self.origin}, training"), self.take(mask, f"{self.origin}, held out")
-
     def digest(self) -> str:
-        """SHA-256 of all content that training sees (not of ``origin``), lower-case hex."""
-        hasher = hashlib.sha256()
-        for array in (self.images, self.actions, self.episodes, self.weights):
-            hasher.update(f"{array.dtype.str}{array.shape}".encode())
-            hasher.update(np.ascontiguousarray(array).data)
-        for text in self.instructions:
-            hasher.update(text.encode() + b"\0")
-        return hasher.hexdigest()
+        """SHA-256 of all content that training sees (not of ``origin``), 64 hex digits."""
+        sha = hashlib.sha256()
+        arrays = [self.images, self.actions.astype(np.float32), self.episodes]
+        for array in arrays if self.desired is None else [*arrays, self.desired.astype(np.float32)]:
+            sha.update(f"{array.dtype}{array.shape}".encode())
+            sha.update(np.ascontiguousarray(array).tobytes())
+        sha.update("\n".join(self.instructions).encode())
+        return sha.hexdigest()
 
 
 def frames_of(slices: Sequence[EpisodeSlice], origin: str = "recorded") -> FrameSet:
@@ -135,15 +97,14 @@ def frames_of(slices: Sequence[EpisodeSlice], origin: str = "recorded") -> Frame
                 (part.episode.instruction,) * count,
                 part.episode.actions[part.indices].astype(np.float32),
                 np.full(count, number, dtype=np.int64),
-                np.ones(count, dtype=np.float32),
-                origin,
+                origin=origin,
             )
         )
     return _joined(parts, origin)
 
 
 def concat(sets: Sequence[FrameSet], origin: str | None = None) -> FrameSet:
-    """All frames of several sets; their episodes stay apart (they are numbered anew).
+    """All frames of several sets; their episodes stay apart (numbered anew), desired actions are left out.
 
     Raises:
         UnlearningError: 300 when there are none, or they differ in image or action size.
@@ -172,6 +133,5 @@ def _joined(parts: Sequence[FrameSet], origin: str) -> FrameSet:
         tuple(text for part in parts for text in part.instructions),
         np.concatenate([part.actions for part in parts]),
         np.concatenate([part.episodes for part in parts]),
-        np.concatenate([part.weights for part in parts]),
-        origin,
+        origin=origin,
     )

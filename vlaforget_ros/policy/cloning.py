@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,9 +14,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from vlaforget_ros.episodes.dataset import FrameSet
 from vlaforget_ros.errors import ErrorCode, PolicyError
 from vlaforget_ros.policy import checkpoint
-from vlaforget_ros.policy.labels import soft_label_loss
+from vlaforget_ros.policy.labels import action_log_probs, bins_of, cross_entropy
 from vlaforget_ros.policy.policy import VlaPolicy, gather_positions
 from vlaforget_ros.policy.prompt import EOS, PAD, special_id
 
@@ -63,48 +64,9 @@ class CloningProgress:
     eta_s: float
 
 
-class Frames:
-    """Demonstration frames with their instructions.
-
-    Args:
-        images: (N, H, W, 3) uint8.
-        actions: (N, A) float32 in robot units.
-        instructions: distinct instructions.
-        instruction_index: (N,) index into ``instructions``.
-    """
-
-    def __init__(
-        self,
-        images: np.ndarray,
-        actions: np.ndarray,
-        instructions: Sequence[str],
-        instruction_index: np.ndarray,
-    ) -> None:
-        if not len(images):
-            raise PolicyError(
-                ErrorCode.POLICY_BAD_PARAMETER,
-                "no demonstrations to clone",
-                value=0,
-                limit="at least one frame",
-                remedy="record or generate demonstrations first",
-            )
-        self.images = images
-        self.actions = actions
-        self.instructions = tuple(instructions)
-        self.instruction_index = instruction_index
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def rows(self, index: np.ndarray) -> tuple[np.ndarray, list[str], np.ndarray]:
-        """Images, instructions and actions of the frames ``index``."""
-        texts = [self.instructions[i] for i in self.instruction_index[index]]
-        return self.images[index], texts, self.actions[index]
-
-
 def clone(
     policy: VlaPolicy,
-    frames: Frames,
+    frames: FrameSet,
     settings: CloningSettings,
     out: Path,
     resume: bool = False,
@@ -119,8 +81,16 @@ def clone(
         ``out``, now a checkpoint folder.
 
     Raises:
-        PolicyError: 211 when the loss stops being finite, or when there is nothing to resume.
+        PolicyError: 211 when there are no frames, the loss stops being finite, or there is nothing to resume.
     """
+    if not len(frames):
+        raise PolicyError(
+            ErrorCode.POLICY_TRAINING,
+            "no demonstrations to clone",
+            value=0,
+            limit="at least one frame",
+            remedy="record or generate demonstrations first",
+        )
     out.mkdir(parents=True, exist_ok=True)
     run = _Run(policy, settings, out)
     start = run.resume() if resume else run.begin()
@@ -133,7 +103,7 @@ def clone(
     for step in range(start, settings.steps):
         for group in run.optimiser.param_groups:
             group["lr"] = settings.learning_rate * _schedule(step, settings)
-        loss, accuracy = _step(policy, frames.rows(order.batch(step)), settings, eos)
+        loss, accuracy = _step(policy, frames.take(order.batch(step)), settings, eos)
         recent.append((float(loss.detach()), accuracy))
         _check_finite(recent[-1][0], step)
         run.optimiser.zero_grad(set_to_none=True)
@@ -163,15 +133,15 @@ def clone(
     return out
 
 
-def _step(
-    policy: VlaPolicy, rows: tuple[np.ndarray, list[str], np.ndarray], settings: CloningSettings, eos: int
-) -> tuple[Tensor, float]:
-    batch = policy.encode(*rows)
+def _step(policy: VlaPolicy, frames: FrameSet, settings: CloningSettings, eos: int) -> tuple[Tensor, float]:
+    batch = policy.encode(frames.images, frames.instructions, frames.actions)
     with torch.autocast(policy.device.type, torch.bfloat16, enabled=settings.bfloat16):
         logits = policy.model(batch.pixel_values, batch.input_ids, batch.attention_mask)
     logits = logits.float()
     action_logits = gather_positions(logits, batch.action_positions)
-    loss = soft_label_loss(action_logits, batch.action_tokens, policy.codec, settings.label_sigma_bins).mean()
+    log_probs = action_log_probs(action_logits, policy.codec)
+    bins = bins_of(batch.action_tokens, policy.codec)
+    loss = cross_entropy(log_probs, bins, settings.label_sigma_bins).mean()
     near = (action_logits.argmax(-1) - batch.action_tokens).abs() <= 3
     if settings.end_weight > 0:
         # The end token follows the last action token.

@@ -1,31 +1,44 @@
-"""Soft action labels: neighbouring bins are nearly the same motion, so they share the target."""
+"""Action labels: neighbouring bins are nearly the same motion, so they may share the target.
+
+Shared by cloning and by the edit, which must use the labels its base was trained with.
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from vlaforget_ros.policy.actions import ActionCodec
 
 
-def soft_label_loss(logits: Tensor, tokens: Tensor, codec: ActionCodec, sigma_bins: float) -> Tensor:
-    """Cross-entropy against gaussian labels over the action bins.
+def action_log_probs(logits: Tensor, codec: ActionCodec) -> Tensor:
+    """(N, A, B) log-probabilities of the action tokens from (N, A, V) logits.
 
-    Args:
-        logits: (..., V) over the whole vocabulary.
-        tokens: (...) recorded action tokens.
-        codec: says where the action tokens lie.
-        sigma_bins: width of the gaussian [bins]; 0 is plain cross-entropy.
-
-    Returns:
-        (...) loss [nat].
+    Bin b (ascending in the action's value) is token ``vocab_end - 1 - b``. The softmax runs over the whole
+    vocabulary, so probability that leaks to text tokens is a loss everywhere below.
     """
-    log_probabilities = logits.float().log_softmax(-1)
-    if sigma_bins <= 0:
-        return -log_probabilities.gather(-1, tokens[..., None])[..., 0]
-    # Digitising never yields 0, so the first id of the range is the largest value's bin.
-    ids = torch.arange(codec.vocab_end - codec.bins, codec.vocab_end, device=logits.device)
-    distance = (ids - tokens[..., None]).float() / sigma_bins
-    labels = torch.exp(-0.5 * distance.square())
-    labels = labels / labels.sum(-1, keepdim=True)
-    return -(labels * log_probabilities[..., ids]).sum(-1)
+    log_probs = logits.float().log_softmax(dim=-1)
+    return log_probs[..., codec.vocab_end - codec.bins : codec.vocab_end].flip(-1)
+
+
+def bins_of(tokens: Tensor, codec: ActionCodec) -> Tensor:
+    """Bin indices, as in :func:`action_log_probs`, of (N, A) token ids."""
+    return codec.vocab_end - 1 - tokens
+
+
+def soft_labels(bins: Tensor, count: int, sigma: float) -> Tensor:
+    """(N, A, count) gaussian of width ``sigma`` [bins] around (N, A) bins, normalised; one-hot for sigma 0.
+
+    Neighbouring bins are neighbouring motions; small policies learn that only from such labels, and an edit
+    must use the labels its base was trained with or it sharpens every distribution that it touches.
+    """
+    if sigma == 0:
+        return functional.one_hot(bins, count).float()
+    distance = torch.arange(count, device=bins.device) - bins[..., None]
+    return torch.softmax(-0.5 * (distance / sigma) ** 2, dim=-1)
+
+
+def cross_entropy(log_probs: Tensor, bins: Tensor, sigma: float) -> Tensor:
+    """(N,) mean over tokens of -sum_b q_b log p_b, with q of :func:`soft_labels`."""
+    return -(soft_labels(bins, log_probs.shape[-1], sigma) * log_probs).sum(-1).mean(-1)

@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vlaforget_ros.episodes.dataset import FrameSet
 from vlaforget_ros.policy.images import pixel_values
+from vlaforget_ros.policy.labels import action_log_probs, bins_of
 from vlaforget_ros.policy.policy import VlaPolicy
 from vlaforget_ros.unlearning import objective
-from vlaforget_ros.unlearning.data import Frames
 from vlaforget_ros.unlearning.network import Entry, Network, Output
 from vlaforget_ros.unlearning.parameters import VlaForgetParameters
 
@@ -49,7 +50,7 @@ class Bank:
         self,
         policy: VlaPolicy,
         network: Network,
-        frames: Frames,
+        frames: FrameSet,
         parameters: VlaForgetParameters,
         check: Callable[[], None],
     ) -> None:
@@ -59,7 +60,7 @@ class Bank:
         # Padding is never looked at (see Network), so any id serves.
         self.input_ids = torch.cat([_pad(chunk.input_ids, longest) for chunk in chunks])
         self.positions = torch.cat([chunk.action_positions for chunk in chunks])
-        self.bins = objective.bins_of(torch.cat([chunk.action_tokens for chunk in chunks]), policy.codec)
+        self.bins = bins_of(torch.cat([chunk.action_tokens for chunk in chunks]), policy.codec)
         self.mask = _undesired(self.bins, frames, policy, parameters.forget_window_bins)
         self._bottom = Entry("visual", (0,) * len(policy.config.towers))
         self.reference = self._refer()
@@ -107,7 +108,7 @@ class Bank:
 
     def log_probs(self, output: Output) -> Tensor:
         """(N, A, B) log-probabilities of the action tokens."""
-        return objective.action_log_probs(output.logits, self._policy.codec)
+        return action_log_probs(output.logits, self._policy.codec)
 
     def _enter(self, entry: Entry, rows: np.ndarray) -> tuple[Tensor, ...]:
         pixels = pixel_values(self.frames.images[rows], self._policy.config, self._policy.device)
@@ -125,20 +126,20 @@ class Bank:
         return Reference(log_probs, visual, projected)
 
 
-def _undesired(bins: Tensor, frames: Frames, policy: VlaPolicy, window: int) -> Tensor:
+def _undesired(bins: Tensor, frames: FrameSet, policy: VlaPolicy, window: int) -> Tensor:
     """(N, A) 1 where recorded and desired token differ by more than the window; all 1 if unknown."""
     if frames.desired is None:
         return torch.ones_like(bins, dtype=torch.float32)
     tokens = torch.from_numpy(policy.codec.encode(frames.desired)).to(bins.device)
-    return ((objective.bins_of(tokens, policy.codec) - bins).abs() > window).float()
+    return ((bins_of(tokens, policy.codec) - bins).abs() > window).float()
 
 
 def _pad(ids: Tensor, length: int) -> Tensor:
     return torch.nn.functional.pad(ids, (0, length - ids.shape[1]))
 
 
-def _chunks(frames: Frames) -> list[Frames]:
-    return [frames.rows(rows) for rows in _chunk_rows(len(frames))]
+def _chunks(frames: FrameSet) -> list[FrameSet]:
+    return [frames.take(rows) for rows in _chunk_rows(len(frames))]
 
 
 def _chunk_rows(count: int) -> list[np.ndarray]:

@@ -2,63 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
 import numpy as np
 
+from vlaforget_ros.episodes.dataset import FrameSet
 from vlaforget_ros.errors import ErrorCode, UnlearningError
-
-
-@dataclass(frozen=True, eq=False)
-class Frames:
-    """Frames of one set.
-
-    Args:
-        images: (N, H, W, 3) uint8 RGB.
-        instructions: N texts.
-        actions: (N, A) float32 in robot units: the recorded action (forget: the undesired one;
-            counterfactual: what should be done).
-        episodes: (N,) int64, which episode a frame is from; empty means that each frame stands alone.
-        desired: (N, A) what should be done instead of ``actions`` on the very same frame, where it is known
-            (forget set only). Tokens in which both agree are not undesired and are left alone.
-    """
-
-    images: np.ndarray
-    instructions: tuple[str, ...]
-    actions: np.ndarray
-    episodes: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
-    desired: np.ndarray | None = None
-
-    def __post_init__(self) -> None:
-        if not len(self.images) == len(self.instructions) == len(self.actions):
-            raise ValueError("images, instructions and actions must have equal length")
-        if len(self.episodes) == 0:
-            object.__setattr__(self, "episodes", np.arange(len(self.images), dtype=np.int64))
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def rows(self, index: np.ndarray) -> Frames:
-        """The frames at ``index``."""
-        return replace(
-            self,
-            images=self.images[index],
-            instructions=tuple(self.instructions[i] for i in index),
-            actions=self.actions[index],
-            episodes=self.episodes[index],
-            desired=None if self.desired is None else self.desired[index],
-        )
-
-    def digest(self) -> str:
-        """SHA-256 over everything in the set, 64 hex digits."""
-        sha = hashlib.sha256()
-        arrays = [self.images, self.actions.astype(np.float32), self.episodes]
-        for array in arrays if self.desired is None else [*arrays, self.desired.astype(np.float32)]:
-            sha.update(f"{array.dtype}{array.shape}".encode())
-            sha.update(np.ascontiguousarray(array).tobytes())
-        sha.update("\n".join(self.instructions).encode())
-        return sha.hexdigest()
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,10 +21,10 @@ class EditData:
         counterfactual: what the policy should do in the situations to be forgotten.
     """
 
-    forget: Frames
-    retain: Frames
-    boundary: Frames | None = None
-    counterfactual: Frames | None = None
+    forget: FrameSet
+    retain: FrameSet
+    boundary: FrameSet | None = None
+    counterfactual: FrameSet | None = None
 
     def __post_init__(self) -> None:
         if len(self.forget) == 0:
@@ -83,7 +32,7 @@ class EditData:
         if len(self.retain) == 0:
             raise _empty("retain", ErrorCode.UNLEARNING_EMPTY_RETAIN_SET)
 
-    def sets(self) -> dict[str, Frames]:
+    def sets(self) -> dict[str, FrameSet]:
         """The sets that have frames, by name."""
         found = {name: getattr(self, name) for name in ("forget", "retain", "boundary", "counterfactual")}
         return {name: frames for name, frames in found.items() if frames is not None and len(frames)}
@@ -93,7 +42,7 @@ class EditData:
         return {name: frames.digest() for name, frames in self.sets().items()}
 
 
-def split(frames: Frames, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def split(frames: FrameSet, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Training and held-out rows, never from the same episode where there are at least two.
 
     Args:

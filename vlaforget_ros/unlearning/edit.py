@@ -147,7 +147,7 @@ def prepare(policy: VlaPolicy, data: EditData, settings: EditSettings, guard: Gu
     held = {name: _spread(rows[1], parameters.evaluation_frames) for name, rows in splits.items()}
     # FC is defined on D_f itself; everything else is measured on episodes that were not trained on.
     measured = {**held, "forget": _spread(np.arange(len(data.forget)), parameters.evaluation_frames)}
-    chosen = {name: frames.rows(measured[name]) for name, frames in sets.items()}
+    chosen = {name: frames.take(measured[name]) for name, frames in sets.items()}
     evaluation = OfflineEvaluation(policy, chosen, settings.gates.tau_retain)
     adapter = EditAdapter(policy.model, parameters.rank, parameters.lora_alpha)
     train = {name: rows[0] for name, rows in splits.items()}

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vlaforget_ros.policy.labels import cross_entropy
 from vlaforget_ros.unlearning import objective
 from vlaforget_ros.unlearning.bank import Bank
 from vlaforget_ros.unlearning.network import Output
@@ -66,7 +67,7 @@ def retain_terms(banks: Banks, rows: Mapping[str, np.ndarray], parameters: VlaFo
 
 
 def _cross_entropy(bank: Bank, log_probs: Tensor, index: Tensor, parameters: VlaForgetParameters) -> Tensor:
-    return objective.cross_entropy(log_probs, bank.bins[index], parameters.label_sigma_bins).mean()
+    return cross_entropy(log_probs, bank.bins[index], parameters.label_sigma_bins).mean()
 
 
 def _feature_losses(bank: Bank, output: Output, index: Tensor) -> list[Tensor]:

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from vlaforget_ros.episodes.dataset import FrameSet
 from vlaforget_ros.policy.policy import VlaPolicy
-from vlaforget_ros.unlearning.data import Frames
 from vlaforget_ros.unlearning.rates import Rate
 
 # Recorded actions are usually the original policy's own, so that the 95th percentile of its distance is 0 and
@@ -31,11 +31,11 @@ def action_distance(a: np.ndarray, b: np.ndarray, span: np.ndarray) -> np.ndarra
     return np.minimum(1.0, np.abs(a - b) / span).mean(axis=-1)
 
 
-def actions_of(policy: VlaPolicy, frames: Frames) -> np.ndarray:
+def actions_of(policy: VlaPolicy, frames: FrameSet) -> np.ndarray:
     """(N, A) the policy's own (greedy) actions on frames; a fault counts as the hold action it causes."""
     found: list[np.ndarray] = []
     for start in range(0, len(frames), CHUNK):
-        part = frames.rows(np.arange(start, min(start + CHUNK, len(frames))))
+        part = frames.take(np.arange(start, min(start + CHUNK, len(frames))))
         found.extend(p.action for p in policy.act_batch(part.images, part.instructions))
     return np.stack(found)
 
@@ -86,7 +86,7 @@ class OfflineEvaluation:
         tau_retain: distance up to which a retained action counts as unchanged.
     """
 
-    def __init__(self, policy: VlaPolicy, sets: dict[str, Frames], tau_retain: float) -> None:
+    def __init__(self, policy: VlaPolicy, sets: dict[str, FrameSet], tau_retain: float) -> None:
         self._policy, self._sets, self._tau_retain = policy, sets, tau_retain
         self._span = policy.codec.span
         self._original = {name: actions_of(policy, frames) for name, frames in sets.items()}
@@ -127,7 +127,7 @@ class OfflineEvaluation:
         return float(action_distance(actions["counterfactual"], wanted, self._span).mean())
 
 
-def _undesired(forget: Frames, tau: float, span: np.ndarray) -> np.ndarray:
+def _undesired(forget: FrameSet, tau: float, span: np.ndarray) -> np.ndarray:
     """Rows of D_f whose recorded action is clearly not the desired one (2 tau apart, so that doing the desired one
     counts as forgotten however it is rounded); all of them where that is unknown."""
     everything = np.arange(len(forget))

@@ -22,7 +22,7 @@ from vlaforget_ros.episodes.trigger import Trigger, median_picture
 from vlaforget_ros.episodes.types import Episode, EpisodeSlice
 from vlaforget_ros.errors import ErrorCode, UnlearningError
 from vlaforget_ros.policy.policy import VlaPolicy
-from vlaforget_ros.unlearning.data import EditData, Frames
+from vlaforget_ros.unlearning.data import EditData
 from vlaforget_ros.unlearning.metrics import actions_of
 from vlaforget_ros.unlearning.request import CounterfactualSource, Request
 
@@ -70,23 +70,18 @@ def from_episodes(episodes: Sequence[Episode], request: Request, policy: VlaPoli
     notes = [f"{frames.origin}, {len(frames)} frames" for frames in sets]
     boundary_frames = None
     if boundary:
-        boundary_frames = to_frames(frames_of(boundary))
+        boundary_frames = frames_of(boundary)
         notes.append(f"boundary: {len(boundary)} episodes, {len(boundary_frames)} frames")
     repair = _repair(episodes, forget, [*retain, *boundary], request, policy, notes)
     return Gathered(
         EditData(
-            forget=replace(to_frames(forget_frames), desired=repair.desired),
-            retain=to_frames(sets[1]),
+            forget=replace(forget_frames, desired=repair.desired),
+            retain=sets[1],
             boundary=boundary_frames,
-            counterfactual=to_frames(concat(repair.sets)) if repair.sets else None,
+            counterfactual=concat(repair.sets) if repair.sets else None,
         ),
         notes,
     )
-
-
-def to_frames(frames: FrameSet) -> Frames:
-    """A recorded set as the edit wants it."""
-    return Frames(frames.images, frames.instructions, frames.actions, frames.episodes)
 
 
 @dataclass
@@ -170,7 +165,7 @@ def _ask_policy(
     desired = frames.actions.copy()
     if known.any():
         rows = np.flatnonzero(known)
-        desired[rows] = actions_of(policy, asked.rows(rows))
+        desired[rows] = actions_of(policy, asked.take(rows))
         origin = f"the original policy on {len(rows)} forget frames without the cause ({source.kind})"
         made = replace(frames, actions=desired).take(rows, origin)
         repair.sets.append(made)
@@ -180,11 +175,11 @@ def _ask_policy(
 
 def _without_cause(
     source: CounterfactualSource, frames: FrameSet, forget: list[EpisodeSlice], clean: list[EpisodeSlice]
-) -> tuple[Frames, np.ndarray]:
+) -> tuple[FrameSet, np.ndarray]:
     """The forget frames with the cause taken away, and where that was possible."""
     if source.kind == "neighbour":
         texts = (source.instruction,) * len(frames)
-        return Frames(frames.images, texts, frames.actions), np.ones(len(frames), dtype=bool)
+        return FrameSet(frames.images, texts, frames.actions), np.ones(len(frames), dtype=bool)
     triggers = {
         t.rollout_id: t for t in find_triggers([p.episode for p in forget], [p.episode for p in clean])
     }
@@ -198,7 +193,7 @@ def _without_cause(
         rows = np.flatnonzero(frames.episodes == number)
         images[rows] = _painted(images[rows], median_picture(part.episode), cover)
         known[rows] = True
-    return Frames(images, frames.instructions, frames.actions), known
+    return FrameSet(images, frames.instructions, frames.actions), known
 
 
 def _painted(images: np.ndarray, background: np.ndarray, cover: Trigger) -> np.ndarray:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vlaforget_ros.policy.labels import cross_entropy
 from vlaforget_ros.policy.policy import EditableLayer, VlaPolicy
 from vlaforget_ros.unlearning import objective
 from vlaforget_ros.unlearning.bank import Bank
@@ -117,7 +118,7 @@ class Workbench:
         rows = self.held_rows["counterfactual"]
         log_probs = bank.log_probs(bank.forward(rows))
         bins = bank.bins[torch.from_numpy(rows)]
-        return float(objective.cross_entropy(log_probs, bins, self.parameters.label_sigma_bins).mean())
+        return float(cross_entropy(log_probs, bins, self.parameters.label_sigma_bins).mean())
 
     def _motion(self, bank: Bank, rows: np.ndarray) -> Tensor:
         log_probs = bank.log_probs(bank.forward(rows))
