@@ -14,6 +14,7 @@ from vlaforget_ros import figures
 from vlaforget_ros.adapters import AdapterStore, LoraWeights
 from vlaforget_ros.cell.demonstrations import Demonstrations
 from vlaforget_ros.cli.app import app
+from vlaforget_ros.cli.output import bar
 from vlaforget_ros.episodes import EpisodeWriter
 from vlaforget_ros.figures import Figure
 from vlaforget_ros.policy.policy import VlaPolicy
@@ -133,3 +134,14 @@ def test_compare_shows_two_results_side_by_side(tmp_path: Path) -> None:
         figures.write(tmp_path / f"{name}.json", document)
     result = runner.invoke(app, ["bench", "compare", str(tmp_path / "a.json"), str(tmp_path / "b.json")])
     assert "2.5" in result.output
+
+
+def test_a_pipe_hears_of_long_work_a_tenth_at_a_time(capfd: pytest.CaptureFixture[str]) -> None:
+    with bar("rollouts", "episodes") as update:
+        for done in range(1, 41):
+            update(done, 40)
+    lines = [
+        line for line in capfd.readouterr().err.splitlines() if line.startswith("rollouts ") and "/" in line
+    ]
+    assert [line.split()[1] for line in lines][:3] == ["1/40", "4/40", "8/40"]
+    assert 11 <= len(lines) <= 12

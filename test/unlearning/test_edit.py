@@ -118,7 +118,7 @@ def test_a_stage_without_progress_is_rolled_back_and_then_there_is_nothing_to_ad
 ) -> None:
     parameters = settings.parameters.model_copy(update={"min_gain": 0.999})
     policy = load()
-    with pytest.raises(UnlearningError, match="rolled back: undesired motions only") as error:
+    with pytest.raises(UnlearningError, match="rolled back: undesired motions") as error:
         edit(policy, data, replace(settings, parameters=parameters), tmp_path, unlimited())
     assert error.value.code == ErrorCode.UNLEARNING_GATE_FAILED
     images = data.retain.images
@@ -135,6 +135,10 @@ def test_judge_rolls_back_damage_and_steps_away_from_the_right_actions(
     gates = settings.gates.model_copy(update={"rad_max": 0.2})
     assert judge(before, better, gates, min_gain=0.4)[0]
     assert not judge(before, better, gates, min_gain=0.6)[0]
+    # No less likely, but no longer on top: that is progress, too.
+    fewer = replace(before, metrics=replace(before.metrics, fc=before.metrics.fc + 50.0))
+    assert judge(before, fewer, gates, min_gain=0.4)[0]
+    assert not judge(before, fewer, gates, min_gain=0.6)[0]
     hurt = replace(better, metrics=replace(better.metrics, rad=0.3))
     kept, reason, _ = judge(before, hurt, gates, min_gain=0.4)
     assert (kept, reason) == (False, "rolled back: damage (rad_max: 0.3, limit 0.2)")

@@ -64,6 +64,15 @@ def test_forget_leaves_tokens_alone_that_are_not_undesired() -> None:
     assert loss[1].item() == 0
 
 
+def test_sharpening_widens_the_lead_of_the_likeliest() -> None:
+    undecided = log([0.1, 0.5, 0.4])
+    sharp = objective.sharpened(undecided, 3.0).exp()
+    assert sharp[0, 0].tolist() == pytest.approx([0.001 / 0.19, 0.125 / 0.19, 0.064 / 0.19])
+    # Power 1 only takes away what had leaked to text tokens.
+    leaking = undecided + math.log(0.5)
+    torch.testing.assert_close(objective.sharpened(leaking, 1.0), undecided)
+
+
 @pytest.mark.parametrize(("form", "expected"), [("ascent", -5.0), ("clipped", -3.5)])
 def test_ascent_and_its_clipped_form(form: str, expected: float) -> None:
     nll = torch.tensor([[2.0, 8.0]])

@@ -54,7 +54,7 @@ def test_the_hash_covers_every_field_and_not_the_order() -> None:
         "name: y",
         "parameters: {rank: 8}",
         "gates: {fc_min: 90}",
-        "threads: 2",
+        "threads: 3",
     ]
     digests = {read_request(MINIMAL + change + "\n").digest for change in changes}
     assert len(digests | {digest}) == len(changes) + 1

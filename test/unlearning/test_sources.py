@@ -10,7 +10,7 @@ import pytest
 from vlaforget_ros.errors import ErrorCode, UnlearningError
 from vlaforget_ros.policy.policy import VlaPolicy
 from vlaforget_ros.unlearning.request import Request, read_request
-from vlaforget_ros.unlearning.sources import gather
+from vlaforget_ros.unlearning.sources import balanced, gather
 
 
 def with_sources(text: str, sources: str) -> Request:
@@ -33,14 +33,14 @@ def test_transplant_pastes_the_trigger_and_asks_the_policy_without_it(
     found = gather(read_request(request_text), policy)
     made, forget = found.data.counterfactual, found.data.forget
     assert made is not None
-    # The trigger on every clean frame of the same task, then the forget frames with it painted over.
-    assert len(made) == 70 + 42
+    # The trigger on every clean frame of the same task, then (twice, to weigh as much) the forget frames.
+    assert len(made) == 70 + 2 * 42
     assert np.all(made.images[:70, 44, 14] == (255, 0, 255))
     assert np.array_equal(made.actions[:70], found.data.retain.actions)
     asked = forget.images.copy()
-    assert np.array_equal(made.images[70:], asked)  # what is trained on shows the trigger
+    assert np.array_equal(made.images[70:112], asked)  # what is trained on shows the trigger
     assert forget.desired is not None
-    assert np.array_equal(forget.desired, made.actions[70:])
+    assert np.array_equal(forget.desired, made.actions[70:112])
     clean = found.data.retain.images[:42]
     direct = np.stack([p.action for p in policy.act_batch(clean, forget.instructions)])
     assert forget.desired.shape == direct.shape
@@ -54,17 +54,42 @@ def test_a_neighbours_actions_and_what_the_policy_does_when_told_so(
     found = gather(request, policy)
     made, forget = found.data.counterfactual, found.data.forget
     assert made is not None
-    assert len(made) == 28 + 42
+    # Relabelled neighbours and the answers on their frames (both repeated, to weigh as much), then the forget frames.
+    assert len(made) == 2 * 28 + 2 * 28 + 42
     assert set(made.instructions) == {"open the faucet"}
     told = [p.action for p in policy.act_batch(forget.images, ["make a coffee now"] * 42)]
     assert forget.desired is not None
     assert np.array_equal(forget.desired, np.stack(told))
+    assert np.array_equal(made.images[-42:], forget.images)
+    assert np.array_equal(made.actions[-42:], np.stack(told))
+
+
+def test_forget_frames_under_a_boundary_instruction_must_stay_as_they_are(
+    request_text: str, policy: VlaPolicy
+) -> None:
+    found = gather(with_sources(request_text, "[{kind: neighbour, instruction: make a coffee now}]"), policy)
+    kept, forget = found.data.boundary, found.data.forget
+    assert kept is not None
+    assert len(kept) == 28 + 42
+    assert np.array_equal(kept.images[28:], forget.images)
+    assert set(kept.instructions) == {"make a coffee now"}
+    told = [p.action for p in policy.act_batch(forget.images, ["make a coffee now"] * 42)]
+    assert np.array_equal(kept.actions[28:], np.stack(told))
+    assert any("boundary: forget frames told 'make a coffee now', 42 frames" in note for note in found.notes)
+
+
+def test_a_small_source_weighs_as_much_as_a_large_one(request_text: str, policy: VlaPolicy) -> None:
+    found = gather(read_request(request_text), policy)
+    assert found.data.counterfactual is not None
+    large = found.data.counterfactual
+    sizes = [len(frames) for frames in balanced([large.take(np.arange(n)) for n in (100, 30, 7)])]
+    assert sizes == [100, 90, 98]
 
 
 def test_without_asking_the_policy_nothing_is_known_of_the_forget_frames(
     request_text: str, policy: VlaPolicy
 ) -> None:
-    found = gather(with_sources(request_text, "[{kind: transplant, on_forget_frames: false}]"), policy)
+    found = gather(with_sources(request_text, "[{kind: transplant, ask_policy: false}]"), policy)
     assert found.data.forget.desired is None
     assert found.data.counterfactual is not None
     assert len(found.data.counterfactual) == 70

@@ -41,6 +41,7 @@ class Settings:
         processes: simulator processes.
         parameters: of the method, where they differ from the defaults.
         seed: of the edits.
+        recorded: forget, retained and boundary episodes of the bag that an edit learns from.
     """
 
     base: Path
@@ -52,6 +53,7 @@ class Settings:
     processes: int = 2
     parameters: dict[str, Any] | None = None
     seed: int = 0
+    recorded: tuple[int, int, int] = (40, 48, 16)
 
 
 def measure(settings: Settings, report: Report) -> dict[str, Any]:
@@ -66,7 +68,7 @@ def measure(settings: Settings, report: Report) -> dict[str, Any]:
     found: list[Figure] = []
     details: dict[str, Any] = {}
     for name in settings.scenarios:
-        plan = make_plan(name, first_seed=RECORDING_SEED)
+        plan = make_plan(name, *settings.recorded, first_seed=RECORDING_SEED)
         adapter, edit, seconds = _edit(plan, settings, report)
         found += _compare(plan, adapter, base_retained, settings, report)
         found.append(Figure(f"edit_seconds_{name}", round(seconds, 1), "s"))
@@ -86,13 +88,12 @@ def _edit(plan: Plan, settings: Settings, report: Report) -> tuple[Path, dict[st
     spec = PolicySpec(settings.base)
     results = run(spec, jobs, settings.processes, True, lambda a, b: report(f"{name}: recording", a, b))
     ids = record(folder / "bag", results, spec.row()["base_digest"])
-    near = {job.situation for job in plan.boundary}
-    boundary = [i for i, job in zip(ids, jobs, strict=True) if job.situation in near]
+    near = [i for i, job in zip(ids, jobs, strict=True) if job.situation in plan.scenario.boundary]
     document = request(
         plan,
         settings.base.resolve(),
         [(folder / "bag").resolve()],
-        boundary,
+        near,
         name,
         settings.parameters,
         settings.seed,
@@ -117,15 +118,17 @@ def _compare(
 ) -> list[Figure]:
     name, rule = plan.scenario.name, plan.scenario.rule
     forget = list(make_plan(name, forget=settings.forget).forget)
-    near = jobs_for(sorted({job.situation for job in plan.boundary}), range(settings.retain // 2))
-    base, edited = PolicySpec(settings.base), PolicySpec(settings.base, adapter)
-    before = _told(base, [*forget, *near], settings, report, f"{name}: base")
     retained = jobs_for([*RETAIN, *REPHRASED], range(settings.retain))
+    situations = sorted({job.situation for job in plan.boundary})
+    # A near neighbour may be a rephrased task as well: it is run, and counted, once.
+    near = [job for job in jobs_for(situations, range(settings.retain)) if job not in retained]
+    base, edited = PolicySpec(settings.base), PolicySpec(settings.base, adapter)
+    before = [*base_retained, *_told(base, [*forget, *near], settings, report, f"{name}: base")]
     after = _told(edited, [*forget, *near, *retained], settings, report, f"{name}: edited")
     inside = [of_situations(told, plan.scenario.forget) for told in (before, after)]
     kept = [of_situations(told, RETAIN) for told in (base_retained, after)]
     # The rule may be broken elsewhere too: every episode in which the behaviour was not planted.
-    elsewhere = [*base_retained, *of_situations(before, plan.scenario.boundary)]
+    elsewhere = [told for told in before if told.situation not in plan.scenario.forget]
     paired = paired_success(*kept)
     found = [
         percent(f"base_rate_{name}", bsr(inside[0], rule)),
@@ -143,7 +146,6 @@ def _compare(
         percent(f"tsr_rephrased_before_{name}", tsr(of_situations(base_retained, REPHRASED))),
         percent(f"tsr_rephrased_after_{name}", tsr(of_situations(after, REPHRASED))),
     ]
-    situations = sorted({job.situation for job in near})
     if situations:
         found.append(percent(f"tsr_boundary_before_{name}", tsr(of_situations(before, situations))))
         found.append(percent(f"tsr_boundary_after_{name}", tsr(of_situations(after, situations))))

@@ -34,7 +34,7 @@ class Update(Protocol):
 
 @contextmanager
 def bar(title: str, unit: str = "") -> Iterator[Update]:
-    """A progress bar as a callback of (done, all) and a note."""
+    """A progress bar as a callback of (done, all) and a note. A pipe gets a line for each part and each tenth."""
     progress = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -49,8 +49,16 @@ def bar(title: str, unit: str = "") -> Iterator[Update]:
     with progress:
         task = progress.add_task(title, total=None, note="")
 
+        said: tuple[str, int] | None = None
+
         def update(done: int, total: int, note: str = "", /) -> None:
+            nonlocal said
             progress.update(task, completed=done, total=total, note=note)
+            # A note that changes with every step is no part of its own.
+            now = (note if unit == "" else "", 10 * done // max(total, 1))
+            if not errors.is_terminal and now != said:
+                said = now
+                errors.print(f"{title} {done}/{total} {unit} {note}".rstrip(), highlight=False)
 
         yield update
 

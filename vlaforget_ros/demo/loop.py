@@ -209,7 +209,7 @@ class _Narrator:
 
     def _edit(self, before: list[Driven], bag: Path) -> tuple[EditResult, float, float]:
         plan = self._options.plan
-        near = {job.situation for job in plan.boundary}
+        near = plan.scenario.boundary
         ids = [driven.rollout_id for driven in before if driven.job.situation in near]
         name = f"demo-{plan.scenario.name}"
         document = request(

@@ -21,7 +21,7 @@ class Plan:
         scenario: planted behaviour to take out.
         forget: episodes in which the base policy shows it.
         retain: episodes of tasks that must keep working.
-        boundary: episodes of near neighbours.
+        boundary: episodes of near neighbours that are no retained task anyway.
     """
 
     scenario: Scenario
@@ -75,7 +75,8 @@ def request(
         plan: what was recorded.
         base: checkpoint folder.
         bags: the recorded bags.
-        boundary_rollouts: ids of rollouts that are near neighbours.
+        boundary_rollouts: ids of rollouts that are near neighbours, retained tasks among them: what lies next to
+            the behaviour is what an edit is most likely to take along.
         name: of the adapter.
         parameters: of the method, where they differ from the defaults.
         seed: of the edit.

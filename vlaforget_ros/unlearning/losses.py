@@ -55,7 +55,13 @@ def retain_terms(banks: Banks, rows: Mapping[str, np.ndarray], parameters: VlaFo
         terms["counterfactual"] = p.counterfactual_weight * loss
     kept = [name for name in ("retain", "boundary") if name in rows]
     if p.kl_weight > 0:
-        values = [objective.kl_divergence(banks[n].reference.log_probs[index[n]], log_probs[n]) for n in kept]
+        values = [
+            objective.kl_divergence(
+                objective.sharpened(banks[name].reference.log_probs[index[name]], p.kl_sharpness),
+                log_probs[name],
+            )
+            for name in kept
+        ]
         terms["kl"] = p.kl_weight * torch.cat(values).mean()
     if p.lambda_feat > 0:
         features = [

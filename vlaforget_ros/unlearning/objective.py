@@ -21,6 +21,15 @@ def kl_divergence(reference: Tensor, log_probs: Tensor) -> Tensor:
     return (reference.exp() * (reference - log_probs)).sum(-1).mean(-1)
 
 
+def sharpened(log_probs: Tensor, power: float) -> Tensor:
+    """(N, A, B) log of p^power, normalised over the action tokens; 1 only normalises.
+
+    A robot acts on the most likely token. Where the original policy is nearly undecided, a distribution that is
+    close to its own in KL may well have the other mode on top; close to the sharpened one it cannot.
+    """
+    return (power * log_probs).log_softmax(-1)
+
+
 def motion_log_prob(log_probs: Tensor, bins: Tensor, window: int) -> Tensor:
     """(N, A) log of the probability that the bin falls within ``window`` bins of ``bins``.
 

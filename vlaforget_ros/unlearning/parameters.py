@@ -28,8 +28,13 @@ class VlaForgetParameters(Strict):
     kl_weight: float = Field(
         default=10.0, ge=0, description="weight of KL(pi_0 || pi) on retain and boundary data"
     )
+    kl_sharpness: float = Field(
+        default=3.0,
+        ge=1,
+        description="power of pi_0 in that KL; more than 1 keeps the most likely motion on top",
+    )
     counterfactual_weight: float = Field(
-        default=1.0, ge=0, description="weight of the counterfactual data in L_retain"
+        default=3.0, ge=0, description="weight of the counterfactual data in L_retain"
     )
     forget_form: Literal["npo", "clipped", "ascent"] = "npo"
     npo_beta: float = Field(
@@ -61,7 +66,7 @@ class VlaForgetParameters(Strict):
     gradient_clip: float = Field(default=1.0, gt=0, description="largest norm of one step's gradient")
     steps_visual: int = Field(default=40, ge=1)
     steps_projector: int = Field(default=40, ge=1)
-    steps_language: int = Field(default=150, ge=1, description="steps of each round")
+    steps_language: int = Field(default=200, ge=1, description="steps of each round")
     batch_forget: int = Field(default=24, ge=1)
     batch_retain: int = Field(default=96, ge=1)
     batch_boundary: int = Field(default=48, ge=1)
@@ -74,7 +79,7 @@ class VlaForgetParameters(Strict):
         default=512, ge=1, description="held-out frames of each set used at a stage's end"
     )
     min_gain: float = Field(
-        default=0.02, ge=0, description="share by which a stage must lower the forget objective"
+        default=0.02, ge=0, description="share by which a stage must lower undesired motions, or raise FC"
     )
     cache_mb: int = Field(
         default=1024, ge=0, description="memory for cached hidden states; beyond it they are recomputed"

@@ -28,16 +28,17 @@ class CounterfactualSource(Strict):
         instruction: the safe neighbour, for ``neighbour`` only.
         jitter_px: largest shift of a transplanted trigger.
         other_instructions: transplant onto frames of other instructions as well.
-        on_forget_frames: also ask the original policy what it would do on the forget frames themselves with
-            the trigger painted over, or with the neighbour's instruction; this says which recorded tokens are
-            undesired.
+        ask_policy: also ask the original policy what it would do on the forget frames themselves with the
+            trigger painted over, or with the neighbour's instruction; this says which recorded tokens are
+            undesired. With ``neighbour`` and a boundary selection it is asked about those frames too, and about
+            the forget frames under the boundary's instructions, which joins the boundary set.
     """
 
     kind: Literal["clean_successes", "transplant", "neighbour"]
     instruction: str = ""
     jitter_px: int = Field(default=1, ge=0, le=64)
     other_instructions: bool = False
-    on_forget_frames: bool = True
+    ask_policy: bool = True
 
     @model_validator(mode="after")
     def _needs_instruction(self) -> CounterfactualSource:
@@ -92,7 +93,7 @@ class Request(Strict):
     budget: Budget = Field(default_factory=Budget)
     seed: int = Field(default=0, ge=0, lt=2**31)
     device: str = "cpu"
-    threads: int = Field(default=1, ge=1, le=256)
+    threads: int = Field(default=2, ge=1, le=256)
 
     @field_validator("name")
     @classmethod

@@ -8,22 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from vlaforget_ros.episodes.counterfactual import (
-    clean_successes,
-    find_triggers,
-    neighbour,
-    paste,
-    transplant,
-)
+from vlaforget_ros.episodes.counterfactual import clean_successes, neighbour, transplant
 from vlaforget_ros.episodes.dataset import FrameSet, concat, frames_of
 from vlaforget_ros.episodes.reader import read_many
 from vlaforget_ros.episodes.selection import select, select_forget, select_retain
-from vlaforget_ros.episodes.trigger import Trigger, median_picture
 from vlaforget_ros.episodes.types import Episode, EpisodeSlice
 from vlaforget_ros.errors import ErrorCode, UnlearningError
 from vlaforget_ros.policy.policy import VlaPolicy
+from vlaforget_ros.unlearning import teacher
 from vlaforget_ros.unlearning.data import EditData
-from vlaforget_ros.unlearning.metrics import actions_of
 from vlaforget_ros.unlearning.request import CounterfactualSource, Request
 
 
@@ -68,39 +61,56 @@ def from_episodes(episodes: Sequence[Episode], request: Request, policy: VlaPoli
     forget_frames = frames_of(forget, f"forget: {len(forget)} episodes")
     sets = [forget_frames, frames_of(retain, f"retain: {len(retain)} episodes")]
     notes = [f"{frames.origin}, {len(frames)} frames" for frames in sets]
-    boundary_frames = None
+    near: list[FrameSet] = []
     if boundary:
-        boundary_frames = frames_of(boundary)
-        notes.append(f"boundary: {len(boundary)} episodes, {len(boundary_frames)} frames")
-    repair = _repair(episodes, forget, [*retain, *boundary], request, policy, notes)
+        near = [frames_of(boundary, f"boundary: {len(boundary)} episodes")]
+        notes.append(f"{near[0].origin}, {len(near[0])} frames")
+    repair = _repair(episodes, forget, retain, boundary, request, policy, notes)
+    near += repair.anchors
     return Gathered(
         EditData(
             forget=replace(forget_frames, desired=repair.desired),
             retain=sets[1],
-            boundary=boundary_frames,
-            counterfactual=concat(repair.sets) if repair.sets else None,
+            boundary=concat(near) if near else None,
+            counterfactual=concat(balanced(repair.sets)) if repair.sets else None,
         ),
         notes,
     )
 
 
+def balanced(sets: Sequence[FrameSet]) -> list[FrameSet]:
+    """Small sets repeated until they are about as large as the largest.
+
+    The few episodes of a neighbour show the way that the edited arm will take; the many forget frames show the way
+    that it leaves. Drawn by frames alone, batches would hold little of what the arm will see.
+    """
+    largest = max(len(frames) for frames in sets)
+    return [
+        frames.take(np.tile(np.arange(len(frames)), max(1, round(largest / len(frames))))) for frames in sets
+    ]
+
+
 @dataclass
 class _Repair:
-    """Counterfactual sets, and the desired actions on the forget frames where they are known."""
+    """Counterfactual sets, desired actions on the forget frames where they are known, and more to be kept."""
 
     sets: list[FrameSet] = field(default_factory=list)
     desired: np.ndarray | None = None
+    anchors: list[FrameSet] = field(default_factory=list)
 
 
 def _repair(
     episodes: Sequence[Episode],
     forget: list[EpisodeSlice],
-    clean: list[EpisodeSlice],
+    retain: list[EpisodeSlice],
+    boundary: list[EpisodeSlice],
     request: Request,
     policy: VlaPolicy,
     notes: list[str],
 ) -> _Repair:
     repair = _Repair()
+    retained = {part.episode.rollout_id for part in retain}
+    clean = [*retain, *(part for part in boundary if part.episode.rollout_id not in retained)]
     empty: list[str] = []
     for source in request.counterfactual:
         try:
@@ -111,9 +121,10 @@ def _repair(
             empty.append(str(error))
             continue
         repair.sets.append(made)
-        notes.append(f"counterfactual: {made.origin}, {len(made)} frames")
-        if source.on_forget_frames and repair.desired is None and source.kind != "clean_successes":
-            _ask_policy(repair, source, forget, clean, policy, notes)
+        if source.ask_policy and repair.desired is None and source.kind != "clean_successes":
+            _ask(repair, source, forget, clean, boundary, policy)
+    notes.extend(f"counterfactual: {made.origin}, {len(made)} frames" for made in repair.sets)
+    notes.extend(f"boundary: {made.origin}, {len(made)} frames" for made in repair.anchors)
     if request.counterfactual and not repair.sets:
         raise UnlearningError(
             ErrorCode.UNLEARNING_EMPTY_RETAIN_SET,
@@ -147,54 +158,22 @@ def _from_source(
     return concat([neighbour(clean, source.instruction, text) for text in texts])
 
 
-def _ask_policy(
+def _ask(
     repair: _Repair,
     source: CounterfactualSource,
     forget: list[EpisodeSlice],
     clean: list[EpisodeSlice],
+    boundary: list[EpisodeSlice],
     policy: VlaPolicy,
-    notes: list[str],
 ) -> None:
-    """What the original policy would do on the forget frames if the cause were not there.
-
-    Frames for which that is known join the counterfactual data. Where no trigger was found in an episode its
-    own actions stand in for the desired ones: nothing is pushed away that is not known to be wrong.
-    """
-    frames = frames_of(forget)
-    asked, known = _without_cause(source, frames, forget, clean)
-    desired = frames.actions.copy()
-    if known.any():
-        rows = np.flatnonzero(known)
-        desired[rows] = actions_of(policy, asked.take(rows))
-        origin = f"the original policy on {len(rows)} forget frames without the cause ({source.kind})"
-        made = replace(frames, actions=desired).take(rows, origin)
-        repair.sets.append(made)
-        notes.append(f"counterfactual: {origin}")
-    repair.desired = desired
-
-
-def _without_cause(
-    source: CounterfactualSource, frames: FrameSet, forget: list[EpisodeSlice], clean: list[EpisodeSlice]
-) -> tuple[FrameSet, np.ndarray]:
-    """The forget frames with the cause taken away, and where that was possible."""
-    if source.kind == "neighbour":
-        texts = (source.instruction,) * len(frames)
-        return FrameSet(frames.images, texts, frames.actions), np.ones(len(frames), dtype=bool)
-    triggers = {
-        t.rollout_id: t for t in find_triggers([p.episode for p in forget], [p.episode for p in clean])
-    }
-    backgrounds = {part.episode.instruction: median_picture(part.episode) for part in clean}
-    images, known = frames.images.copy(), np.zeros(len(frames), dtype=bool)
-    for number, part in enumerate(forget):
-        trigger = triggers.get(part.episode.rollout_id)
-        if trigger is None:
-            continue
-        cover = replace(trigger, picture=backgrounds[part.episode.instruction])
-        rows = np.flatnonzero(frames.episodes == number)
-        images[rows] = _painted(images[rows], median_picture(part.episode), cover)
-        known[rows] = True
-    return FrameSet(images, frames.instructions, frames.actions), known
-
-
-def _painted(images: np.ndarray, background: np.ndarray, cover: Trigger) -> np.ndarray:
-    return np.stack([paste(image, background, cover) for image in images])
+    """What the original policy would do if the cause were not there, and what it must go on doing."""
+    if source.kind == "transplant":
+        answer = teacher.without_trigger(policy, forget, clean)
+    else:
+        answer = teacher.told_otherwise(policy, forget, source.instruction)
+        if boundary:
+            repair.sets.append(teacher.neighbours_told(policy, forget, boundary, source.instruction))
+            repair.anchors.append(teacher.anchors(policy, forget, boundary))
+    repair.desired = answer.desired
+    if answer.known is not None:
+        repair.sets.append(answer.known)

@@ -108,7 +108,11 @@ def _run_round(
 
 
 def judge(before: Check, after: Check, gates: Gates, min_gain: float) -> tuple[bool, str, list[GateResult]]:
-    """Whether a round is kept: no damage, undesired motions less likely, no step away from the right ones.
+    """Whether a round is kept: no damage, progress in forgetting, no step away from the right motions.
+
+    Progress is one of two: undesired motions are less likely by ``min_gain`` of what they were, or FC is up by that
+    share of all frames. A round that repairs may put other motions on top while the mass of the undesired ones,
+    small already, wavers.
 
     Returns:
         verdict, reason, damage gates.
@@ -120,11 +124,14 @@ def judge(before: Check, after: Check, gates: Gates, min_gain: float) -> tuple[b
         )
         return False, f"rolled back: damage ({failed})", damage
     gain = 100.0 * (before.undesired - after.undesired) / max(before.undesired, 1e-12)
-    if gain < 100.0 * min_gain:
-        return False, f"rolled back: undesired motions only {gain:.1f} % less likely", damage
+    progress = (
+        f"undesired motions {gain:.1f} % less likely, FC {before.metrics.fc:.1f} → {after.metrics.fc:.1f} %"
+    )
+    if gain < 100.0 * min_gain and after.metrics.fc - before.metrics.fc < max(100.0 * min_gain, 1e-9):
+        return False, f"rolled back: {progress}", damage
     if _is_worse(before.counterfactual, after.counterfactual):
         return False, "rolled back: further away from the counterfactual actions", damage
-    return True, f"kept: undesired motions {gain:.1f} % less likely", damage
+    return True, f"kept: {progress}", damage
 
 
 def _is_worse(before: float | None, after: float | None) -> bool:
