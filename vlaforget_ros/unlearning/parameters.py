@@ -22,7 +22,7 @@ class VlaForgetParameters(Strict):
     The defaults were chosen on the embedded policy; they are not the (unpublished) ones of the paper.
     """
 
-    lambda_f: float = Field(default=0.1, ge=0, description="weight of L_forget")
+    lambda_f: float = Field(default=0.3, ge=0, description="weight of L_forget")
     lambda_m: float = Field(default=0.05, ge=0, description="weight of L_mismatch")
     lambda_feat: float = Field(default=0.5, ge=0, description="weight of L_feat")
     kl_weight: float = Field(
