@@ -92,6 +92,9 @@ def parameters() -> VlaForgetParameters:
         min_gain=0.0,
         learning_rate=0.02,
         lambda_f=5.0,
+        # A random policy has no lead of one motion over the others that could be kept.
+        kl_sharpness=1.0,
+        counterfactual_weight=1.0,
         rank=4,
         lora_alpha=8,
     )
@@ -149,6 +152,6 @@ gates: {{rc_min: 0, rad_max: 1, rad_boundary_max: 1}}
 seed: 3
 parameters:
   {{steps_visual: 2, steps_projector: 2, steps_language: 2, max_rounds: 1, rank: 4, lora_alpha: 8, min_gain: 0,
-    learning_rate: 0.02, lambda_f: 5.0, batch_forget: 8, batch_retain: 8, batch_boundary: 4,
+    kl_sharpness: 1, learning_rate: 0.02, lambda_f: 5.0, batch_forget: 8, batch_retain: 8, batch_boundary: 4,
     batch_counterfactual: 8, score_frames: 16}}
 """

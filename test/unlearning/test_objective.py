@@ -68,9 +68,10 @@ def test_sharpening_widens_the_lead_of_the_likeliest() -> None:
     undecided = log([0.1, 0.5, 0.4])
     sharp = objective.sharpened(undecided, 3.0).exp()
     assert sharp[0, 0].tolist() == pytest.approx([0.001 / 0.19, 0.125 / 0.19, 0.064 / 0.19])
-    # Power 1 only takes away what had leaked to text tokens.
+    # What leaks to text tokens is not given back, and power 1 changes nothing.
     leaking = undecided + math.log(0.5)
-    torch.testing.assert_close(objective.sharpened(leaking, 1.0), undecided)
+    torch.testing.assert_close(objective.sharpened(leaking, 1.0), leaking)
+    assert objective.sharpened(leaking, 3.0).exp().sum().item() == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize(("form", "expected"), [("ascent", -5.0), ("clipped", -3.5)])

@@ -22,12 +22,12 @@ def kl_divergence(reference: Tensor, log_probs: Tensor) -> Tensor:
 
 
 def sharpened(log_probs: Tensor, power: float) -> Tensor:
-    """(N, A, B) log of p^power, normalised over the action tokens; 1 only normalises.
+    """(N, A, B) log of p^power, scaled to the mass that the action tokens had; power 1 changes nothing.
 
     A robot acts on the most likely token. Where the original policy is nearly undecided, a distribution that is
     close to its own in KL may well have the other mode on top; close to the sharpened one it cannot.
     """
-    return (power * log_probs).log_softmax(-1)
+    return (power * log_probs).log_softmax(-1) + log_probs.logsumexp(-1, keepdim=True)
 
 
 def motion_log_prob(log_probs: Tensor, bins: Tensor, window: int) -> Tensor:
