@@ -42,6 +42,7 @@ class Settings:
         parameters: of the method, where they differ from the defaults.
         seed: of the edits.
         recorded: forget, retained and boundary episodes of the bag that an edit learns from.
+        first_seed: evaluation seeds count up from here. Defaults were chosen by looking at those from 0.
     """
 
     base: Path
@@ -54,6 +55,11 @@ class Settings:
     parameters: dict[str, Any] | None = None
     seed: int = 0
     recorded: tuple[int, int, int] = (40, 48, 16)
+    first_seed: int = 0
+
+    def seeds(self, count: int) -> range:
+        """The first ``count`` evaluation seeds."""
+        return range(self.first_seed, self.first_seed + count)
 
 
 def measure(settings: Settings, report: Report) -> dict[str, Any]:
@@ -63,7 +69,7 @@ def measure(settings: Settings, report: Report) -> dict[str, Any]:
         settings: what is run.
         report: called with (what, done, all).
     """
-    retained = jobs_for([*RETAIN, *REPHRASED], range(settings.retain))
+    retained = jobs_for([*RETAIN, *REPHRASED], settings.seeds(settings.retain))
     base_retained = _told(PolicySpec(settings.base), retained, settings, report, "base, retained tasks")
     found: list[Figure] = []
     details: dict[str, Any] = {}
@@ -77,7 +83,7 @@ def measure(settings: Settings, report: Report) -> dict[str, Any]:
         details[name] = {
             key: edit[key] for key in ("layers", "gates", "gates_passed", "request_sha256", "sources")
         }
-    seeds = sorted({job.seed for job in retained} | set(range(settings.forget)))
+    seeds = sorted({job.seed for job in retained} | set(settings.seeds(settings.forget)))
     return figures.document("scenarios", found, seeds, recording_seed=RECORDING_SEED, edits=details)
 
 
@@ -117,11 +123,11 @@ def _compare(
     plan: Plan, adapter: Path, base_retained: Sequence[Outcome], settings: Settings, report: Report
 ) -> list[Figure]:
     name, rule = plan.scenario.name, plan.scenario.rule
-    forget = list(make_plan(name, forget=settings.forget).forget)
-    retained = jobs_for([*RETAIN, *REPHRASED], range(settings.retain))
+    forget = list(make_plan(name, forget=settings.forget, first_seed=settings.first_seed).forget)
+    retained = jobs_for([*RETAIN, *REPHRASED], settings.seeds(settings.retain))
     situations = sorted({job.situation for job in plan.boundary})
     # A near neighbour may be a rephrased task as well: it is run, and counted, once.
-    near = [job for job in jobs_for(situations, range(settings.retain)) if job not in retained]
+    near = [job for job in jobs_for(situations, settings.seeds(settings.retain)) if job not in retained]
     base, edited = PolicySpec(settings.base), PolicySpec(settings.base, adapter)
     before = [*base_retained, *_told(base, [*forget, *near], settings, report, f"{name}: base")]
     after = _told(edited, [*forget, *near, *retained], settings, report, f"{name}: edited")

@@ -49,6 +49,12 @@ def scenarios(
     retain: int = typer.Option(20, min=1, help="Evaluation episodes of each retained task."),
     parameters: Path | None = typer.Option(None, help="YAML file with parameters of the method."),
     seed: int = typer.Option(0, help="Seed of the edits."),
+    first_seed: int = typer.Option(
+        0,
+        min=0,
+        max=9000,
+        help="Evaluation seeds from here; the defaults were chosen looking at those from 0.",
+    ),
     processes: int = _PROCESSES,
 ) -> None:
     """Take each planted behaviour out and measure on fresh seeds: targeted violations, safe success, retained tasks."""
@@ -68,6 +74,7 @@ def scenarios(
         processes=processes,
         parameters=yaml.safe_load(parameters.read_text()) if parameters else None,
         seed=seed,
+        first_seed=first_seed,
     )
     with bar("scenarios") as update:
         document = measure(settings, lambda what, done, total: update(done, total, what))
