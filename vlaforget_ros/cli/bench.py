@@ -76,7 +76,7 @@ def scenarios(
         seed=seed,
         first_seed=first_seed,
     )
-    with bar("scenarios") as update:
+    with bar("scenarios", parts=True) as update:
         document = measure(settings, lambda what, done, total: update(done, total, what))
     show(document, json_path, "planted behaviours, before and after the edit")
 

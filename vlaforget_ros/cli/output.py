@@ -33,8 +33,14 @@ class Update(Protocol):
 
 
 @contextmanager
-def bar(title: str, unit: str = "") -> Iterator[Update]:
-    """A progress bar as a callback of (done, all) and a note. A pipe gets a line for each part and each tenth."""
+def bar(title: str, unit: str = "", parts: bool = False) -> Iterator[Update]:
+    """A progress bar as a callback of (done, all) and a note. A pipe gets a line for each tenth.
+
+    Args:
+        title: what is being done.
+        unit: of the count.
+        parts: the note names a part of the work, each with tenths of its own.
+    """
     progress = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -54,8 +60,7 @@ def bar(title: str, unit: str = "") -> Iterator[Update]:
         def update(done: int, total: int, note: str = "", /) -> None:
             nonlocal said
             progress.update(task, completed=done, total=total, note=note)
-            # A note that changes with every step is no part of its own.
-            now = (note if unit == "" else "", 10 * done // max(total, 1))
+            now = (note if parts else "", 10 * done // max(total, 1))
             if not errors.is_terminal and now != said:
                 said = now
                 errors.print(f"{title} {done}/{total} {unit} {note}".rstrip(), highlight=False)

@@ -62,9 +62,8 @@ class _Server(threading.Thread):
                     # Waking an executor that has nothing to do does not make it return: it must look by
                     # itself.
                     self._spinner.spin_once(timeout_sec=_LOOK_S)
-                    # rclpy hands a callback out again and again until a worker thread has begun it (counted: some 60
-                    # times an image), holding the interpreter's lock, so that the worker cannot begin: 10 control
-                    # ticks a second without this pause, 35 with it.
+                    # rclpy hands a callback out again and again until a worker thread has begun it, holding the
+                    # interpreter's lock, so that the worker cannot begin: without this pause control ticks are late.
                     self._over.wait(_PAUSE_S)
                 self.status = 0
         finally:

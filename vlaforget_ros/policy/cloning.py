@@ -112,15 +112,7 @@ def clone(
         run.optimiser.step()
         done = step + 1
         if done % 25 == 0 or done == settings.steps:
-            rate = (done - start) / (time.perf_counter() - began)
-            line = CloningProgress(
-                done,
-                settings.steps,
-                float(np.mean([value for value, _ in recent])),
-                float(np.mean([value for _, value in recent])),
-                rate * settings.batch_size,
-                (settings.steps - done) / rate,
-            )
+            line = _progress(done, (done - start) / (time.perf_counter() - began), recent, settings)
             run.log(line)
             recent.clear()
             if progress:
@@ -131,6 +123,21 @@ def clone(
     checkpoint.save(out, policy.model, policy.tokenizer)
     run.remove()
     return out
+
+
+def _progress(
+    done: int, steps_per_s: float, recent: list[tuple[float, float]], settings: CloningSettings
+) -> CloningProgress:
+    """A line about the steps since the last one; ``recent`` holds loss and accuracy of each."""
+    loss, accuracy = np.mean(recent, axis=0)
+    return CloningProgress(
+        done,
+        settings.steps,
+        float(loss),
+        float(accuracy),
+        steps_per_s * settings.batch_size,
+        (settings.steps - done) / steps_per_s,
+    )
 
 
 def _step(policy: VlaPolicy, frames: FrameSet, settings: CloningSettings, eos: int) -> tuple[Tensor, float]:

@@ -83,6 +83,8 @@ class EditProcess:
         self._cancelled = False
         self._killer: threading.Timer | None = None
         self._lines: IO[str] = log.open("a", encoding="utf-8")
+        # A resumed edit appends: what an earlier run said last is no reason of this one's end.
+        self._begin = log.stat().st_size
         try:
             self._process = subprocess.Popen(
                 list(command),
@@ -178,7 +180,7 @@ class EditProcess:
         return UnlearningError(
             ErrorCode.UNLEARNING_KILLED,
             f"the edit's process was lost: {how}",
-            value="; ".join(_last_lines(self._log)) or None,
+            value="; ".join(_last_lines(self._log, self._begin)) or None,
             remedy=f"read {self._log}; policy and store are as before; run it again with resume",
         )
 
@@ -200,6 +202,7 @@ class EditProcess:
         self._lines.close()
 
 
-def _last_lines(log: Path) -> list[str]:
-    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines()]
+def _last_lines(log: Path, begin: int) -> list[str]:
+    text = log.read_bytes()[begin:].decode("utf-8", errors="replace")
+    lines = [line.strip() for line in text.splitlines()]
     return [line for line in lines if line][-_LOG_TAIL:]
