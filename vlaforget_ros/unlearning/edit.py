@@ -145,7 +145,7 @@ def prepare(policy: VlaPolicy, data: EditData, settings: EditSettings, guard: Gu
     banks = {name: Bank(policy, network, frames, parameters, guard.check) for name, frames in sets.items()}
     splits = {name: split(frames, parameters.holdout, seed) for name, frames in sets.items()}
     held = {name: _spread(rows[1], parameters.evaluation_frames) for name, rows in splits.items()}
-    # FC is defined on D_f itself; everything else is measured on episodes that were not trained on.
+    # FC is defined on D_f itself; everything else on episodes that this set does not train on (another may).
     measured = {**held, "forget": _spread(np.arange(len(data.forget)), parameters.evaluation_frames)}
     chosen = {name: frames.take(measured[name]) for name, frames in sets.items()}
     evaluation = OfflineEvaluation(policy, chosen, settings.gates.tau_retain)
