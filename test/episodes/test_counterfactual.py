@@ -55,8 +55,8 @@ def test_transplanted_frames_show_the_trigger_and_keep_their_actions(recorded) -
     assert len(frames) == 6 * 24
     assert set(frames.instructions) == {"go"}
     for number in range(6):
-        rows = frames.episodes == number
         episode = clean[number].episode
+        rows = frames.episodes == episode.rollout_id
         assert np.array_equal(frames.actions[rows], episode.actions)
         assert not magenta(episode.images).any()
         found = magenta(frames.images[rows])

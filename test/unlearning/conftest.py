@@ -62,7 +62,8 @@ def _frames(
     images = np.random.default_rng(seed).integers(0, 256, (count, 64, 64, 3), dtype=np.uint8)
     actions = np.tile(np.array(action, dtype=np.float32), (count, 1))
     wanted = None if desired is None else np.tile(np.array(desired, dtype=np.float32), (count, 1))
-    return FrameSet(images, (text,) * count, actions, np.arange(count, dtype=np.int64) % 4, wanted)
+    episodes = np.array([f"{seed}-{row % 4}" for row in range(count)])
+    return FrameSet(images, (text,) * count, actions, episodes, wanted)
 
 
 @pytest.fixture

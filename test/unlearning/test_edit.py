@@ -58,6 +58,7 @@ def test_an_edit_runs_all_stages_and_moves_towards_the_right_actions(
     assert result.after.counterfactual is not None
     assert result.before.counterfactual is not None
     assert result.after.counterfactual < result.before.counterfactual
+    assert result.remarks == ()
     assert not result.gates_passed  # the forget gate asks for 100 % after a dozen steps
     assert [p.step for p in seen] == list(range(1, 15))
     assert {p.total_steps for p in seen} == {14}
@@ -234,6 +235,21 @@ def test_time_running_out_ends_training_and_what_was_kept_is_an_adapter(
     result = edit(load(), data, settings, tmp_path, guard, steps.append)
     assert len(steps) == 5
     assert [(d.stage, d.complete) for d in result.rounds] == [("visual", True), ("projector", False)]
+    assert list(result.remarks) == [
+        "out of time (budget 100 s): projector-1 stopped after 2 of 3 steps",
+        "out of time (budget 100 s): stage language did not run",
+    ]
+
+
+def test_no_time_at_all_is_said_to_be_that(
+    load: Load, data: EditData, settings: EditSettings, tmp_path: Path
+) -> None:
+    with pytest.raises(
+        UnlearningError, match=r"out of time \(budget 0 s\): stage visual did not run"
+    ) as error:
+        edit(load(), data, settings, tmp_path, Guard(0.0, 1e6))
+    assert error.value.code == ErrorCode.UNLEARNING_GATE_FAILED
+    assert "raise budget.seconds" in str(error.value)
 
 
 def test_too_much_memory_is_a_coded_error(

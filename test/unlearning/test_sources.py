@@ -9,6 +9,8 @@ import pytest
 
 from vlaforget_ros.errors import ErrorCode, UnlearningError
 from vlaforget_ros.policy.policy import VlaPolicy
+from vlaforget_ros.unlearning.edit import EditSettings, prepare
+from vlaforget_ros.unlearning.guard import Guard
 from vlaforget_ros.unlearning.request import Request, read_request
 from vlaforget_ros.unlearning.sources import balanced, gather
 
@@ -44,7 +46,7 @@ def test_transplant_pastes_the_trigger_and_asks_the_policy_without_it(
     clean = found.data.retain.images[:42]
     direct = np.stack([p.action for p in policy.act_batch(clean, forget.instructions)])
     assert forget.desired.shape == direct.shape
-    assert len(np.unique(made.episodes)) == 5 + 3
+    assert set(made.episodes) == {*found.data.retain.episodes, *forget.episodes}
 
 
 def test_a_neighbours_actions_and_what_the_policy_does_when_told_so(
@@ -127,3 +129,17 @@ def test_a_missing_bag(request_text: str, policy: VlaPolicy, bag: Path) -> None:
     with pytest.raises(UnlearningError) as error:
         gather(read_request(request_text.replace(f"[{bag}]", "[/nowhere]")), policy)
     assert error.value.code == ErrorCode.UNLEARNING_BAG_UNREADABLE
+
+
+def test_nothing_that_is_measured_on_is_trained_on_in_any_set(
+    request_text: str, policy: VlaPolicy, settings: EditSettings
+) -> None:
+    """The clean episodes are retained and pasted on, the bad ones are forgotten and asked about."""
+    data = gather(read_request(request_text), policy).data
+    rows = prepare(policy, data, settings, Guard(3600, 1e6)).rows
+    sets = data.sets()
+    trained = {e for name, frames in sets.items() for e in frames.episodes[rows.train[name]]}
+    measured = {e for name, frames in sets.items() for e in frames.episodes[rows.held[name]]}
+    assert rows.unheld == ()
+    assert not trained & measured
+    assert trained | measured == {e for frames in sets.values() for e in frames.episodes}

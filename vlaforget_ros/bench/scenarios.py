@@ -81,7 +81,8 @@ def measure(settings: Settings, report: Report) -> dict[str, Any]:
         found.append(Figure(f"edit_peak_mb_{name}", edit["peak_mb"], "MB"))
         found.append(Figure(f"adapter_mb_{name}", round(edit["adapter_bytes"] / 1e6, 3), "MB"))
         details[name] = {
-            key: edit[key] for key in ("layers", "gates", "gates_passed", "request_sha256", "sources")
+            key: edit[key]
+            for key in ("layers", "gates", "gates_passed", "remarks", "request_sha256", "sources")
         }
     seeds = sorted({job.seed for job in retained} | set(settings.seeds(settings.forget)))
     return figures.document("scenarios", found, seeds, recording_seed=RECORDING_SEED, edits=details)

@@ -56,6 +56,8 @@ def unlearn(
     record = json.loads(Path(done.report).read_text())
     gates = [[g["name"], g["verdict"], _text(g["value"]), _text(g["limit"])] for g in record["gates"]]
     console.print(plain_table(["gate", "verdict", "value", "limit"], gates))
+    for remark in done.remarks:
+        console.print(remark, highlight=False)
     console.print(f"adapter {manifest.digest} in {store}; record {done.report}", soft_wrap=True)
 
 

@@ -139,10 +139,10 @@ def transplant(
     origin = f"trigger of {len(triggers)} episodes transplanted onto {len(targets)} clean ones"
     frames = frames_of(targets, f"{origin}, jitter {jitter_px} px")
     images = frames.images.copy()
-    for number, part in enumerate(targets):
+    for part in targets:
         own = [t for t in triggers if t.instruction == part.episode.instruction] or triggers
         background = median_picture(part.episode)
-        for position in np.flatnonzero(frames.episodes == number):
+        for position in np.flatnonzero(frames.episodes == part.episode.rollout_id):
             trigger = own[generator.integers(len(own))]
             down, right = generator.integers(-jitter_px, jitter_px + 1, size=2)
             images[position] = paste(images[position], background, trigger, int(down), int(right))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -21,7 +21,8 @@ class FrameSet:
         instructions: N texts.
         actions: (N, A) float32, robot units: the recorded action (forget: the undesired one; counterfactual:
             what should be done).
-        episodes: (N,) int64, number of the episode each frame is from; empty: each frame stands alone.
+        episodes: (N,) rollout id of the episode each frame is from, so that frames of one episode are known as such
+            in every set they are in; empty: each frame stands alone.
         desired: (N, A) what should be done instead of ``actions`` on the very same frame, where it is known
             (forget set only). Tokens in which both agree are not undesired and are left alone.
         origin: where the frames are from, for reports and manifests.
@@ -33,14 +34,14 @@ class FrameSet:
     images: np.ndarray
     instructions: tuple[str, ...]
     actions: np.ndarray
-    episodes: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    episodes: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.str_))
     desired: np.ndarray | None = None
     origin: str = ""
 
     def __post_init__(self) -> None:
         count = len(self.images)
         if len(self.episodes) == 0:
-            object.__setattr__(self, "episodes", np.arange(count, dtype=np.int64))
+            object.__setattr__(self, "episodes", np.arange(count).astype(np.str_))
         desired = self.actions if self.desired is None else self.desired
         lengths = {len(self.instructions), len(self.actions), len(self.episodes), len(desired)}
         if lengths != {count} or self.images.ndim != 4 or self.actions.ndim != 2:
@@ -74,29 +75,29 @@ class FrameSet:
     def digest(self) -> str:
         """SHA-256 of all content that training sees (not of ``origin``), 64 hex digits."""
         sha = hashlib.sha256()
-        arrays = [self.images, self.actions.astype(np.float32), self.episodes]
+        arrays = [self.images, self.actions.astype(np.float32)]
         for array in arrays if self.desired is None else [*arrays, self.desired.astype(np.float32)]:
             sha.update(f"{array.dtype}{array.shape}".encode())
             sha.update(np.ascontiguousarray(array).tobytes())
-        sha.update("\n".join(self.instructions).encode())
+        sha.update("\n".join([*self.instructions, *self.episodes]).encode())
         return sha.hexdigest()
 
 
 def frames_of(slices: Sequence[EpisodeSlice], origin: str = "recorded") -> FrameSet:
-    """Pack slices; episodes are numbered from 0 in the order of the slices.
+    """Pack slices, one after the other.
 
     Raises:
         UnlearningError: 300 when the slices are empty, or differ in image or action size.
     """
     parts = []
-    for number, part in enumerate(slices):
+    for part in slices:
         count = len(part)
         parts.append(
             FrameSet(
                 part.episode.images[part.indices],
                 (part.episode.instruction,) * count,
                 part.episode.actions[part.indices].astype(np.float32),
-                np.full(count, number, dtype=np.int64),
+                np.full(count, part.episode.rollout_id),
                 origin=origin,
             )
         )
@@ -104,17 +105,12 @@ def frames_of(slices: Sequence[EpisodeSlice], origin: str = "recorded") -> Frame
 
 
 def concat(sets: Sequence[FrameSet], origin: str | None = None) -> FrameSet:
-    """All frames of several sets; their episodes stay apart (numbered anew), desired actions are left out.
+    """All frames of several sets, one after the other; desired actions are left out.
 
     Raises:
         UnlearningError: 300 when there are none, or they differ in image or action size.
     """
-    parts, first = [], 0
-    for frames in sets:
-        _, numbers = np.unique(frames.episodes, return_inverse=True)
-        parts.append(replace(frames, episodes=numbers.astype(np.int64) + first))
-        first += frames.episode_count
-    return _joined(parts, " + ".join(f.origin for f in sets) if origin is None else origin)
+    return _joined(sets, " + ".join(f.origin for f in sets) if origin is None else origin)
 
 
 def _joined(parts: Sequence[FrameSet], origin: str) -> FrameSet:

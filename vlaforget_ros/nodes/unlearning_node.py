@@ -103,6 +103,7 @@ class UnlearningNode(VlaNode):
         result.message = f"adapter {manifest.name} {manifest.digest[:12]}"
         if not manifest.gates_passed:
             result.message += " failed its gates: it cannot become stable"
+        result.message = "; ".join([result.message, *done.remarks])
         self.get_logger().info(result.message)
         handle.succeed()
         return result

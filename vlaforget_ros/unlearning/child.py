@@ -98,6 +98,7 @@ def run(
         "directory": str(out / output.ADAPTER_FOLDER),
         "metrics": metrics,
         "report": str(out / output.RECORD_FILE),
+        "remarks": list(result.remarks),
         "provenance": provenance.model_dump(mode="json"),
     }
 

@@ -1,7 +1,8 @@
-"""The four sets of an edit as arrays, split into training and held-out episodes."""
+"""The four sets of an edit as arrays, and which of their episodes are trained on."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,22 +43,54 @@ class EditData:
         return {name: frames.digest() for name, frames in self.sets().items()}
 
 
-def split(frames: FrameSet, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Training and held-out rows, never from the same episode where there are at least two.
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Rows of each set, by set name.
 
     Args:
-        frames: the set.
-        share: of the episodes that is held out (at least one).
+        train: rows that are trained on.
+        held: rows of episodes that no set trains on; of a set without any, the training rows.
+        unheld: sets without an episode that is held out, so that they are measured on what they are trained on.
+    """
+
+    train: dict[str, np.ndarray]
+    held: dict[str, np.ndarray]
+    unheld: tuple[str, ...]
+
+
+def split(sets: Mapping[str, FrameSet], share: float, seed: int) -> Split:
+    """Episodes to train on and episodes to measure on, the same for every set.
+
+    One episode is often in several sets (a near neighbour is retained, too; the original policy is asked about
+    recorded images), so splitting each set by itself would measure one set on what another is trained on.
+
+    Args:
+        sets: by name.
+        share: of the episodes of each set that is held out: at least one, and never all, where it has two or more
+            and the other sets leave it the choice.
         seed: of the choice.
     """
-    episodes = np.unique(frames.episodes)
-    if len(episodes) < 2:
-        rows = np.arange(len(frames))
-        return rows, rows
-    count = min(len(episodes) - 1, max(1, round(share * len(episodes))))
-    chosen = np.random.default_rng(seed).permutation(episodes)[:count]
-    held = np.isin(frames.episodes, chosen)
-    return np.flatnonzero(~held), np.flatnonzero(held)
+    episodes = {name: frozenset(frames.episodes.tolist()) for name, frames in sets.items()}
+    generator = np.random.default_rng(seed)
+    held: set[str] = set()
+    settled: set[str] = set()
+    # Small sets first: they have the least choice, and larger ones that contain them can make up for it.
+    for name in sorted(episodes, key=lambda name: (len(episodes[name]), name)):
+        wanted = max(1, round(share * len(episodes[name])))
+        shuffled = generator.permutation(sorted(episodes[name])).tolist()
+        for episode in sorted(shuffled, key=settled.__contains__):
+            affected = [ids for ids in episodes.values() if episode in ids]
+            leaves_some = all(len(ids - held) > 1 for ids in affected)
+            if len(episodes[name] & held) < wanted and episode not in held and leaves_some:
+                held.add(episode)
+        settled |= episodes[name]
+    is_held = {name: np.isin(frames.episodes, sorted(held)) for name, frames in sets.items()}
+    train = {name: np.flatnonzero(~rows) for name, rows in is_held.items()}
+    return Split(
+        train=train,
+        held={name: np.flatnonzero(rows) if rows.any() else train[name] for name, rows in is_held.items()},
+        unheld=tuple(name for name, rows in is_held.items() if not rows.any()),
+    )
 
 
 class Sampler:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,7 @@ class EditResult:
         after: measurements of the edited one.
         gates: verdicts.
         gates_passed: whether none failed.
+        remarks: what a reader of the figures must know: sets without held-out episodes, what time did not allow.
         seconds: how long it took (this run only, when resumed).
         peak_mb: largest memory of the process.
     """
@@ -77,6 +78,7 @@ class EditResult:
     after: Check
     gates: tuple[GateResult, ...]
     gates_passed: bool
+    remarks: tuple[str, ...]
     seconds: float
     peak_mb: float
 
@@ -89,6 +91,7 @@ class EditResult:
             "after": self.after.row(),
             "gates": [gate.row() for gate in self.gates],
             "gates_passed": self.gates_passed,
+            "remarks": list(self.remarks),
             "rounds": [done.row() for done in self.rounds],
             "seconds": round(self.seconds, 3),
             "peak_mb": round(self.peak_mb, 1),
@@ -143,17 +146,14 @@ def prepare(policy: VlaPolicy, data: EditData, settings: EditSettings, guard: Gu
     policy.model.eval().requires_grad_(False)
     layers, network, sets = policy.components(), Network(policy.model), data.sets()
     banks = {name: Bank(policy, network, frames, parameters, guard.check) for name, frames in sets.items()}
-    splits = {name: split(frames, parameters.holdout, seed) for name, frames in sets.items()}
-    held = {name: _spread(rows[1], parameters.evaluation_frames) for name, rows in splits.items()}
-    # FC is defined on D_f itself; everything else on episodes that this set does not train on (another may).
-    measured = {**held, "forget": _spread(np.arange(len(data.forget)), parameters.evaluation_frames)}
+    rows = split(sets, parameters.holdout, seed)
+    rows = replace(rows, held={n: _spread(r, parameters.evaluation_frames) for n, r in rows.held.items()})
+    # FC is defined on D_f itself; everything else on episodes that no set trains on.
+    measured = {**rows.held, "forget": _spread(np.arange(len(data.forget)), parameters.evaluation_frames)}
     chosen = {name: frames.take(measured[name]) for name, frames in sets.items()}
     evaluation = OfflineEvaluation(policy, chosen, settings.gates.tau_retain)
     adapter = EditAdapter(policy.model, parameters.rank, parameters.lora_alpha)
-    train = {name: rows[0] for name, rows in splits.items()}
-    bench = Workbench(
-        policy, network, adapter, banks, train, held, evaluation, parameters, seed, guard, layers
-    )
+    bench = Workbench(policy, network, adapter, banks, rows, evaluation, parameters, seed, guard, layers)
     bench.enter_at(Entry("language", (0,)), limit_mb=0)
     return bench
 
@@ -168,11 +168,14 @@ def _result(
 ) -> EditResult:
     kept = [done for done in rounds if done.kept]
     if not kept:
+        late = _out_of_time(bench, rounds)
         raise UnlearningError(
             ErrorCode.UNLEARNING_GATE_FAILED,
             "no stage was kept, so there is nothing to adapt",
-            value="; ".join(f"{done.name}: {done.reason}" for done in rounds) or "no stage ran in time",
-            remedy="give more steps, counterfactual data or a wider forget selection; see the log",
+            value="; ".join([*late, *(f"{done.name}: {done.reason}" for done in rounds)]),
+            remedy="raise budget.seconds, or let the edit have the machine to itself"
+            if late
+            else "give more steps, counterfactual data or a wider forget selection; see the log",
         )
     weights = LoraWeights.from_tensors(
         bench.adapter.tensors(), alpha=bench.adapter.alpha, base_digest=bench.policy.base_digest
@@ -194,9 +197,34 @@ def _result(
         after=after,
         gates=tuple(gates),
         gates_passed=passed(gates),
+        remarks=(*_unheld(bench), *_out_of_time(bench, rounds)),
         seconds=bench.guard.elapsed,
         peak_mb=peak_mb(),
     )
+
+
+def _unheld(bench: Workbench) -> list[str]:
+    return [
+        f"the {name} set is measured on what it was trained on: none of its episodes could be held out"
+        for name in bench.rows.unheld
+    ]
+
+
+def _out_of_time(bench: Workbench, rounds: list[Round]) -> list[str]:
+    """What the time budget cut off, in words: failed gates are then no verdict on the method."""
+    parameters, found = bench.parameters, []
+    for stage in parameters.stages:
+        done = [r for r in rounds if r.stage == stage]
+        found += [
+            f"{r.name} stopped after {r.curve[-1]['step'] if r.curve else 0} of {parameters.steps(stage)} steps"
+            for r in done
+            if not r.complete
+        ]
+        if not done:
+            found.append(f"stage {stage} did not run")
+        elif len(done) < parameters.rounds(stage) and not (done[-1].kept and done[-1].forgotten):
+            found.append(f"stage {stage} ended after round {len(done)} of up to {parameters.rounds(stage)}")
+    return [f"out of time (budget {bench.guard.seconds:g} s): {what}" for what in found]
 
 
 def merge_difference(adapter: EditAdapter, bank: Bank) -> float:

@@ -100,6 +100,10 @@ class VlaForgetParameters(Strict):
             "language": self.top_k_language,
         }[stage]
 
+    def rounds(self, stage: StageName) -> int:
+        """How many rounds a stage may have."""
+        return self.max_rounds if stage == "language" else 1
+
     def steps(self, stage: StageName) -> int:
         """Optimiser steps of a stage, or of one round of the language stage."""
         return {

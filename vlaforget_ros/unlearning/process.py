@@ -46,6 +46,7 @@ class Done(BaseModel):
     directory: Path
     metrics: dict[str, float] = Field(default_factory=dict)
     report: str = ""
+    remarks: list[str] = Field(default_factory=list)
     provenance: dict[str, Any] = Field(default_factory=dict)
 
 

@@ -64,5 +64,5 @@ class ProgressMeter:
             steps = self._parameters.steps(name)
             if name == stage:
                 position = total + (number - 1) * steps + step
-            total += steps * (self._parameters.max_rounds if name == "language" else 1)
+            total += steps * self._parameters.rounds(name)
         return position, total

@@ -39,7 +39,7 @@ def run_stage(
     rounds: list[Round] = []
     ranked: list[LayerScore] = []
     kept = bench.adapter.tensors()
-    for number in range(1, (bench.parameters.max_rounds if stage == "language" else 1) + 1):
+    for number in range(1, bench.parameters.rounds(stage) + 1):
         stored = journal.finished(f"{stage}-{number}")
         if stored is not None:
             done = Round(**stored[0])
@@ -84,7 +84,7 @@ def _run_round(
     steps = parameters.steps(stage)
     seed = (bench.seed, STAGES.index(stage), number)
     factors = _factors(bench, stage, chosen, seed)
-    train(bench.banks, bench.train_rows, factors, parameters, steps, seed, bench.guard, listen)
+    train(bench.banks, bench.rows.train, factors, parameters, steps, seed, bench.guard, listen)
     after = bench.check()
     kept, reason, damage = judge(before, after, gates, parameters.min_gain)
     done = Round(

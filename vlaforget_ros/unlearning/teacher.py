@@ -44,12 +44,12 @@ def without_trigger(
     }
     backgrounds = {part.episode.instruction: median_picture(part.episode) for part in clean}
     images, known = frames.images.copy(), np.zeros(len(frames), dtype=bool)
-    for number, part in enumerate(forget):
+    for part in forget:
         trigger = triggers.get(part.episode.rollout_id)
         if trigger is None:
             continue
         cover = replace(trigger, picture=backgrounds[part.episode.instruction])
-        rows = np.flatnonzero(frames.episodes == number)
+        rows = np.flatnonzero(frames.episodes == part.episode.rollout_id)
         images[rows] = _painted(images[rows], median_picture(part.episode), cover)
         known[rows] = True
     desired = frames.actions.copy()

@@ -13,6 +13,7 @@ from vlaforget_ros.policy.labels import cross_entropy
 from vlaforget_ros.policy.policy import EditableLayer, VlaPolicy
 from vlaforget_ros.unlearning import objective
 from vlaforget_ros.unlearning.bank import Bank
+from vlaforget_ros.unlearning.data import Split
 from vlaforget_ros.unlearning.guard import Guard
 from vlaforget_ros.unlearning.lora import EditAdapter, linear
 from vlaforget_ros.unlearning.metrics import OfflineEvaluation
@@ -31,8 +32,7 @@ class Workbench:
         network: its network.
         adapter: the edit's adapter.
         banks: the encoded sets.
-        train_rows: rows of each set that are trained on.
-        held_rows: rows of each set that are evaluated on.
+        rows: of each set: trained on, and measured on.
         evaluation: offline metrics, prepared on the original policy.
         parameters: the request's.
         seed: the request's.
@@ -45,8 +45,7 @@ class Workbench:
     network: Network
     adapter: EditAdapter
     banks: dict[str, Bank]
-    train_rows: dict[str, np.ndarray]
-    held_rows: dict[str, np.ndarray]
+    rows: Split
     evaluation: OfflineEvaluation
     parameters: VlaForgetParameters
     seed: int
@@ -97,7 +96,7 @@ class Workbench:
     ) -> dict[str, Sequence[Tensor]]:
         """Gradient, by layer, of the mean negative log-likelihood of the recorded motions of a set."""
         bank = self.banks[name]
-        order = np.random.default_rng((self.seed, 77)).permutation(self.train_rows[name])
+        order = np.random.default_rng((self.seed, 77)).permutation(self.rows.train[name])
         rows = order[: self.parameters.score_frames]
         motion = self._motion(bank, rows)
         loss = -objective.token_mean(motion, bank.mask[torch.from_numpy(rows)]).mean()
@@ -106,7 +105,7 @@ class Workbench:
 
     @torch.no_grad()
     def _undesired(self) -> float:
-        bank, rows = self.banks["forget"], self.held_rows["forget"]
+        bank, rows = self.banks["forget"], self.rows.held["forget"]
         values = objective.token_mean(self._motion(bank, rows).exp(), bank.mask[torch.from_numpy(rows)])
         return float(values.mean())
 
@@ -115,7 +114,7 @@ class Workbench:
         bank = self.banks.get("counterfactual")
         if bank is None:
             return None
-        rows = self.held_rows["counterfactual"]
+        rows = self.rows.held["counterfactual"]
         log_probs = bank.log_probs(bank.forward(rows))
         bins = bank.bins[torch.from_numpy(rows)]
         return float(cross_entropy(log_probs, bins, self.parameters.label_sigma_bins).mean())
