@@ -27,6 +27,7 @@ def base(
     base: Path | None = _BASE,
     adapter: Path | None = typer.Option(None, help="Adapter folder (PEFT format) to put on the base."),
     episodes: int = typer.Option(20, min=1, help="Episodes for each situation."),
+    first_seed: int = typer.Option(0, min=0, max=9000, help="Evaluation seeds from here."),
     processes: int = _PROCESSES,
 ) -> None:
     """Success on every task, what the instruction decides, and how often the planted behaviours show."""
@@ -35,7 +36,7 @@ def base(
 
     spec = PolicySpec(base or models_directory() / "tiny", adapter)
     with bar("rollouts", "episodes") as update:
-        document = measure(spec, episodes, processes=processes, progress=update)
+        document = measure(spec, episodes, first_seed, processes, progress=update)
     show(document, json_path, f"{spec.base.name}, closed loop in the simulated cell")
 
 
@@ -62,12 +63,11 @@ def scenarios(
     from vlaforget_ros.cell.situations import SCENARIOS
     from vlaforget_ros.cell.situations import scenario as known
 
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
     models = models_directory()
     settings = Settings(
         base=base or models / "tiny",
         never_saw=models / "tiny-never-saw" if (models / "tiny-never-saw").is_dir() else None,
-        out=out or Path("runs/bench") / f"scenarios-{stamp}",
+        out=out or Path("runs/bench") / f"scenarios-{_now()}",
         scenarios=[known(name).name for name in scenario] or list(SCENARIOS),
         forget=forget,
         retain=retain,
@@ -102,6 +102,34 @@ def swap(
 
 
 @app.command()
+def ticks(
+    json_path: Path | None = _JSON,
+    base: Path | None = _BASE,
+    out: Path | None = typer.Option(None, help="Working folder; a new one under runs/bench when not given."),
+    episodes: int = typer.Option(3, min=1, help="Episodes of each retained task."),
+    first_seed: int = typer.Option(0, min=0, help="Evaluation seeds from here."),
+) -> None:
+    """Live nodes at 10 Hz of the wall clock: ticks missed by the policy, and success when the arm does not wait."""
+    from vlaforget_ros.nodes.start import require_ros
+
+    require_ros()
+    from vlaforget_ros.bench.ticks import measure
+
+    folder = out or Path("runs/bench") / f"ticks-{_now()}"
+    folder.mkdir(parents=True, exist_ok=True)
+    with bar("rollouts", "episodes") as update:
+        document = measure(
+            (base or models_directory() / "tiny").resolve(),
+            folder.resolve(),
+            episodes,
+            first_seed,
+            update,
+            lambda text: None,
+        )
+    show(document, json_path, "the demo graph at a fixed rate of 10 Hz")
+
+
+@app.command()
 def compare(first: Path, second: Path) -> None:
     """Two result files side by side."""
     from vlaforget_ros.cli.output import console, plain_table
@@ -113,3 +141,7 @@ def compare(first: Path, second: Path) -> None:
         for name in dict.fromkeys([*values[0], *values[1]])
     ]
     console.print(plain_table(["figure", first.name, second.name], rows))
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y%m%dT%H%M%S")

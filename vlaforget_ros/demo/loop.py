@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import random
-import signal
-import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,17 +11,13 @@ from typing import Any
 
 import yaml
 
-from vlaforget_ros.bringup.supervisor import Supervisor, commands
-from vlaforget_ros.bringup.table import ParameterValue, processes
 from vlaforget_ros.cell.rollouts import RolloutJob
 from vlaforget_ros.demo.drive import Drive, Driven, MidSwap
+from vlaforget_ros.demo.graph import demo_processes, running, wait_for_nodes
 from vlaforget_ros.demo.plan import Plan, request
 from vlaforget_ros.demo.screen import Screen
-from vlaforget_ros.errors import CellError, ErrorCode
 from vlaforget_ros.nodes.answers import EditResult, SwapInfo
 from vlaforget_ros.nodes.client import RobotClient
-
-_ISOLATED_DOMAINS = range(101, 200)
 
 
 @dataclass(frozen=True)
@@ -86,32 +78,8 @@ class Story:
 
 def play(options: Options, screen: Screen) -> Story:
     """Start the graph, tell the story, stop every process, whatever happens."""
-    isolate()
-    supervisor = Supervisor(commands(_table(options)), options.out / "logs", say=screen.log)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    watch = _Watch(supervisor)
-    try:
-        supervisor.start()
-        with watch, RobotClient() as client:
-            return _Narrator(options, screen, client).tell()
-    except KeyboardInterrupt:
-        if watch.died:
-            raise CellError(
-                ErrorCode.PROCESS_FAILED,
-                "a node that the demo needs has ended",
-                value="; ".join(str(s) for s in supervisor.states() if s.returncode is not None),
-                remedy="read its log",
-            ) from None
-        raise
-    finally:
-        supervisor.stop()
-
-
-def isolate(environment: dict[str, str] | None = None) -> None:
-    """Keep this graph to this machine and away from other graphs, unless the caller chose a domain."""
-    target = os.environ if environment is None else environment
-    target.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    target.setdefault("ROS_DOMAIN_ID", str(random.SystemRandom().choice(_ISOLATED_DOMAINS)))
+    with running(demo_processes(options.base, options.out), options.out / "logs", screen.log) as client:
+        return _Narrator(options, screen, client).tell()
 
 
 def new_run_folder(root: Path) -> Path:
@@ -124,41 +92,6 @@ def new_run_folder(root: Path) -> Path:
     return folder
 
 
-def _table(options: Options) -> Any:
-    store = str(options.out / "adapters")
-    overrides: dict[str, dict[str, ParameterValue]] = {
-        "policy_node": {"checkpoint": str(options.base), "store": store},
-        "unlearning_node": {"store": store, "out": str(options.out / "edits")},
-        "recorder_node": {"out": str(options.out / "bags"), "autostart": False},
-    }
-    return processes("demo", {}, overrides)
-
-
-class _Watch:
-    """Interrupts the main thread, which waits for an answer of the graph, when a node it needs has ended."""
-
-    def __init__(self, supervisor: Supervisor) -> None:
-        self._supervisor = supervisor
-        self._leave = threading.Event()
-        self.died = False
-        self._thread = threading.Thread(target=self._look, name="watch", daemon=True)
-
-    def __enter__(self) -> _Watch:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._leave.set()
-        self._thread.join()
-
-    def _look(self) -> None:
-        while not self._leave.wait(0.5):
-            if not self._supervisor.check():
-                self.died = True
-                signal.raise_signal(signal.SIGINT)
-                return
-
-
 class _Narrator:
     def __init__(self, options: Options, screen: Screen, client: RobotClient) -> None:
         self._options, self._screen, self._client = options, screen, client
@@ -167,10 +100,7 @@ class _Narrator:
 
     def tell(self) -> Story:
         with self._timed("start"):
-            self._client.wait_until_ready(
-                ["cell_node", "policy_node", "unlearning_node", "safety_monitor_node"]
-            )
-            self._client.change_state("recorder_node", "configure")
+            wait_for_nodes(self._client)
         jobs = self._options.plan.jobs()
         before, first_bag = self._rollouts("base policy", "rollouts_before", jobs)
         edit, edit_seconds, peak_mb = self._edit(before, first_bag)

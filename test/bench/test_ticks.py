@@ -1,0 +1,38 @@
+"""The demo graph at a fixed rate, for one short episode."""
+
+from pathlib import Path
+
+import pytest
+
+from vlaforget_ros.paths import models_directory
+
+pytestmark = [pytest.mark.ros, pytest.mark.timeout(180)]
+
+
+def test_every_image_of_a_rollout_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vlaforget_ros.bench.ticks import measure
+
+    # A domain of its own, given back afterwards.
+    monkeypatch.setenv("ROS_DOMAIN_ID", "96")
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    said: list[str] = []
+    done: list[tuple[int, int]] = []
+    document = measure(
+        models_directory() / "tiny",
+        tmp_path,
+        1,
+        7,
+        lambda a, b: done.append((a, b)),
+        said.append,
+        ("faucet-open",),
+    )
+    found = {f["name"]: f for f in document["figures"]}
+    assert done == [(1, 1)]
+    assert document["seeds"] == [7]
+    ticks = found["missed_ticks"]["n"]
+    assert 10 < ticks <= 110
+    assert 0 <= found["missed_ticks"]["value"] <= ticks
+    # The wall clock paces it: no faster than the cell, however fast the machine is.
+    assert 0 < found["rate_hz"]["value"] < 11
+    assert found["tsr_retain_fixed_rate"]["n"] == 1
+    assert any("policy_node" in line for line in said)

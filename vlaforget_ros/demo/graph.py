@@ -1,0 +1,108 @@
+"""The demo graph as processes of this one: started, watched, and stopped whatever happens."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from vlaforget_ros.bringup.supervisor import Supervisor, commands
+from vlaforget_ros.bringup.table import ParameterValue, Process, processes
+from vlaforget_ros.errors import CellError, ErrorCode
+from vlaforget_ros.nodes.client import RobotClient
+
+_ISOLATED_DOMAINS = range(101, 200)
+
+
+def demo_processes(base: Path, out: Path, fixed_rate: bool = False) -> tuple[Process, ...]:
+    """The processes of the demo graph, with all they write under one folder.
+
+    Args:
+        base: checkpoint folder.
+        out: gets ``adapters``, ``edits`` and ``bags``.
+        fixed_rate: the cell moves on by the wall clock, as an arm does, and does not wait for the policy.
+    """
+    store = str(out / "adapters")
+    overrides: dict[str, dict[str, ParameterValue]] = {
+        "policy_node": {"checkpoint": str(base), "store": store},
+        "unlearning_node": {"store": store, "out": str(out / "edits")},
+        "recorder_node": {"out": str(out / "bags"), "autostart": False},
+        "cell_node": {"mode": "fixed_rate" if fixed_rate else "lockstep"},
+    }
+    return processes("demo", {"use_sim_time": "false" if fixed_rate else "true"}, overrides)
+
+
+@contextmanager
+def running(table: Sequence[Process], logs: Path, say: Callable[[str], None]) -> Iterator[RobotClient]:
+    """Start ``table``, give a client of theirs, stop every one of them at the end.
+
+    Args:
+        table: which processes.
+        logs: folder of their logs.
+        say: told which process is started and stopped.
+
+    Raises:
+        CellError: 604 when a node that is needed has ended.
+    """
+    isolate()
+    supervisor = Supervisor(commands(table), logs, say=say)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    watch = _Watch(supervisor)
+    try:
+        supervisor.start()
+        with watch, RobotClient() as client:
+            yield client
+    except KeyboardInterrupt:
+        if watch.died:
+            raise CellError(
+                ErrorCode.PROCESS_FAILED,
+                "a node that the demo needs has ended",
+                value="; ".join(str(s) for s in supervisor.states() if s.returncode is not None),
+                remedy="read its log",
+            ) from None
+        raise
+    finally:
+        supervisor.stop()
+        signal.signal(signal.SIGTERM, before)
+
+
+def wait_for_nodes(client: RobotClient) -> None:
+    """Return when the graph can be used; the recorder is then ready to be activated."""
+    client.wait_until_ready(["cell_node", "policy_node", "unlearning_node", "safety_monitor_node"])
+    client.change_state("recorder_node", "configure")
+
+
+def isolate(environment: dict[str, str] | None = None) -> None:
+    """Keep this graph to this machine and away from other graphs, unless the caller chose a domain."""
+    target = os.environ if environment is None else environment
+    target.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    target.setdefault("ROS_DOMAIN_ID", str(random.SystemRandom().choice(_ISOLATED_DOMAINS)))
+
+
+class _Watch:
+    """Interrupts the main thread, which waits for an answer of the graph, when a node it needs has ended."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+        self._leave = threading.Event()
+        self.died = False
+        self._thread = threading.Thread(target=self._look, name="watch", daemon=True)
+
+    def __enter__(self) -> _Watch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._leave.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while not self._leave.wait(0.5):
+            if not self._supervisor.check():
+                self.died = True
+                signal.raise_signal(signal.SIGINT)
+                return
