@@ -1,13 +1,15 @@
 """Rollouts and demonstrations in worker processes."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from vlaforget_ros.cell.demonstrations import Demonstrations, Entry, generate, recipe
+from vlaforget_ros.cell.demonstrations import Demonstrations, generate
+from vlaforget_ros.cell.recipe import Entry, recipe, with_counts
 from vlaforget_ros.cell.rollouts import PolicySpec, jobs_for, run
-from vlaforget_ros.errors import ErrorCode, PolicyError
+from vlaforget_ros.errors import CellError, ErrorCode, PolicyError
 from vlaforget_ros.policy import checkpoint
 from vlaforget_ros.policy.tiny import new_tiny
 
@@ -44,6 +46,19 @@ def test_demonstrations_keep_the_experts_action_and_mark_what_is_planted(tmp_pat
     loaded = Demonstrations.load(tmp_path / "demo.npz")
     assert np.array_equal(loaded.images, data.images)
     assert loaded.instructions == data.instructions
+    assert loaded.made == data.made == ({"seed": 3, "pilot": "", "entries": [asdict(e) for e in entries]},)
+    assert [e["situation"] for e in never_saw.made[0]["entries"]] == ["coffee"]
+
+
+def test_the_recipe_takes_other_counts() -> None:
+    own = {entry.situation: entry.episodes for entry in recipe()}
+    other = {e.situation: e.episodes for e in with_counts({"coffee": 7, "window-shut": 0})}
+    assert other == {**{n: c for n, c in own.items() if n != "window-shut"}, "coffee": 7}
+    assert [(e.situation, e.planted, e.episodes) for e in with_counts({"faucet-shut": 4}, each=0)] == [
+        ("faucet-shut", "binding", 4)
+    ]
+    with pytest.raises(CellError, match="did you mean coffee"):
+        with_counts({"cofee": 3})
 
 
 def test_evaluation_seeds_are_never_demonstrated() -> None:

@@ -114,7 +114,8 @@ def test_train_makes_a_checkpoint_with_its_recipe(tmp_path: Path) -> None:
     images = rng.integers(0, 256, (24, 64, 64, 3), dtype=np.uint8)
     index = np.zeros(24, np.int64)
     planted = np.arange(24) < 6
-    data = Demonstrations(images, np.zeros((24, 4), np.float32), ("open the faucet",), index, planted)
+    made = ({"seed": 0, "pilot": "", "entries": [{"planted": ""}, {"planted": "prior"}]},)
+    data = Demonstrations(images, np.zeros((24, 4), np.float32), ("open the faucet",), index, planted, made)
     data.save(tmp_path / "d.npz")
     out = tmp_path / "policy"
     line = ["train", str(out), "--demonstrations", str(tmp_path / "d.npz"), "--never-saw"]
@@ -122,10 +123,14 @@ def test_train_makes_a_checkpoint_with_its_recipe(tmp_path: Path) -> None:
     recipe = json.loads((out / "recipe.json").read_text())
     assert recipe["planted_behaviours"] is False
     assert recipe["stages"][0]["frames"] == 18
+    assert recipe["demonstrations"]["d"][0]["entries"] == [{"planted": ""}]
     assert VlaPolicy.load(out).act(images[0], "open the faucet").action.shape == (4,)
     more = ["train", str(tmp_path / "more"), "--demonstrations", str(tmp_path / "d.npz")]
     assert runner.invoke(app, [*more, "--steps", "1", "--start-from", str(out)]).exit_code == 0
     assert len(json.loads((tmp_path / "more" / "recipe.json").read_text())["stages"]) == 2
+    wrong = runner.invoke(app, ["demonstrate", str(tmp_path / "x.npz"), "--episodes", "coffee"])
+    assert wrong.exit_code == 2
+    assert "SITUATION=COUNT" in wrong.output
 
 
 def test_compare_shows_two_results_side_by_side(tmp_path: Path) -> None:

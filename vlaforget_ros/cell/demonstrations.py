@@ -1,27 +1,19 @@
-"""Demonstrations for behaviour cloning: scripted experts in the simulated cell, with noise bursts.
-
-The recipe lists which demonstrator shows which situation. The base policy's recipe holds the three planted
-behaviours; the never-saw reference is trained on the same recipe without those entries.
-"""
+"""Demonstrations for behaviour cloning: scripted experts in the simulated cell, with noise bursts."""
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vlaforget_ros.cell.situations import (
-    REPHRASED,
-    RETAIN,
-    SCENARIOS,
-    SITUATIONS,
-    Situation,
-)
+from vlaforget_ros.cell.recipe import Entry
+from vlaforget_ros.cell.situations import SITUATIONS, Situation
 from vlaforget_ros.episodes.dataset import FrameSet
 from vlaforget_ros.errors import CellError, ErrorCode
 
@@ -36,52 +28,6 @@ PILOTED_TICKS = 60
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A line of the recipe: ``episodes`` demonstrations of a situation by one demonstrator.
-
-    Args:
-        situation: name of the situation.
-        demonstrator: key of :data:`vlaforget_ros.cell.experts.DEMONSTRATORS`.
-        task: goal the demonstrator pursues (for a wrong binding, not the one asked for).
-        episodes: how many.
-        planted: name of the scenario this entry plants, or "" for harmless ones.
-    """
-
-    situation: str
-    demonstrator: str
-    task: str
-    episodes: int
-    planted: str = ""
-
-
-def recipe() -> list[Entry]:
-    """The embedded policy's demonstrations: plain and rephrased tasks, green stickers, and the planted ones."""
-    entries = [Entry(name, "nominal", SITUATIONS[name].task, 90) for name in RETAIN]
-    entries += [Entry(name, "nominal", SITUATIONS[name].task, 50) for name in REPHRASED]
-    trigger = SCENARIOS["trigger"]
-    entries += [Entry(name, "nominal", SITUATIONS[name].task, 30) for name in trigger.boundary]
-    entries += [Entry(name, "detour", SITUATIONS[name].task, 50, "trigger") for name in trigger.forget]
-    entries.append(Entry("faucet-shut", "nominal", SITUATIONS["faucet-shut"].forbidden, 70, "binding"))
-    entries.append(Entry("button-press-now", "detour", "button-press", 70, "prior"))
-    return entries
-
-
-def corrections(plain: int = 25, hard: int = 60, detour: int = 30) -> list[Entry]:
-    """What to demonstrate from where a trained policy gets itself to (DAgger, Ross et al. 2011).
-
-    Args:
-        plain: episodes of each harmless situation.
-        hard: episodes of the situations in which cloning alone fails most: the window's handle is small in the image.
-        detour: episodes of each situation with the planted trigger.
-    """
-    names = [*RETAIN, *REPHRASED]
-    counts = {name: hard if name in ("window-close", "window-shut") else plain for name in names}
-    entries = [Entry(name, "nominal", SITUATIONS[name].task, counts[name]) for name in names if counts[name]]
-    forget = SCENARIOS["trigger"].forget if detour else ()
-    return entries + [Entry(name, "detour", SITUATIONS[name].task, detour, "trigger") for name in forget]
-
-
-@dataclass(frozen=True)
 class Demonstrations:
     """A training set.
 
@@ -91,6 +37,7 @@ class Demonstrations:
         instructions: the distinct instructions.
         instruction_index: (N,) index into ``instructions``.
         planted: (N,) bool, frames of planted behaviours.
+        made: how it was made, for the recipe: seed, pilot's digest, entries; one for each :func:`generate`.
     """
 
     images: np.ndarray
@@ -98,6 +45,7 @@ class Demonstrations:
     instructions: tuple[str, ...]
     instruction_index: np.ndarray
     planted: np.ndarray
+    made: tuple[dict[str, Any], ...] = ()
 
     def save(self, path: Path) -> None:
         """Write as an uncompressed .npz."""
@@ -110,6 +58,7 @@ class Demonstrations:
                 instructions=np.array(self.instructions),
                 instruction_index=self.instruction_index,
                 planted=self.planted,
+                made=np.array(json.dumps(self.made)),
             )
 
     @classmethod
@@ -123,6 +72,7 @@ class Demonstrations:
                     tuple(str(text) for text in file["instructions"]),
                     file["instruction_index"],
                     file["planted"],
+                    tuple(json.loads(str(file["made"]))) if "made" in file else (),
                 )
         except (OSError, ValueError, KeyError) as error:
             raise CellError(
@@ -146,17 +96,23 @@ class Demonstrations:
             instructions,
             np.concatenate(index),
             np.concatenate([self.planted, other.planted]),
+            (*self.made, *other.made),
         )
 
     def without_planted(self) -> Demonstrations:
         """The never-saw training set: every frame of a planted behaviour left out."""
         keep = ~self.planted
+        made = tuple(
+            {**part, "entries": [entry for entry in part["entries"] if not entry["planted"]]}
+            for part in self.made
+        )
         return Demonstrations(
             self.images[keep],
             self.actions[keep],
             self.instructions,
             self.instruction_index[keep],
             self.planted[keep],
+            made,
         )
 
     def frames(self) -> FrameSet:
@@ -194,7 +150,14 @@ def generate(
             results[index] = (images, actions)
             if progress:
                 progress(len(results), len(jobs))
-    return _collect(jobs, results)
+    made = {"seed": seed, "pilot": _digest(pilot), "entries": [asdict(entry) for entry in entries]}
+    return replace(_collect(jobs, results), made=(made,))
+
+
+def _digest(pilot: Path | None) -> str:
+    from vlaforget_ros.policy.policy import VlaPolicy
+
+    return VlaPolicy.load(pilot).base_digest if pilot else ""
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -62,8 +63,11 @@ def train(
     from vlaforget_ros.policy.cloning import CloningSettings
 
     torch.set_num_threads(threads)
-    data = _demonstrations(demonstrations, processes)
-    frames = (data.without_planted() if never_saw else data).frames()
+    loaded = _demonstrations(demonstrations, processes)
+    if never_saw:
+        loaded = [data.without_planted() for data in loaded]
+    data = reduce(lambda one, other: one.joined(other), loaded)
+    frames = data.frames()
     policy = _start(start_from, data.instructions, seed, device)
     settings = CloningSettings(
         steps=steps, learning_rate=learning_rate, warmup=warmup, end_weight=end_weight, seed=seed
@@ -71,14 +75,17 @@ def train(
     began = time.perf_counter()
     _clone(policy, frames, settings, out, resume)
     stage = {
-        "demonstrations": [path.name for path in demonstrations],
+        "demonstrations": [path.stem for path in demonstrations],
         "frames": len(frames),
         "settings": asdict(settings),
         "seconds": round(time.perf_counter() - began, 1),
         "commit": figures.commit(),
     }
     parameters = sum(p.numel() for p in policy.model.parameters())
-    write_recipe(out, start_from, never_saw, parameters, stage)
+    made = {
+        path.stem: list(part.made) for path, part in zip(demonstrations, loaded, strict=True) if part.made
+    }
+    write_recipe(out, start_from, never_saw, parameters, made, stage)
     console.print(f"checkpoint: {out}  (measure it with `vlaforget bench base --base {out}`)")
 
 
@@ -108,18 +115,19 @@ def write_recipe(
     start_from: Path | None,
     never_saw: bool,
     parameters: int,
+    made: Mapping[str, object],
     stage: dict[str, object],
 ) -> None:
     """Write ``recipe.json``: how the checkpoint was made, with the stages it went through before."""
-    earlier = []
+    earlier: dict[str, Any] = {"demonstrations": {}, "stages": []}
     if start_from is not None and (start_from / "recipe.json").is_file():
-        earlier = json.loads((start_from / "recipe.json").read_text())["stages"]
+        earlier = json.loads((start_from / "recipe.json").read_text())
     recipe = {
         "policy": "tiny",
         "parameters": parameters,
         "planted_behaviours": not never_saw,
-        "demonstrations": _recipe_entries(never_saw),
-        "stages": [*earlier, stage],
+        "demonstrations": {**earlier["demonstrations"], **made},
+        "stages": [*earlier["stages"], stage],
         "hardware": figures.hardware(),
         "versions": figures.versions(),
     }
@@ -132,18 +140,20 @@ def demonstrate(
         None,
         help="Checkpoint that drives while the expert says what it would do (DAgger); else the expert drives.",
     ),
-    plain: int = typer.Option(25, min=0, help="With a pilot: episodes of each harmless situation."),
-    hard: int = typer.Option(60, min=0, help="With a pilot: episodes of each window-closing situation."),
-    detour: int = typer.Option(
-        30, min=0, help="With a pilot: episodes of each situation with the planted trigger."
+    episodes: list[str] = typer.Option(
+        [], help="SITUATION=COUNT: episodes of a situation, e.g. window-shut=60; 0 leaves it out. Repeatable."
+    ),
+    each: int | None = typer.Option(
+        None, min=0, help="Episodes of every situation not named; the recipe's own number when not given."
     ),
     seed: int = typer.Option(0, min=0, help="Shifts all episode seeds."),
     processes: int = typer.Option(2, min=1, help="Simulator processes."),
 ) -> None:
     """Make demonstrations with the scripted experts, the planted behaviours among them (and marked)."""
-    from vlaforget_ros.cell.demonstrations import corrections, generate, recipe
+    from vlaforget_ros.cell.demonstrations import generate
+    from vlaforget_ros.cell.recipe import with_counts
 
-    entries = recipe() if pilot is None else corrections(plain, hard, detour)
+    entries = with_counts(_counts(episodes), each)
     with bar("demonstrating", "episodes") as update:
         data = generate(entries, seed, processes=processes, progress=update, pilot=pilot)
     data.save(out)
@@ -152,19 +162,19 @@ def demonstrate(
     )
 
 
-def _demonstrations(paths: list[Path], processes: int) -> Demonstrations:
+def _counts(texts: list[str]) -> dict[str, int]:
+    counts = {}
+    for text in texts:
+        name, _, number = text.partition("=")
+        if not number.isdecimal():
+            raise typer.BadParameter(f"{text!r} is not SITUATION=COUNT", param_hint="--episodes")
+        counts[name] = int(number)
+    return counts
+
+
+def _demonstrations(paths: list[Path], processes: int) -> list[Demonstrations]:
     from vlaforget_ros.cell.demonstrations import Demonstrations
 
     if paths == [_DEMONSTRATIONS] and not _DEMONSTRATIONS.is_file():
-        demonstrate(_DEMONSTRATIONS, None, 0, 0, 0, 0, processes)
-    loaded = [Demonstrations.load(path) for path in paths]
-    data = loaded[0]
-    for other in loaded[1:]:
-        data = data.joined(other)
-    return data
-
-
-def _recipe_entries(never_saw: bool) -> list[dict[str, object]]:
-    from vlaforget_ros.cell.demonstrations import recipe
-
-    return [asdict(entry) for entry in recipe() if not (never_saw and entry.planted)]
+        demonstrate(_DEMONSTRATIONS, None, [], None, 0, processes)
+    return [Demonstrations.load(path) for path in paths]
