@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -95,10 +96,13 @@ class Graph:
         return (self.folder / f"{node}.log").read_text(errors="replace")
 
     def stop(self, node: str) -> int:
-        """End a node as Ctrl-C does; returns its exit status."""
+        """End a node as Ctrl-C under launch does, with more than one signal; returns its exit status."""
         process = self.processes.pop(node)
-        process.send_signal(signal.SIGINT)
-        return process.wait(timeout=20)
+        for _ in range(2000):
+            process.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return process.wait(timeout=0.01)
+        return process.wait(timeout=0)
 
     def kill(self, node: str) -> None:
         """kill -9."""

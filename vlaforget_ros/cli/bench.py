@@ -130,7 +130,10 @@ def ticks(
 
 
 @app.command()
-def compare(first: Path, second: Path) -> None:
+def compare(
+    first: Path = typer.Argument(..., exists=True, dir_okay=False, help="Result file (JSON)."),
+    second: Path = typer.Argument(..., exists=True, dir_okay=False, help="Another one."),
+) -> None:
     """Two result files side by side."""
     from vlaforget_ros.cli.output import console, plain_table
 

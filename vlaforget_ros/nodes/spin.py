@@ -37,6 +37,9 @@ def serve(make: Callable[[], VlaNode], args: Sequence[str] | None) -> int:
         signal.signal(number, stop)
     server.start()
     server.join()
+    # A terminal's Ctrl-C and launch both signal: the second one must not kill an interpreter that is closing down.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     executor.shutdown(timeout_sec=2.0)
     node.destroy_node()
     rclpy.try_shutdown()
