@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from vlaforget_ros import figures
@@ -109,7 +111,7 @@ def test_up_lists_the_arguments_of_a_graph_and_refuses_others() -> None:
     assert "image_topic" in result.stderr
 
 
-def test_train_makes_a_checkpoint_with_its_recipe(tmp_path: Path) -> None:
+def test_train_and_average_make_checkpoints_with_their_recipes(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (24, 64, 64, 3), dtype=np.uint8)
     index = np.zeros(24, np.int64)
@@ -128,6 +130,14 @@ def test_train_makes_a_checkpoint_with_its_recipe(tmp_path: Path) -> None:
     more = ["train", str(tmp_path / "more"), "--demonstrations", str(tmp_path / "d.npz")]
     assert runner.invoke(app, [*more, "--steps", "1", "--start-from", str(out)]).exit_code == 0
     assert len(json.loads((tmp_path / "more" / "recipe.json").read_text())["stages"]) == 2
+    mean = tmp_path / "mean"
+    assert runner.invoke(app, ["average", str(mean), str(out), str(tmp_path / "more")]).exit_code == 0
+    weights = [load_file(folder / "model.safetensors") for folder in (out, tmp_path / "more", mean)]
+    assert any(not torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    for name, tensor in weights[2].items():
+        torch.testing.assert_close(tensor, (weights[0][name] + weights[1][name]) / 2)
+    (stage,) = json.loads((mean / "recipe.json").read_text())["stages"]
+    assert [len(parent["stages"]) for parent in stage["average_of"]] == [1, 2]
     wrong = runner.invoke(app, ["demonstrate", str(tmp_path / "x.npz"), "--episodes", "coffee"])
     assert wrong.exit_code == 2
     assert "SITUATION=COUNT" in wrong.output

@@ -1,4 +1,4 @@
-"""``vlaforget train`` and ``vlaforget demonstrations``: make the embedded policy."""
+"""``vlaforget demonstrate``, ``train`` and ``average``: make the embedded policy."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ _DEMONSTRATIONS = Path("runs/demonstrations.npz")
 def register(app: typer.Typer) -> None:
     """Add the commands to ``app``."""
     app.command()(train)
+    app.command()(average)
     app.command()(demonstrate)
 
 
@@ -89,6 +90,35 @@ def train(
     console.print(f"checkpoint: {out}  (measure it with `vlaforget bench base --base {out}`)")
 
 
+def average(
+    out: Path = typer.Argument(..., help="Folder of the new checkpoint."),
+    checkpoints: list[Path] = typer.Argument(
+        ..., help="Two or more relatives: one was trained from the other."
+    ),
+) -> None:
+    """The mean of checkpoints' weights, which often keeps what each of them does well."""
+    from vlaforget_ros.policy import averaging
+    from vlaforget_ros.policy.policy import VlaPolicy
+
+    averaging.average(checkpoints, out)
+    recipes = [_recipe_of(folder) for folder in checkpoints]
+    parents = [
+        {"base_digest": VlaPolicy.load(folder).base_digest, "stages": recipe["stages"]}
+        for folder, recipe in zip(checkpoints, recipes, strict=True)
+    ]
+    planted = any(recipe.get("planted_behaviours", True) for recipe in recipes)
+    made = {name: part for recipe in recipes for name, part in recipe["demonstrations"].items()}
+    parameters = sum(p.numel() for p in VlaPolicy.load(out).model.parameters())
+    write_recipe(out, None, not planted, parameters, made, {"average_of": parents})
+    console.print(f"checkpoint: {out}  (measure it with `vlaforget bench base --base {out}`)")
+
+
+def _recipe_of(folder: Path | None) -> dict[str, Any]:
+    if folder is None or not (folder / "recipe.json").is_file():
+        return {"demonstrations": {}, "stages": []}
+    return dict(json.loads((folder / "recipe.json").read_text()))
+
+
 def _start(start_from: Path | None, instructions: Sequence[str], seed: int, device: str) -> VlaPolicy:
     from vlaforget_ros.policy.policy import VlaPolicy
     from vlaforget_ros.policy.tiny import new_tiny
@@ -119,9 +149,7 @@ def write_recipe(
     stage: dict[str, object],
 ) -> None:
     """Write ``recipe.json``: how the checkpoint was made, with the stages it went through before."""
-    earlier: dict[str, Any] = {"demonstrations": {}, "stages": []}
-    if start_from is not None and (start_from / "recipe.json").is_file():
-        earlier = json.loads((start_from / "recipe.json").read_text())
+    earlier = _recipe_of(start_from)
     recipe = {
         "policy": "tiny",
         "parameters": parameters,
