@@ -54,7 +54,7 @@ def scenarios(
         0,
         min=0,
         max=9000,
-        help="Evaluation seeds from here; the defaults were chosen looking at those from 0.",
+        help="Evaluation seeds from here; the method's defaults were chosen looking at those from 0.",
     ),
     processes: int = _PROCESSES,
 ) -> None:

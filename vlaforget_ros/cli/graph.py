@@ -41,7 +41,7 @@ def demo(
 
     Starts the graph as separate processes, runs rollouts while recording, runs the edit on the bag, swaps the adapter
     into the running policy and runs the same seeds again. Ends with a table, an HTML report and summary.json. The
-    exit status is not zero when the after-state is not better. About 8 minutes on two cores.
+    exit status is not zero when the after-state is not better. About 6 minutes on two cores.
     """
     from vlaforget_ros.demo.command import run_demo
     from vlaforget_ros.demo.plan import make_plan
