@@ -1,4 +1,4 @@
-"""The demo graph at a fixed rate, for one short episode."""
+"""The demo graph at a fixed rate, for two short episodes."""
 
 from pathlib import Path
 
@@ -20,19 +20,19 @@ def test_every_image_of_a_rollout_is_counted(tmp_path: Path, monkeypatch: pytest
     document = measure(
         models_directory() / "tiny",
         tmp_path,
-        1,
+        2,
         7,
         lambda a, b: done.append((a, b)),
         said.append,
         ("faucet-open",),
     )
     found = {f["name"]: f for f in document["figures"]}
-    assert done == [(1, 1)]
-    assert document["seeds"] == [7]
+    assert done == [(1, 2), (2, 2)]
+    assert document["seeds"] == [7, 8]
     ticks = found["missed_ticks"]["n"]
-    assert 10 < ticks <= 110
+    assert 20 < ticks <= 220
     assert 0 <= found["missed_ticks"]["value"] <= ticks
     # The wall clock paces it: no faster than the cell, however fast the machine is.
     assert 0 < found["rate_hz"]["value"] < 11
-    assert found["tsr_retain_fixed_rate"]["n"] == 1
+    assert found["tsr_retain_fixed_rate"]["n"] == 2
     assert any("policy_node" in line for line in said)
