@@ -133,7 +133,8 @@ class CellNode(VlaNode):
         self._newest = None
         self._rollout = ("", "")
         self._held_gripper = 0.0
-        if self._lockstep:  # by the wall clock the pause makes itself, and a stamp ahead of it would stand still
+        # By the wall clock the pause makes itself, and a stamp ahead of it would stand still.
+        if self._lockstep:
             self._stamp_ns += _REPOSE_NS
         self._show(observation)
         self._out["instruction"].publish(String(data=observation.instruction))
