@@ -27,6 +27,7 @@ EDIT = {
     "rounds": [ROUND],
     "gates": [{"name": "fc_min", "value": 97.0, "limit": 95.0, "verdict": "passed"}],
     "sources": ["forget: 4 episodes"],
+    "remarks": ["out of time: stage language did not run"],
     "request_sha256": "ab" * 32,
     "request": {"seed": 0},
     "provenance": {"datasets": {"forget": "cd" * 32}},
@@ -54,6 +55,7 @@ def test_the_report_is_one_file_with_verdict_table_pictures_and_limits() -> None
     strip = report.Strip("faucet", np.zeros((8, 16, 3), np.uint8), np.zeros((8, 16, 3), np.uint8))
     verdict = {"better": True, "reasons": ["yes: 90 % → 0 %"]}
     html = report.render(document(), EDIT, plots.edit_plots(EDIT), [strip], verdict)
+    assert "out of time: stage language did not run" in html
     assert html.index("Better after the edit") < html.index("SVR, forget scenario") < html.index("Not proven")
     assert "90.0 %" in html
     assert "http" not in html.replace("http-equiv", ""), "nothing is loaded from elsewhere"
