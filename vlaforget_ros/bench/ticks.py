@@ -17,7 +17,6 @@ from vlaforget_ros.demo.graph import demo_processes, running, wait_for_nodes
 from vlaforget_ros.episodes.reader import read_episodes
 from vlaforget_ros.episodes.types import Episode
 from vlaforget_ros.figures import Figure
-from vlaforget_ros.msg import PolicyStatus
 from vlaforget_ros.unlearning.rates import Rate
 
 _UNANSWERED = "images_without_action"
@@ -51,7 +50,7 @@ def measure(
         wait_for_nodes(client)
         driven, bag = Drive(client, out / "bags").run(jobs, progress)
         # The heartbeat after the last rollout (those during it say RUNNING): it has the counts of all of them.
-        status = client.wait_for_policy(lambda status: status.state == PolicyStatus.STATE_IDLE)
+        status = client.wait_until_idle()
     report = read_episodes(bag)
     unanswered = sum(p.count for p in report.problems if p.kind == _UNANSWERED)
     late, ticks = int(status.missed_ticks), sum(len(e) for e in report.episodes) + unanswered

@@ -110,6 +110,10 @@ class RobotClient:
         """The first policy/status, counting the newest, that ``accept`` takes."""
         return self._connection.wait_for("policy/status", accept, timeout_s)
 
+    def wait_until_idle(self) -> PolicyStatus:
+        """The first policy/status that says that the policy is active and executes no rollout."""
+        return self.wait_for_policy(lambda status: status.state == PolicyStatus.STATE_IDLE)
+
     # --- life cycle
 
     def state(self, node: str) -> str:
