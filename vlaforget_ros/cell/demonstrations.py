@@ -16,6 +16,7 @@ from vlaforget_ros.cell.recipe import Entry
 from vlaforget_ros.cell.situations import SITUATIONS, Situation
 from vlaforget_ros.episodes.dataset import FrameSet
 from vlaforget_ros.errors import CellError, ErrorCode
+from vlaforget_ros.policy import checkpoint
 
 if TYPE_CHECKING:
     from vlaforget_ros.cell.metaworld_cell import MetaWorldCell
@@ -150,14 +151,9 @@ def generate(
             results[index] = (images, actions)
             if progress:
                 progress(len(results), len(jobs))
-    made = {"seed": seed, "pilot": _digest(pilot), "entries": [asdict(entry) for entry in entries]}
+    digest = checkpoint.digest(pilot) if pilot else ""
+    made = {"seed": seed, "pilot": digest, "entries": [asdict(entry) for entry in entries]}
     return replace(_collect(jobs, results), made=(made,))
-
-
-def _digest(pilot: Path | None) -> str:
-    from vlaforget_ros.policy.policy import VlaPolicy
-
-    return VlaPolicy.load(pilot).base_digest if pilot else ""
 
 
 @dataclass(frozen=True)

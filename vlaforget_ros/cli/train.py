@@ -97,13 +97,13 @@ def average(
     ),
 ) -> None:
     """The mean of checkpoints' weights, which often keeps what each of them does well."""
-    from vlaforget_ros.policy import averaging
+    from vlaforget_ros.policy import averaging, checkpoint
     from vlaforget_ros.policy.policy import VlaPolicy
 
     averaging.average(checkpoints, out)
     recipes = [_recipe_of(folder) for folder in checkpoints]
     parents = [
-        {"base_digest": VlaPolicy.load(folder).base_digest, "stages": recipe["stages"]}
+        {"base_digest": checkpoint.digest(folder), "stages": recipe["stages"]}
         for folder, recipe in zip(checkpoints, recipes, strict=True)
     ]
     planted = any(recipe.get("planted_behaviours", True) for recipe in recipes)
