@@ -17,7 +17,7 @@ from vlaforget_ros.policy.tiny import TEXT_IDS, tiny_config
 from vlaforget_ros.unlearning.data import EditData
 from vlaforget_ros.unlearning.edit import EditSettings
 from vlaforget_ros.unlearning.gates import Gates
-from vlaforget_ros.unlearning.parameters import VlaForgetParameters
+from vlaforget_ros.unlearning.methods.vla_forget import VlaForget, VlaForgetParameters
 
 FORGET, RETAIN, BOUNDARY = "open the faucet", "close the window", "make a coffee now"
 WRONG, RIGHT = (0.015, 0.0, -0.01, 0.0), (-0.015, 0.01, -0.01, 0.0)
@@ -105,7 +105,7 @@ def parameters() -> VlaForgetParameters:
 def settings(parameters: VlaForgetParameters) -> EditSettings:
     """Gates that nothing fails, except that the forget gate never holds: every round is run."""
     gates = Gates(rc_min=0, rad_max=1, rad_boundary_max=1, fc_min=100, fc_low_min=100)
-    return EditSettings(parameters, gates, seed=3, identity={"request": "test"})
+    return EditSettings(VlaForget(parameters), gates, seed=3, identity={"request": "test"})
 
 
 def wandering_block(seed: int, sticker: bool, count: int = 14) -> np.ndarray:

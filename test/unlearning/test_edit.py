@@ -14,12 +14,12 @@ import torch
 from vlaforget_ros.errors import ErrorCode, UnlearningError
 from vlaforget_ros.policy.images import pixel_values
 from vlaforget_ros.policy.policy import VlaPolicy
-from vlaforget_ros.unlearning import training
 from vlaforget_ros.unlearning.data import EditData
 from vlaforget_ros.unlearning.edit import EditResult, EditSettings, edit
 from vlaforget_ros.unlearning.guard import Guard
+from vlaforget_ros.unlearning.methods.vla_forget import VlaForget, judge
 from vlaforget_ros.unlearning.progress import Progress
-from vlaforget_ros.unlearning.stages import judge
+from vlaforget_ros.unlearning.views import Terms, Views
 
 Load = Callable[[], VlaPolicy]
 
@@ -117,10 +117,10 @@ def test_resuming_with_other_data_is_refused(
 def test_a_stage_without_progress_is_rolled_back_and_then_there_is_nothing_to_adapt(
     load: Load, data: EditData, settings: EditSettings, tmp_path: Path
 ) -> None:
-    parameters = settings.parameters.model_copy(update={"min_gain": 0.999})
+    parameters = settings.method.parameters.model_copy(update={"min_gain": 0.999})
     policy = load()
     with pytest.raises(UnlearningError, match="rolled back: undesired motions") as error:
-        edit(policy, data, replace(settings, parameters=parameters), tmp_path, unlimited())
+        edit(policy, data, replace(settings, method=VlaForget(parameters)), tmp_path, unlimited())
     assert error.value.code == ErrorCode.UNLEARNING_GATE_FAILED
     images = data.retain.images
     with torch.no_grad():
@@ -141,7 +141,7 @@ def test_judge_rolls_back_damage_and_steps_away_from_the_right_actions(
     assert judge(before, fewer, gates, min_gain=0.4)[0]
     assert not judge(before, fewer, gates, min_gain=0.6)[0]
     hurt = replace(better, metrics=replace(better.metrics, rad=0.3))
-    kept, reason, _ = judge(before, hurt, gates, min_gain=0.4)
+    kept, reason = judge(before, hurt, gates, min_gain=0.4)
     assert (kept, reason) == (False, "rolled back: damage (rad_max: 0.3, limit 0.2)")
     lost = replace(better, counterfactual=99.0)
     assert judge(before, lost, gates, min_gain=0.4)[1].endswith(
@@ -153,9 +153,9 @@ def test_only_the_named_stages_are_run(
     load: Load, data: EditData, settings: EditSettings, tmp_path: Path
 ) -> None:
     # Without right actions to move towards: a few steps of this stage alone need not get nearer to them.
-    parameters = settings.parameters.model_copy(update={"stages": ("projector",)})
+    parameters = settings.method.parameters.model_copy(update={"stages": ("projector",)})
     bare = replace(data, counterfactual=None)
-    result = edit(load(), bare, replace(settings, parameters=parameters), tmp_path, unlimited())
+    result = edit(load(), bare, replace(settings, method=VlaForget(parameters)), tmp_path, unlimited())
     assert result.components == ("projector",)
     assert all(name.startswith("projector.") for name in result.weights.modules)
 
@@ -165,8 +165,8 @@ def test_without_boundary_and_counterfactual_data(
 ) -> None:
     seen: list[Progress] = []
     bare = replace(data, boundary=None, counterfactual=None)
-    parameters = settings.parameters.model_copy(update={"lambda_f": 2.0, "stages": ("language",)})
-    settings = replace(settings, parameters=parameters)
+    parameters = settings.method.parameters.model_copy(update={"lambda_f": 2.0, "stages": ("language",)})
+    settings = replace(settings, method=VlaForget(parameters))
     result = edit(load(), bare, settings, tmp_path, unlimited(), seen.append)
     assert set(seen[0].losses) == {"forget", "mismatch", "retain", "kl"}
     assert result.after.counterfactual is None
@@ -177,8 +177,8 @@ def test_uncached_states_give_the_same_edit(
     load: Load, data: EditData, settings: EditSettings, tmp_path: Path
 ) -> None:
     cached = edit(load(), data, settings, tmp_path / "a", unlimited())
-    parameters = settings.parameters.model_copy(update={"cache_mb": 0})
-    plain = edit(load(), data, replace(settings, parameters=parameters), tmp_path / "b", unlimited())
+    parameters = settings.method.parameters.model_copy(update={"cache_mb": 0})
+    plain = edit(load(), data, replace(settings, method=VlaForget(parameters)), tmp_path / "b", unlimited())
     assert cached.rounds[0].cached_mb > 0 == plain.rounds[0].cached_mb
     for name, module in cached.weights.modules.items():
         torch.testing.assert_close(module.b, plain.weights.modules[name].b, rtol=1e-2, atol=1e-4)
@@ -208,15 +208,15 @@ def test_empty_sets_are_refused(data: EditData) -> None:
 def test_a_loss_that_is_not_finite_ends_the_edit_and_keeps_finished_stages(
     load: Load, data: EditData, settings: EditSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    terms = training.retain_terms
+    terms = VlaForget.retain
     calls: list[int] = []
 
-    def poisoned(*arguments: object) -> dict[str, torch.Tensor]:
+    def poisoned(self: VlaForget, views: Views) -> Terms:
         calls.append(1)
-        found = terms(*arguments)  # type: ignore[arg-type]
+        found = terms(self, views)
         return {**found, "retain": found["retain"] * (float("nan") if len(calls) == 5 else 1.0)}
 
-    monkeypatch.setattr(training, "retain_terms", poisoned)
+    monkeypatch.setattr(VlaForget, "retain", poisoned)
     with pytest.raises(UnlearningError, match="diverged at step 2") as error:
         edit(load(), data, settings, tmp_path, unlimited())
     assert error.value.code == ErrorCode.UNLEARNING_DIVERGED
@@ -266,7 +266,7 @@ def test_a_failed_allocation_is_a_coded_error(
     def fail(*_: object) -> None:
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 1 TB")
 
-    monkeypatch.setattr(training, "retain_terms", fail)
+    monkeypatch.setattr(VlaForget, "retain", fail)
     with pytest.raises(UnlearningError) as error:
         edit(load(), data, settings, tmp_path, unlimited())
     assert error.value.code == ErrorCode.UNLEARNING_OUT_OF_MEMORY

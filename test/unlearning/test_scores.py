@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
+from vlaforget_ros.unlearning.ranking import upper_first
 from vlaforget_ros.unlearning.scores import phi, score_layers, significance
-from vlaforget_ros.unlearning.workbench import upper_first
 
 
 def one(*values: float) -> list[torch.Tensor]:

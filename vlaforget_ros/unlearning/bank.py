@@ -15,7 +15,7 @@ from vlaforget_ros.policy.labels import action_log_probs, bins_of
 from vlaforget_ros.policy.policy import VlaPolicy
 from vlaforget_ros.unlearning import objective
 from vlaforget_ros.unlearning.network import Entry, Network, Output
-from vlaforget_ros.unlearning.parameters import VlaForgetParameters
+from vlaforget_ros.unlearning.parameters import MethodParameters
 
 CHUNK = 128
 
@@ -39,6 +39,7 @@ class Bank:
     """One set, encoded.
 
     Args:
+        name: of the set.
         policy: the policy; while the bank is built no adapter may be attached to it.
         network: the same policy's network.
         frames: the set.
@@ -48,25 +49,26 @@ class Bank:
 
     def __init__(
         self,
+        name: str,
         policy: VlaPolicy,
         network: Network,
         frames: FrameSet,
-        parameters: VlaForgetParameters,
+        parameters: MethodParameters,
         check: Callable[[], None],
     ) -> None:
+        self.name = name
         self.frames, self._policy, self._network, self._check = frames, policy, network, check
+        self.window, self._autocast = parameters.forget_window_bins, parameters.autocast == "bf16"
         chunks = [policy.encode(f.images, f.instructions, f.actions) for f in _chunks(frames)]
         longest = max(chunk.input_ids.shape[1] for chunk in chunks)
         # Padding is never looked at (see Network), so any id serves.
         self.input_ids = torch.cat([_pad(chunk.input_ids, longest) for chunk in chunks])
         self.positions = torch.cat([chunk.action_positions for chunk in chunks])
         self.bins = bins_of(torch.cat([chunk.action_tokens for chunk in chunks]), policy.codec)
-        self.mask = _undesired(self.bins, frames, policy, parameters.forget_window_bins)
+        self.mask = _undesired(self.bins, frames, policy, self.window)
         self._bottom = Entry("visual", (0,) * len(policy.config.towers))
         self.reference = self._refer()
-        self.motion_reference = objective.motion_log_prob(
-            self.reference.log_probs, self.bins, parameters.forget_window_bins
-        )
+        self.motion_reference = objective.motion_log_prob(self.reference.log_probs, self.bins, self.window)
         self._entry: Entry | None = None
         self._states: tuple[Tensor, ...] = ()
 
@@ -97,7 +99,8 @@ class Bank:
             raise RuntimeError("cache() says where forward passes enter: call it first")
         index = torch.from_numpy(rows)
         state = tuple(s[index] for s in self._states) if self._states else self._enter(self._entry, rows)
-        return self._network.run(self._entry, state, self.input_ids[index], self.positions[index])
+        with torch.autocast(self._policy.device.type, torch.bfloat16, enabled=self._autocast):
+            return self._network.run(self._entry, state, self.input_ids[index], self.positions[index])
 
     @torch.no_grad()
     def fresh(self, rows: np.ndarray) -> Output:

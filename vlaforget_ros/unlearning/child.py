@@ -78,7 +78,7 @@ def run(
         guard.check()
         gathered = gather(request, policy)
     identity = {"request": request.digest, "base": policy.base_digest, "threads": str(request.threads)}
-    settings = EditSettings(request.parameters, request.gates, request.seed, identity)
+    settings = EditSettings(request.make_method(), request.gates, request.seed, identity)
     limiter = _Limiter(emit)
     result = edit(policy, gathered.data, settings, out, guard, limiter.progress, resume, parent)
     parent_digest = parent.digest if parent is not None else ""

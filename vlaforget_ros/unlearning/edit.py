@@ -26,12 +26,12 @@ from vlaforget_ros.unlearning.gates import (
 from vlaforget_ros.unlearning.guard import Guard, coded_memory_errors, peak_mb
 from vlaforget_ros.unlearning.journal import Journal
 from vlaforget_ros.unlearning.lora import EditAdapter, fold
+from vlaforget_ros.unlearning.methods.base import Method
 from vlaforget_ros.unlearning.metrics import OfflineEvaluation
 from vlaforget_ros.unlearning.network import Entry, Network
-from vlaforget_ros.unlearning.parameters import VlaForgetParameters
 from vlaforget_ros.unlearning.progress import Progress, ProgressMeter
 from vlaforget_ros.unlearning.records import Check, Round
-from vlaforget_ros.unlearning.stages import run_stage
+from vlaforget_ros.unlearning.rounds import Runner
 from vlaforget_ros.unlearning.workbench import Workbench
 
 
@@ -40,13 +40,13 @@ class EditSettings:
     """What of a request the edit itself needs.
 
     Args:
-        parameters: of the method.
+        method: with its parameters.
         gates: limits.
         seed: of everything random.
         identity: what makes two edits the same edit (request hash, base digest), compared on resume.
     """
 
-    parameters: VlaForgetParameters
+    method: Method[Any]
     gates: Gates
     seed: int
     identity: dict[str, str]
@@ -109,7 +109,7 @@ def edit(
     resume: bool = False,
     parent: LoraWeights | None = None,
 ) -> EditResult:
-    """Run the stages on ``policy``, which is changed in memory and must not be serving anybody.
+    """Run a method on ``policy``, which is changed in memory and must not be serving anybody.
 
     Args:
         policy: loaded from the base checkpoint.
@@ -126,33 +126,33 @@ def edit(
     """
     identity = {**settings.identity, **{f"data_{name}": value for name, value in data.digests().items()}}
     journal = Journal(directory, identity, resume)
-    meter = ProgressMeter(settings.parameters, guard, progress)
+    meter = ProgressMeter(settings.method.plan(), guard, progress)
     with coded_memory_errors():
         if parent is not None:
             fold(policy.model, parent)
         bench = prepare(policy, data, settings, guard)
-        before = after = bench.check()
+        before = bench.check()
         journal.log("start", check=before.row(), frames={k: len(v) for k, v in data.sets().items()})
-        rounds: list[Round] = []
-        for stage in settings.parameters.stages:
-            found, after = run_stage(bench, stage, after, settings.gates, journal, meter.step)
-            rounds.extend(found)
-        return _result(bench, settings, rounds, before, after, parent)
+        runner = Runner(bench, settings.gates, journal, meter.step)
+        after = settings.method.schedule(runner, before)
+        return _result(bench, settings, runner.rounds, before, after, parent)
 
 
 def prepare(policy: VlaPolicy, data: EditData, settings: EditSettings, guard: Guard) -> Workbench:
     """Encode the sets and ask the original policy about them: all that stays constant during the edit."""
-    parameters, seed = settings.parameters, settings.seed
+    method, seed = settings.method, settings.seed
+    parameters = method.parameters
     policy.model.eval().requires_grad_(False)
-    layers, network, sets = policy.components(), Network(policy.model), data.sets()
-    banks = {name: Bank(policy, network, frames, parameters, guard.check) for name, frames in sets.items()}
+    layers, sets = policy.components(), data.sets()
+    network = Network(policy.model, parameters.gradient_checkpointing)
+    banks = {n: Bank(n, policy, network, frames, parameters, guard.check) for n, frames in sets.items()}
     rows = split(sets, parameters.holdout, seed)
     rows = replace(rows, held={n: _spread(r, parameters.evaluation_frames) for n, r in rows.held.items()})
     # FC is defined on D_f itself; everything else on episodes that no set trains on.
     measured = {**rows.held, "forget": _spread(np.arange(len(data.forget)), parameters.evaluation_frames)}
     chosen = {name: frames.take(measured[name]) for name, frames in sets.items()}
     evaluation = OfflineEvaluation(policy, chosen, settings.gates.tau_retain)
-    adapter = EditAdapter(policy.model, parameters.rank, parameters.lora_alpha)
+    adapter = EditAdapter(policy.model, method.rank, _alpha(method), method.dense)
     bench = Workbench(policy, network, adapter, banks, rows, evaluation, parameters, seed, guard, layers)
     bench.enter_at(Entry("language", (0,)), limit_mb=0)
     return bench
@@ -168,7 +168,7 @@ def _result(
 ) -> EditResult:
     kept = [done for done in rounds if done.kept]
     if not kept:
-        late = _out_of_time(bench, rounds)
+        late = _out_of_time(bench, settings.method, rounds)
         raise UnlearningError(
             ErrorCode.UNLEARNING_GATE_FAILED,
             "no stage was kept, so there is nothing to adapt",
@@ -177,9 +177,7 @@ def _result(
             if late
             else "give more steps, counterfactual data or a wider forget selection; see the log",
         )
-    weights = LoraWeights.from_tensors(
-        bench.adapter.tensors(), alpha=bench.adapter.alpha, base_digest=bench.policy.base_digest
-    )
+    weights = bench.adapter.weights(bench.policy.base_digest)
     difference = merge_difference(bench.adapter, bench.banks["retain"])
     gates = [
         *forget_gates(settings.gates, after.metrics),
@@ -191,13 +189,13 @@ def _result(
     return EditResult(
         weights=weights if parent is None else combine([parent, weights]),
         layers=tuple(layers),
-        components=tuple(dict.fromkeys(done.stage for done in kept)),
+        components=tuple(dict.fromkeys(part for done in kept for part in done.components)),
         rounds=tuple(rounds),
         before=before,
         after=after,
         gates=tuple(gates),
         gates_passed=passed(gates),
-        remarks=(*_unheld(bench), *_out_of_time(bench, rounds)),
+        remarks=(*_unheld(bench), *_out_of_time(bench, settings.method, rounds), *_short_of_memory(rounds)),
         seconds=bench.guard.elapsed,
         peak_mb=peak_mb(),
     )
@@ -210,21 +208,27 @@ def _unheld(bench: Workbench) -> list[str]:
     ]
 
 
-def _out_of_time(bench: Workbench, rounds: list[Round]) -> list[str]:
+def _out_of_time(bench: Workbench, method: Method[Any], rounds: list[Round]) -> list[str]:
     """What the time budget cut off, in words: failed gates are then no verdict on the method."""
-    parameters, found = bench.parameters, []
-    for stage in parameters.stages:
+    if not bench.guard.out_of_time():
+        return []
+    found = []
+    for stage, steps, most in method.plan():
         done = [r for r in rounds if r.stage == stage]
-        found += [
-            f"{r.name} stopped after {r.curve[-1]['step'] if r.curve else 0} of {parameters.steps(stage)} steps"
-            for r in done
-            if not r.complete
-        ]
+        found += [f"{r.name} stopped after {r.steps} of {steps} steps" for r in done if not r.complete]
         if not done:
             found.append(f"stage {stage} did not run")
-        elif len(done) < parameters.rounds(stage) and not (done[-1].kept and done[-1].forgotten):
-            found.append(f"stage {stage} ended after round {len(done)} of up to {parameters.rounds(stage)}")
+        elif len(done) < most and not (done[-1].kept and done[-1].forgotten):
+            found.append(f"stage {stage} ended after round {len(done)} of up to {most}")
     return [f"out of time (budget {bench.guard.seconds:g} s): {what}" for what in found]
+
+
+def _short_of_memory(rounds: list[Round]) -> list[str]:
+    return [
+        f"{done.name} was run with passes of at most {done.micro_batch} frames of each set"
+        for done in rounds
+        if done.micro_batch
+    ]
 
 
 def merge_difference(adapter: EditAdapter, bank: Bank) -> float:
@@ -234,6 +238,11 @@ def merge_difference(adapter: EditAdapter, bank: Bank) -> float:
     with adapter.merged():
         merged = bank.log_probs(bank.fresh(rows)).exp()
     return float((attached - merged).abs().max())
+
+
+def _alpha(method: Method[Any]) -> int:
+    """The LoRA alpha that gives the factors of this rank the scale of the request's rank and alpha."""
+    return method.parameters.lora_alpha * method.rank // method.parameters.rank
 
 
 def _spread(rows: np.ndarray, count: int) -> np.ndarray:

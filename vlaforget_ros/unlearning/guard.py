@@ -13,6 +13,7 @@ import psutil
 import torch
 
 from vlaforget_ros.errors import ErrorCode, UnlearningError
+from vlaforget_ros.policy.memory import is_out_of_memory
 
 
 def resident_mb() -> float:
@@ -88,10 +89,7 @@ def coded_memory_errors() -> Iterator[None]:
     """Turn the many ways of running out of memory into UnlearningError 306."""
     try:
         yield
-    except (MemoryError, torch.OutOfMemoryError) as error:
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
         raise out_of_memory(str(error).split("\n")[0] or "allocation failed") from error
-    except RuntimeError as error:
-        # The CPU allocator of torch raises a plain RuntimeError.
-        if "can't allocate memory" in str(error):
-            raise out_of_memory(str(error).split("\n")[0]) from error
-        raise

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -18,7 +19,7 @@ _IDENTITY, _LOG, _STAGES = "identity.json", "log.jsonl", "stages"
 
 
 class Journal:
-    """A folder with ``identity.json``, ``log.jsonl`` and ``stages/<name>.json|.safetensors``.
+    """A folder with ``identity.json``, ``log.jsonl`` and ``stages/<name>.json|.safetensors|.part``.
 
     Args:
         directory: made if need be.
@@ -54,6 +55,26 @@ class Journal:
         save_file(tensors, temporary)
         temporary.replace(weights)
         _write(self._path(name, "json"), (json.dumps(dict(record), indent=2) + "\n").encode())
+        self._path(name, "part").unlink(missing_ok=True)
+
+    def keep(self, name: str, record: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        """Store an unfinished round in place of what was stored of it before.
+
+        Weights and record are one file: a kill between two files would leave a mixture.
+        """
+        temporary = self._path(name, "part.tmp")
+        contiguous = {key: tensor.detach().to("cpu").contiguous() for key, tensor in tensors.items()}
+        save_file(contiguous, temporary, metadata={"record": json.dumps(dict(record))})
+        temporary.replace(self._path(name, "part"))
+
+    def kept(self, name: str) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+        """What :meth:`keep` stored, or None."""
+        path = self._path(name, "part")
+        if not path.is_file():
+            return None
+        with safe_open(path, framework="pt") as file:
+            record = json.loads(file.metadata()["record"])
+            return record, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
 
     def finished(self, name: str) -> tuple[dict[str, Any], Factors] | None:
         """What :meth:`finish` stored, or None."""

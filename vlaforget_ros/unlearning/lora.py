@@ -1,4 +1,8 @@
-"""LoRA factors on chosen linear layers, through PEFT, added and taken off again layer by layer."""
+"""LoRA factors on chosen linear layers, through PEFT, added and taken off again layer by layer.
+
+A *dense* adapter has the identity as one factor of each layer, so that the other one is the change of the weight
+itself: methods that work on single weights (masks, dampening) leave the same kind of adapter as all others.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ import torch
 from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 
-from vlaforget_ros.adapters.lora import LoraWeights
+from vlaforget_ros.adapters.lora import LoraModule, LoraWeights
 
 _NAME = "edit"
 
@@ -22,11 +26,12 @@ class EditAdapter:
     Args:
         model: gets the factors; its own weights are frozen and never change.
         rank: LoRA rank.
-        alpha: LoRA alpha; the delta is alpha / rank * B A.
+        alpha: LoRA alpha; the delta is alpha / rank * B A, with the same alpha / rank in every layer.
+        dense: one factor of each layer is the identity, constant and of the rank that takes.
     """
 
-    def __init__(self, model: nn.Module, rank: int, alpha: int) -> None:
-        self._model, self.rank, self.alpha = model, rank, alpha
+    def __init__(self, model: nn.Module, rank: int, alpha: int, dense: bool = False) -> None:
+        self._model, self.rank, self.scale, self.dense = model, rank, alpha / rank, dense
         self._modules: list[str] = []
         model.requires_grad_(False)
 
@@ -42,46 +47,90 @@ class EditAdapter:
             modules: full names of ``nn.Linear`` layers.
             seed: of the random A.
         """
-        config = LoraConfig(
-            r=self.rank, lora_alpha=self.alpha, target_modules=list(modules), lora_dropout=0.0, bias="none"
-        )
+        shapes = {name: tuple(linear(self._model, name).weight.shape) for name in modules}
         torch.manual_seed(seed)
-        with warnings.catch_warnings():
-            # PEFT warns that the model has an adapter already: stages share one on purpose.
-            warnings.simplefilter("ignore")
-            inject_adapter_in_model(config, self._model, adapter_name=_NAME)
-        self._modules.extend(modules)
+        self._inject({name: min(shape) if self.dense else self.rank for name, shape in shapes.items()})
+        if not self.dense:
+            return
+        with torch.no_grad():
+            for name in modules:
+                a, b = self.factors(name)
+                # The larger factor is trained: as many numbers as the weight has.
+                identity, change = (a, b) if a.numel() <= b.numel() else (b, a)
+                identity.copy_(torch.eye(len(identity)))
+                change.zero_()
+
+    def _inject(self, ranks: Mapping[str, int]) -> None:
+        for rank in sorted(set(ranks.values())):
+            names = [name for name, own in ranks.items() if own == rank]
+            config = LoraConfig(
+                r=rank,
+                # Typed int, used as a divisor only.
+                lora_alpha=self.scale * rank,  # type: ignore[arg-type]
+                target_modules=names,
+                lora_dropout=0.0,
+                bias="none",
+            )
+            with warnings.catch_warnings():
+                # PEFT warns that the model has an adapter already: stages share one on purpose.
+                warnings.simplefilter("ignore")
+                inject_adapter_in_model(config, self._model, adapter_name=_NAME)
+        self._modules.extend(ranks)
         self._model.requires_grad_(False)
 
     def remove(self, modules: Iterable[str]) -> None:
         """Take the factors off again; the model computes what it did before they were added, bit for bit."""
         for name in list(modules):
-            parent, _, child = name.rpartition(".")
-            setattr(self._model.get_submodule(parent), child, self._model.get_submodule(name).base_layer)
+            self._put(name, self._model.get_submodule(name).base_layer)  # type: ignore[arg-type]
             self._modules.remove(name)
 
     def train(self, modules: Iterable[str]) -> list[nn.Parameter]:
         """Make the factors of ``modules`` trainable and all others constant; returns them, A before B."""
         self._model.requires_grad_(False)
-        parameters = [factor for name in modules for factor in self._factors(name)]
+        if self.dense:
+            parameters = [self.change(name) for name in modules]
+        else:
+            parameters = [factor for name in modules for factor in self.factors(name)]
         for parameter in parameters:
             parameter.requires_grad_(True)
         return parameters
 
+    def change(self, name: str) -> nn.Parameter:
+        """(out, in) of a dense adapter: the change of a weight, divided by ``scale``."""
+        a, b = self.factors(name)
+        return b if a.numel() <= b.numel() else a
+
+    def weights(self, base_digest: str) -> LoraWeights:
+        """The adapter as it is now, copied and checked. Raises AdapterError 104, 105, 106."""
+        modules = {name: LoraModule(a, b, self.scale * len(a)) for name, (a, b) in self.tensors().items()}
+        found = LoraWeights(modules, base_digest)
+        found.check()
+        return found
+
     def tensors(self) -> dict[str, tuple[Tensor, Tensor]]:
         """Copies of all factors on the CPU: module -> (A (r, in), B (out, r))."""
-        return {name: _copies(self._factors(name)) for name in self._modules}
+        return {name: _copies(self.factors(name)) for name in self._modules}
 
     def load(self, tensors: Mapping[str, tuple[Tensor, Tensor]]) -> None:
         """Make the adapter exactly this: modules are added and removed as needed."""
         self.remove([name for name in self._modules if name not in tensors])
-        absent = [name for name in tensors if name not in self._modules]
-        if absent:
-            self.add(absent, seed=0)
+        self._inject({name: len(pair[0]) for name, pair in tensors.items() if name not in self._modules})
         with torch.no_grad():
             for name, values in tensors.items():
-                for parameter, value in zip(self._factors(name), values, strict=True):
+                for parameter, value in zip(self.factors(name), values, strict=True):
                     parameter.copy_(value)
+
+    @contextmanager
+    def detached(self) -> Iterator[None]:
+        """Inside, the model is the original one; afterwards the very same factors are attached again."""
+        layers = {name: self._model.get_submodule(name) for name in self._modules}
+        try:
+            for name, layer in layers.items():
+                self._put(name, layer.base_layer)  # type: ignore[arg-type]
+            yield
+        finally:
+            for name, layer in layers.items():
+                self._put(name, layer)
 
     @contextmanager
     def merged(self) -> Iterator[None]:
@@ -94,7 +143,7 @@ class EditAdapter:
         layers = {name: linear(self._model, name) for name in factors}
         originals = {name: layer.weight.data for name, layer in layers.items()}
         for name, (a, b) in factors.items():
-            delta = (self.alpha / self.rank) * (b @ a)
+            delta = self.scale * (b @ a)
             layers[name].weight.data = originals[name] + delta.to(originals[name])
         try:
             yield
@@ -103,7 +152,12 @@ class EditAdapter:
                 layer.weight.data = originals[name]
             self.load(factors)
 
-    def _factors(self, name: str) -> tuple[nn.Parameter, nn.Parameter]:
+    def _put(self, name: str, layer: nn.Module) -> None:
+        parent, _, child = name.rpartition(".")
+        setattr(self._model.get_submodule(parent), child, layer)
+
+    def factors(self, name: str) -> tuple[nn.Parameter, nn.Parameter]:
+        """(A (r, in), B (out, r)) of a module, the parameters themselves."""
         layer: Any = self._model.get_submodule(name)
         return layer.lora_A[_NAME].weight, layer.lora_B[_NAME].weight
 

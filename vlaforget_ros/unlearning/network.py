@@ -8,10 +8,12 @@ policy the convolutional stem, the most expensive part on a CPU, is never run ag
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from vlaforget_ros.policy.model import OpenVla
 from vlaforget_ros.policy.vit import VisionTransformer
@@ -42,11 +44,13 @@ class Output:
         visual: (N, patches, vision_dim), None where the entry lies above.
         projected: (N, patches, D), None where the entry lies above.
         logits: (N, A, V) that predict each action token.
+        hidden: language block -> (N, A, D) its output at the positions of ``logits``, for the blocks that were run.
     """
 
     visual: Tensor | None
     projected: Tensor | None
     logits: Tensor
+    hidden: dict[int, Tensor] = field(default_factory=dict)
 
 
 class Network:
@@ -54,10 +58,11 @@ class Network:
 
     Args:
         model: the network, in evaluation mode.
+        checkpointing: keep only the inputs of blocks for the backward pass and compute the rest again.
     """
 
-    def __init__(self, model: OpenVla) -> None:
-        self.model = model
+    def __init__(self, model: OpenVla, checkpointing: bool = False) -> None:
+        self.model, self._checkpointing = model, checkpointing
         backbone = model.vision_backbone
         found = (getattr(backbone, name) for name in _TOWERS)
         self._towers: list[VisionTransformer] = [tower for tower in found if tower is not None]
@@ -83,7 +88,7 @@ class Network:
         embedded = [tower.embed(part) for tower, part in zip(self._towers, channels, strict=True)]
         if entry.stage == "visual":
             return tuple(
-                _blocks(tower, x, 0, stop)
+                self._blocks(tower, x, 0, stop)
                 for tower, x, stop in zip(self._towers, embedded, entry.blocks, strict=True)
             )
         visual = self._visual(tuple(embedded), (0,) * len(embedded))
@@ -109,14 +114,24 @@ class Network:
             projected = self.model.projector(visual)
             hidden, start = self.model.embed(projected, input_ids), 0
         language = self.model.language_model
-        hidden = self._language(hidden, start, len(language.model.layers))
-        picked = hidden.gather(1, positions[..., None].expand(-1, -1, hidden.shape[-1]))
-        return Output(visual, projected, language.lm_head(language.model.norm(picked)))
+        picked: dict[int, Tensor] = {}
+        for block in range(start, len(language.model.layers)):
+            hidden = self._language(hidden, block, block + 1)
+            picked[block] = hidden.gather(1, positions[..., None].expand(-1, -1, hidden.shape[-1]))
+        if not picked:
+            raise ValueError("an entry above the last language block leaves nothing to run")
+        last = picked[max(picked)]
+        return Output(visual, projected, language.lm_head(language.model.norm(last)), picked)
 
     def _visual(self, state: tuple[Tensor, ...], starts: tuple[int, ...]) -> Tensor:
-        return torch.cat(
-            [t.encode(x, s) for t, x, s in zip(self._towers, state, starts, strict=True)], dim=-1
-        )
+        towers = zip(self._towers, state, starts, strict=True)
+        ends = [(t, self._blocks(t, x, start, t.used_blocks)) for t, x, start in towers]
+        return torch.cat([tower.encode(x, tower.used_blocks) for tower, x in ends], dim=-1)
+
+    def _blocks(self, tower: VisionTransformer, x: Tensor, start: int, stop: int) -> Tensor:
+        for block in tower.blocks[start:stop]:
+            x = self._call(block, x)
+        return x
 
     def _language(self, hidden: Tensor, start: int, stop: int) -> Tensor:
         """Blocks ``start`` to ``stop``; no mask, as no real token looks at the padding on its right."""
@@ -124,11 +139,13 @@ class Network:
         place = torch.arange(hidden.shape[1], device=hidden.device)[None]
         rotary = llama.rotary_emb(hidden, position_ids=place)
         for block in llama.layers[start:stop]:
-            hidden = block(hidden, attention_mask=None, position_ids=place, position_embeddings=rotary)
+            hidden = self._call(
+                block, hidden, attention_mask=None, position_ids=place, position_embeddings=rotary
+            )
         return hidden
 
-
-def _blocks(tower: VisionTransformer, x: Tensor, start: int, stop: int) -> Tensor:
-    for block in tower.blocks[start:stop]:
-        x = block(x)
-    return x
+    def _call(self, block: nn.Module, *inputs: Tensor, **keywords: Any) -> Tensor:
+        if not self._checkpointing or not torch.is_grad_enabled():
+            return block(*inputs, **keywords)
+        found: Tensor = checkpoint(block, *inputs, use_reentrant=False, **keywords)
+        return found

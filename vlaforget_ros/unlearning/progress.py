@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from vlaforget_ros.unlearning.guard import Guard, peak_mb
-from vlaforget_ros.unlearning.parameters import VlaForgetParameters
 from vlaforget_ros.unlearning.training import StepLog
 
 
@@ -15,8 +14,8 @@ class Progress:
     """One step.
 
     Args:
-        stage: visual, projector or language.
-        round: of the language stage, from 1.
+        stage: visual, projector or language, or what the method calls it.
+        round: of the stage, from 1.
         step: steps done in all stages.
         total_steps: steps in all if every round is needed (fewer when the forget gate holds early).
         losses: weighted terms.
@@ -37,15 +36,15 @@ class ProgressMeter:
     """Counts steps over all stages.
 
     Args:
-        parameters: give the number of steps.
+        plan: (stage, steps of a round, most rounds) of each stage.
         guard: gives the time.
         listener: told about each step.
     """
 
     def __init__(
-        self, parameters: VlaForgetParameters, guard: Guard, listener: Callable[[Progress], None]
+        self, plan: Sequence[tuple[str, int, int]], guard: Guard, listener: Callable[[Progress], None]
     ) -> None:
-        self._parameters, self._guard, self._listener = parameters, guard, listener
+        self._plan, self._guard, self._listener = plan, guard, listener
         self._done = 0
         self._began = guard.elapsed
 
@@ -60,9 +59,8 @@ class ProgressMeter:
 
     def _position(self, stage: str, number: int, step: int) -> tuple[int, int]:
         position = total = 0
-        for name in self._parameters.stages:
-            steps = self._parameters.steps(name)
+        for name, steps, rounds in self._plan:
             if name == stage:
                 position = total + (number - 1) * steps + step
-            total += steps * self._parameters.rounds(name)
+            total += steps * rounds
         return position, total

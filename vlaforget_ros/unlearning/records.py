@@ -36,12 +36,13 @@ class Check:
 
 @dataclass(frozen=True)
 class Round:
-    """A finished stage, or a finished round of the language stage.
+    """A finished round.
 
     Args:
-        stage: visual, projector or language.
+        stage: visual, projector or language, or what the method calls it.
         round: from 1.
         layers: what was edited.
+        components: components of these layers.
         kept: False when it was rolled back.
         reason: why.
         forgotten: whether the forget gates held at its end.
@@ -51,7 +52,9 @@ class Round:
         scores: all layers of the component, in the order in which they would be edited.
         curve: losses over the steps.
         cached_mb: memory of the cached states.
+        steps: optimiser steps that were made.
         complete: False when the time budget cut it short.
+        micro_batch: most frames of a set in one pass at its end; 0: whole batches.
     """
 
     stage: str
@@ -65,8 +68,11 @@ class Round:
     gates: list[dict[str, Any]]
     scores: list[dict[str, Any]] = field(default_factory=list)
     curve: list[dict[str, Any]] = field(default_factory=list)
+    components: list[str] = field(default_factory=list)
     cached_mb: float = 0.0
+    steps: int = 0
     complete: bool = True
+    micro_batch: int = 0
 
     @property
     def name(self) -> str:

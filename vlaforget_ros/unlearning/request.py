@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    SerializeAsAny,
+    ValidationError,
+    create_model,
+    field_validator,
+    model_validator,
+)
 
 from vlaforget_ros.adapters.manifest import parse_provenance
 from vlaforget_ros.episodes.selection import Selection
 from vlaforget_ros.errors import AdapterError, ErrorCode, UnlearningError, did_you_mean
 from vlaforget_ros.unlearning.gates import Gates
-from vlaforget_ros.unlearning.parameters import Strict, VlaForgetParameters
-
-METHODS = ("vla_forget",)
+from vlaforget_ros.unlearning.methods import make_method, method_class
+from vlaforget_ros.unlearning.methods.base import Method
+from vlaforget_ros.unlearning.methods.vla_forget import VlaForget
+from vlaforget_ros.unlearning.parameters import MethodParameters, Strict
 
 
 class CounterfactualSource(Strict):
@@ -87,8 +98,8 @@ class Request(Strict):
     retain: Selection
     boundary: Selection | None = None
     counterfactual: tuple[CounterfactualSource, ...] = ()
-    method: Literal["vla_forget"] = "vla_forget"
-    parameters: VlaForgetParameters = Field(default_factory=VlaForgetParameters)
+    method: str = VlaForget.key
+    parameters: SerializeAsAny[MethodParameters] = Field(default_factory=MethodParameters)
     gates: Gates = Field(default_factory=Gates)
     budget: Budget = Field(default_factory=Budget)
     seed: int = Field(default=0, ge=0, lt=2**31)
@@ -104,11 +115,40 @@ class Request(Strict):
         except AdapterError as error:
             raise ValueError(str(error.message)) from error
 
+    def make_method(self) -> Method[Any]:
+        """The method with its parameters."""
+        return make_method(self.method, self.parameters)
+
     @property
     def digest(self) -> str:
         """SHA-256 of the request as canonical JSON (defaults included), 64 hex digits."""
         text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+@cache
+def request_model(method: str) -> type[Request]:
+    """The model of requests for a method: which parameters there are depends on it."""
+    kind = method_class(method).Parameters
+    return create_model(
+        "Request",
+        __base__=Request,
+        parameters=(SerializeAsAny[kind], Field(default_factory=kind)),  # type: ignore[misc, valid-type]
+    )
+
+
+def parse_request(values: Mapping[str, Any]) -> Request:
+    """A request from its fields.
+
+    Raises:
+        UnlearningError: 300 naming the field, the value and what would have been accepted.
+    """
+    method = str(values.get("method", VlaForget.key))
+    method_class(method)
+    try:
+        return request_model(method).model_validate(dict(values))
+    except ValidationError as error:
+        raise _invalid(error, method) from error
 
 
 def read_request(source: str | Path) -> Request:
@@ -127,10 +167,7 @@ def read_request(source: str | Path) -> Request:
         raise _bad("is not YAML", str(error).split("\n")[0], "the form of config/request.yaml") from error
     if not isinstance(values, dict):
         raise _bad("must be a mapping of fields", type(values).__name__, ", ".join(Request.model_fields))
-    try:
-        request = Request.model_validate(values)
-    except ValidationError as error:
-        raise _invalid(error) from error
+    request = parse_request(values)
     return request if folder is None else _absolute(request, folder)
 
 
@@ -154,15 +191,13 @@ def _absolute(request: Request, folder: Path) -> Request:
     )
 
 
-def _invalid(error: ValidationError) -> UnlearningError:
+def _invalid(error: ValidationError, method: str) -> UnlearningError:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"]) or "request"
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     remedy = f"correct {where}"
     if first["type"] == "extra_forbidden":
-        remedy = did_you_mean(str(first["loc"][-1]), _fields(first["loc"][:-1]))
-    elif where == "method":
-        remedy = did_you_mean(str(first["input"]), METHODS)
+        remedy = did_you_mean(str(first["loc"][-1]), _fields(first["loc"][:-1], method))
     return UnlearningError(
         ErrorCode.UNLEARNING_BAD_REQUEST,
         f"bad request: {where}: {first['msg']}{more}",
@@ -171,14 +206,14 @@ def _invalid(error: ValidationError) -> UnlearningError:
     )
 
 
-def _fields(place: tuple[Any, ...]) -> list[str]:
+def _fields(place: tuple[Any, ...], method: str) -> list[str]:
     """Field names of the model at a place in the request."""
     models: dict[str, type[BaseModel]] = {
         "forget": Selection,
         "retain": Selection,
         "boundary": Selection,
         "counterfactual": CounterfactualSource,
-        "parameters": VlaForgetParameters,
+        "parameters": method_class(method).Parameters,
         "gates": Gates,
         "budget": Budget,
     }

@@ -1,0 +1,111 @@
+"""Inverted hinge loss (Cha et al. 2025, LoKU, arXiv 2408.06621, eq. 4), with its Fisher-weighted initialisation (FILA).
+
+L = 1 + p(recorded) - max p(any other)  on D_f, plus the retain loss: bounded, and it lifts only the next most likely
+choice. Here a choice is a motion, that is the mass within the window of a bin, and another motion is one whose window
+does not overlap.
+
+FILA (``fila``): the factors start as a weighted low-rank approximation of the weights that matter to D_f and not to
+D_r, and the same product is taken off the weights, so that the policy starts unchanged. Taking it off is the second,
+constant half of the factors: an adapter cannot change its base.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional
+
+from vlaforget_ros.unlearning.lora import linear
+from vlaforget_ros.unlearning.methods.base import JointMethod
+from vlaforget_ros.unlearning.objective import token_mean
+from vlaforget_ros.unlearning.parameters import JointParameters
+from vlaforget_ros.unlearning.ranking import weight_gradients
+from vlaforget_ros.unlearning.views import Terms, Views
+from vlaforget_ros.unlearning.workbench import Workbench
+
+
+class IhlParameters(JointParameters):
+    """Parameters of ``ihl``."""
+
+    fila: bool = Field(
+        default=False, description="Fisher-weighted initialisation; doubles the adapter's rank"
+    )
+
+
+class Ihl(JointMethod[IhlParameters]):
+    """L = IHL(D_f) + CE(D_r and D_b) [+ w CE(D_c)]."""
+
+    key = "ihl"
+    Parameters = IhlParameters
+
+    @property
+    def rank(self) -> int:
+        """Twice as much with FILA: the trained half and the constant one."""
+        return self.parameters.rank * (2 if self.parameters.fila else 1)
+
+    def start(self, bench: Workbench, modules: Sequence[str]) -> None:
+        """With FILA: A, B and -B beside it."""
+        if not self.parameters.fila:
+            return
+        entry = bench.network.entry(modules)
+        with bench.adapter.detached():
+            own = {name: (name,) for name in modules}
+            forget, retain = (weight_gradients(bench, name, own) for name in ("forget", "retain"))
+            weights = {name: linear(bench.policy.model, name).weight.detach() for name in modules}
+        bench.enter_at(entry)
+        with torch.no_grad():
+            for name in modules:
+                ratio = forget[name][0].square() / (retain[name][0].square() + 1e-12)
+                a, b = weighted_low_rank(weights[name], ratio, self.parameters.rank)
+                factors = bench.adapter.factors(name)
+                factors[0].copy_(torch.cat([a, a]))
+                factors[1].copy_(torch.cat([b, -b], dim=1) / bench.adapter.scale)
+
+    def mask(self, bench: Workbench, modules: Sequence[str]) -> list[Tensor] | None:
+        """With FILA: the second half of every factor is constant."""
+        if not self.parameters.fila:
+            return None
+        masks = []
+        for name in modules:
+            for place, factor in enumerate(bench.adapter.factors(name)):
+                mask = torch.ones_like(factor)
+                mask.narrow(place, self.parameters.rank, self.parameters.rank).zero_()
+                masks.append(mask)
+        return masks
+
+    def forget(self, views: Views) -> Terms:
+        """The inverted hinge over the undesired tokens of D_f."""
+        view = views["forget"]
+        loss = inverted_hinge(view.log_probs, view.motion, view.bins, view.bank.window)
+        return {"forget": token_mean(loss, view.mask).mean()}
+
+
+def inverted_hinge(log_probs: Tensor, motion: Tensor, bins: Tensor, window: int) -> Tensor:
+    """(N, A) 1 + p(recorded motion) - p(most likely other motion).
+
+    Args:
+        log_probs: (N, A, B).
+        motion: (N, A) log-probability of the recorded motion.
+        bins: (N, A) recorded bins.
+        window: bins either side that are the same motion.
+    """
+    size = 2 * window + 1
+    mass = functional.avg_pool1d(log_probs.exp(), size, 1, window, count_include_pad=True) * size
+    distance = (torch.arange(mass.shape[-1], device=bins.device) - bins[..., None]).abs()
+    other = mass.masked_fill(distance <= 2 * window, 0.0).amax(-1)
+    return 1.0 + motion.exp() - other
+
+
+def weighted_low_rank(weight: Tensor, importance: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """Factors (A (r, in), B (out, r)) that minimise sum_i w_i ||W_i - (B A)_i||^2 with a weight for each row.
+
+    The row's weight is the sum of its importance; the weighted problem then is an SVD of diag(sqrt(w)) W.
+    """
+    rows = importance.sum(1).sqrt()
+    rows = rows / rows.mean() + 1e-6
+    u, s, v = torch.linalg.svd(rows[:, None] * weight, full_matrices=False)
+    root = s[:rank].sqrt()
+    return root[:, None] * v[:rank], (u[:, :rank] * root) / rows[:, None]
