@@ -100,6 +100,12 @@ class EditAdapter:
         a, b = self.factors(name)
         return b if a.numel() <= b.numel() else a
 
+    def original(self, name: str) -> nn.Parameter:
+        """(out, in) the constant weight that a module had before any factors."""
+        layer: Any = self._model.get_submodule(name)
+        found: nn.Parameter = getattr(layer, "base_layer", layer).weight
+        return found
+
     def weights(self, base_digest: str) -> LoraWeights:
         """The adapter as it is now, copied and checked. Raises AdapterError 104, 105, 106."""
         modules = {name: LoraModule(a, b, self.scale * len(a)) for name, (a, b) in self.tensors().items()}

@@ -68,4 +68,4 @@ class JointParameters(MethodParameters):
     components: tuple[StageName, ...] = Field(
         default=STAGES, description="components whose layers are edited"
     )
-    steps: int = Field(default=280, ge=1)
+    steps: int = Field(default=160, ge=1)

@@ -107,12 +107,13 @@ class JointMethod(Method[J]):
 
     def schedule(self, runner: Runner, before: Check) -> Check:
         """Run the round, unless it is there already."""
+        (_, steps, _), *_ = self.plan()
         done = runner.finished(self.STAGE, 1) or runner.run(
             RoundPlan(
                 stage=self.STAGE,
                 number=1,
                 layers=self.layers(runner.bench),
-                steps=self.parameters.steps,
+                steps=steps,
                 gradients=self.gradients,
                 masks=self.mask,
                 start=self.start,

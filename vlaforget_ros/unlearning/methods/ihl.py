@@ -18,7 +18,6 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from vlaforget_ros.unlearning.lora import linear
 from vlaforget_ros.unlearning.methods.base import JointMethod
 from vlaforget_ros.unlearning.objective import token_mean
 from vlaforget_ros.unlearning.parameters import JointParameters
@@ -54,12 +53,11 @@ class Ihl(JointMethod[IhlParameters]):
         with bench.adapter.detached():
             own = {name: (name,) for name in modules}
             forget, retain = (weight_gradients(bench, name, own) for name in ("forget", "retain"))
-            weights = {name: linear(bench.policy.model, name).weight.detach() for name in modules}
         bench.enter_at(entry)
         with torch.no_grad():
             for name in modules:
                 ratio = forget[name][0].square() / (retain[name][0].square() + 1e-12)
-                a, b = weighted_low_rank(weights[name], ratio, self.parameters.rank)
+                a, b = weighted_low_rank(bench.adapter.original(name).detach(), ratio, self.parameters.rank)
                 factors = bench.adapter.factors(name)
                 factors[0].copy_(torch.cat([a, a]))
                 factors[1].copy_(torch.cat([b, -b], dim=1) / bench.adapter.scale)

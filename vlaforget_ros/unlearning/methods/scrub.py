@@ -26,7 +26,7 @@ from vlaforget_ros.unlearning.views import Terms, Views
 class ScrubParameters(JointParameters):
     """Parameters of ``scrub``."""
 
-    steps: int = Field(default=70, ge=2, description="steps of a cycle")
+    steps: int = Field(default=40, ge=2, description="steps of a cycle")
     cycles: int = Field(default=4, ge=1, le=20)
     max_share: float = Field(default=0.5, gt=0, le=1, description="share of a cycle that alternates")
     alpha: float = Field(default=0.5, ge=0, description="weight of the KL on D_r and D_b")

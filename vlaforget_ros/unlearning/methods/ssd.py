@@ -14,7 +14,6 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from vlaforget_ros.unlearning.lora import linear
 from vlaforget_ros.unlearning.methods.base import JointMethod
 from vlaforget_ros.unlearning.parameters import JointParameters
 from vlaforget_ros.unlearning.views import View
@@ -43,7 +42,7 @@ class Ssd(JointMethod[SsdParameters]):
 
     def finish(self, bench: Workbench, modules: Sequence[str]) -> None:
         """Dampen."""
-        weights = _weights(bench, modules)
+        weights = [bench.adapter.original(name) for name in modules]
         entry = bench.network.entry(modules)
         with bench.adapter.detached():
             forget = self._fisher(bench, modules, ("forget",))
@@ -58,7 +57,7 @@ class Ssd(JointMethod[SsdParameters]):
     def _fisher(self, bench: Workbench, modules: Sequence[str], sets: Sequence[str]) -> list[Tensor]:
         """Mean over frames of the squared gradient of each frame's loss, one tensor for each weight."""
         bench.enter_at(bench.network.entry(modules), limit_mb=bench.parameters.cache_mb)
-        weights = _weights(bench, modules)
+        weights = [bench.adapter.original(name) for name in modules]
         for weight in weights:
             weight.requires_grad_(True)
         total, frames = [torch.zeros_like(weight) for weight in weights], 0
@@ -82,8 +81,3 @@ def dampening(forget: Tensor, retain: Tensor, alpha: float, strength: float) -> 
 
 def _loss(view: View, name: str, sigma: float) -> Tensor:
     return (view.nll if name == "forget" else view.cross_entropy(sigma)).sum()
-
-
-def _weights(bench: Workbench, modules: Sequence[str]) -> list[Tensor]:
-    with bench.adapter.detached():
-        return [linear(bench.policy.model, name).weight for name in modules]

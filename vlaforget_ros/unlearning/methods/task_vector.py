@@ -24,7 +24,7 @@ from vlaforget_ros.unlearning.workbench import Workbench
 class TaskVectorParameters(JointParameters):
     """Parameters of ``task_vector``."""
 
-    steps: int = Field(default=140, ge=1, description="steps of tuning, and as many of repair")
+    steps: int = Field(default=80, ge=1, description="steps of tuning, and as many of repair")
     alpha: float = Field(default=1.0, gt=0, description="length of the step back")
 
 
