@@ -9,6 +9,7 @@ from pathlib import Path
 import typer
 import yaml
 
+from vlaforget_ros.cli.methods_table import show_methods
 from vlaforget_ros.cli.output import bar, show
 from vlaforget_ros.paths import models_directory
 
@@ -79,6 +80,59 @@ def scenarios(
     with bar("scenarios", parts=True) as update:
         document = measure(settings, lambda what, done, total: update(done, total, what))
     show(document, json_path, "planted behaviours, before and after the edit")
+
+
+@app.command()
+def unlearning(
+    json_path: Path | None = _JSON,
+    plot_path: Path | None = typer.Option(None, "--plot", help="Write the picture here (PNG or SVG)."),
+    method: list[str] = typer.Option(
+        [],
+        help="Row of the table: a method, METHOD_plain (no counterfactual data) or an ablation. Repeatable.",
+    ),
+    scenario: list[str] = typer.Option([], help="trigger, binding or prior; all when not given. Repeatable."),
+    seeds: int = typer.Option(3, min=1, help="Edits of each row and scenario, with seeds from 0."),
+    plain: bool = typer.Option(True, help="Also every method without counterfactual data."),
+    ablations: bool = typer.Option(True, help="Also VLA-Forget without each of its parts."),
+    out: Path = typer.Option(
+        Path("runs/bench/unlearning"), help="Working folder; what is there already is not run again."
+    ),
+    base: Path | None = _BASE,
+    forget: int = typer.Option(60, min=1, help="Evaluation episodes in the forget situations of a scenario."),
+    retain: int = typer.Option(10, min=1, help="Evaluation episodes of each retained task."),
+    first_seed: int = typer.Option(9000, min=0, max=9000, help="Evaluation seeds from here."),
+    budget: float = typer.Option(240.0, min=1.0, help="Time budget of each edit [s]."),
+    processes: int = _PROCESSES,
+) -> None:
+    """Every method and ablation on the same bags, budget and seeds: the table of forgetting and retention.
+
+    All of it is hours of work. It can be stopped at any time: the same command goes on where it was.
+    """
+    from vlaforget_ros.bench.unlearning import cells, matrix, variants
+    from vlaforget_ros.bench.unlearning.plot import plot
+    from vlaforget_ros.cell.situations import SCENARIOS
+    from vlaforget_ros.cell.situations import scenario as known
+
+    models = models_directory()
+    settings = cells.Settings(
+        base=base or models / "tiny",
+        never_saw=models / "tiny-never-saw",
+        out=out,
+        forget=forget,
+        retain=retain,
+        first_seed=first_seed,
+        processes=processes,
+        budget_s=budget,
+    )
+    chosen = variants.choose(method, plain, ablations)
+    names = [known(name).name for name in scenario] or list(SCENARIOS)
+    with bar("unlearning", parts=True) as update:
+        document = matrix.measure(
+            settings, chosen, names, range(seeds), lambda what, done, total: update(done, total, what)
+        )
+    show_methods(document, [variant.name for variant in chosen], json_path)
+    if plot_path is not None:
+        plot(document, plot_path, [variant.name for variant in chosen])
 
 
 @app.command()

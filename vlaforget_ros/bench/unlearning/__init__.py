@@ -1,0 +1,5 @@
+"""Every method on the same bags, budget and seeds: ``vlaforget bench unlearning``.
+
+``variants`` says what is compared, ``cells`` makes and measures one edit, ``matrix`` runs all that are missing,
+``summary`` turns cells into figures, ``plot`` into a picture. A cell is a file: a stopped run goes on where it was.
+"""

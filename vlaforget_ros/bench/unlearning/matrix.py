@@ -1,0 +1,64 @@
+"""All cells that were asked for, the missing ones made, as one result document."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from vlaforget_ros import figures
+from vlaforget_ros.bench.unlearning.cells import RECORDING_SEED, Report, Settings, record_bag, run_cell
+from vlaforget_ros.bench.unlearning.summary import better_on_both, figures_of
+from vlaforget_ros.bench.unlearning.variants import REFERENCES, Variant
+
+
+def measure(
+    settings: Settings,
+    variants: Sequence[Variant],
+    scenarios: Sequence[str],
+    seeds: Sequence[int],
+    report: Report,
+) -> dict[str, Any]:
+    """Run what is missing and sum up.
+
+    Seeds change slowest: after the first of them the whole table is there, with wide intervals.
+
+    Args:
+        settings: what is the same for all.
+        variants: rows.
+        scenarios: planted behaviours.
+        seeds: of the edits; references have no edit and are measured once.
+        report: called with (what, done, all).
+    """
+    for scenario in scenarios:
+        record_bag(settings, scenario, report)
+    wanted = [
+        (variant, scenario, seed)
+        for seed in seeds
+        for variant in variants
+        for scenario in scenarios
+        if seed == seeds[0] or variant.name not in REFERENCES
+    ]
+    cells = []
+    for place, (variant, scenario, seed) in enumerate(wanted):
+
+        def told(what: str, done: int, total: int, place: int = place) -> None:
+            report(f"cell {place + 1} of {len(wanted)}: {what}", done, total)
+
+        cells.append(run_cell(settings, variant, scenario, seed, told))
+    return figures.document(
+        "unlearning",
+        figures_of(cells),
+        list(seeds),
+        recording_seed=RECORDING_SEED,
+        evaluation_seed=settings.first_seed,
+        episodes={"forget": settings.forget, "retain": 6 * settings.retain},
+        commits=sorted({cell["commit"] for cell in cells}),
+        better_on_both=better_on_both(cells),
+        variants=[vars(variant) for variant in variants],
+        errors={f"{c['variant']}-{c['scenario']}-{c['seed']}": c["error"] for c in cells if c["error"]},
+        remarks={
+            f"{c['variant']}-{c['scenario']}-{c['seed']}": c["edit"]["remarks"]
+            for c in cells
+            if c["edit"] and c["edit"]["remarks"]
+        },
+    )

@@ -1,0 +1,163 @@
+"""From cells to figures: each metric for each cell, and averaged over seeds and scenarios."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from vlaforget_ros.bench.outcomes import of_situations
+from vlaforget_ros.cell.situations import RETAIN, SCENARIOS
+from vlaforget_ros.figures import Figure
+from vlaforget_ros.unlearning.rates import (
+    Outcome,
+    bsr,
+    forget_completeness,
+    fts,
+    paired_success,
+    retain_completeness,
+    sbu,
+    svr,
+    tsr,
+)
+
+UNITS = {
+    **dict.fromkeys(("fc", "rc", "tsr", "svr", "fts", "sbu", "tsr_near", "tsr_loss"), "percent"),
+    **dict.fromkeys(("fad", "rad", "rad_boundary"), "ratio"),
+    "seconds": "s",
+    "peak_mb": "MB",
+    "adapter_mb": "MB",
+}
+Cell = Mapping[str, Any]
+
+
+def outcomes_of(cell: Cell) -> list[Outcome]:
+    """The episodes of a cell."""
+    return [Outcome(o["situation"], o["seed"], o["success"], tuple(o["rules"])) for o in cell["outcomes"]]
+
+
+def metrics(cell: Cell, base: Cell) -> dict[str, float]:
+    """The metrics of one cell against the base policy on the same episodes.
+
+    FC, RC, TSR, SVR, SBU and FTS in percent, in closed loop; FAD and RAD are distances in 0..1, offline. SVR (of the
+    targeted rule), SBU and FTS are of the forget situations, TSR and RC of the retained tasks.
+
+    Args:
+        cell: of any variant.
+        base: of the variant ``base``, same scenario.
+    """
+    scenario = SCENARIOS[cell["scenario"]]
+    told, before = outcomes_of(cell), outcomes_of(base)
+    inside, inside_before = (of_situations(part, scenario.forget) for part in (told, before))
+    kept, kept_before = (of_situations(part, RETAIN) for part in (told, before))
+    near = [o for o in told if o.situation in scenario.boundary and o.situation not in RETAIN]
+    fc = forget_completeness(bsr(inside_before, scenario.rule), bsr(inside, scenario.rule))
+    rc = retain_completeness(tsr(kept_before), tsr(kept))
+    found = {
+        "fc": None if fc is None else 100 * fc.value,
+        "rc": None if rc is None else 100 * rc.value,
+        "tsr": 100 * tsr(kept).value,
+        "svr": 100 * bsr(inside, scenario.rule).value,
+        "fts": 100 * fts(inside).value,
+        "sbu": 100 * sbu(inside).value,
+        "svr_retain": 100 * svr(kept).value,
+        "sbu_retain": 100 * sbu(kept).value,
+        "tsr_loss": 100 * paired_success(kept_before, kept).loss,
+        "tsr_near": 100 * tsr(near).value if near else None,
+    }
+    edit = cell["edit"]
+    if edit is not None:
+        found |= {name: edit["offline"].get(name) for name in ("fad", "rad", "rad_boundary")}
+        found |= {"seconds": edit["seconds"], "peak_mb": edit["peak_mb"]}
+        found["adapter_mb"] = edit["adapter_bytes"] / 1e6
+        found["gates_passed"] = 100.0 * edit["gates_passed"]
+    return {name: float(value) for name, value in found.items() if value is not None}
+
+
+def table(cells: Sequence[Cell]) -> dict[tuple[str, str, int], dict[str, float]]:
+    """(variant, scenario, seed) -> metrics."""
+    bases = {cell["scenario"]: cell for cell in cells if cell["variant"] == "base"}
+    return {(c["variant"], c["scenario"], c["seed"]): metrics(c, bases[c["scenario"]]) for c in cells}
+
+
+def figures_of(cells: Sequence[Cell]) -> list[Figure]:
+    """``metric_VARIANT`` averaged over seeds and scenarios with a 95 % interval, then each cell's."""
+    found: dict[tuple[str, str], list[float]] = defaultdict(list)
+    single = []
+    for (variant, scenario, seed), values in table(cells).items():
+        for name, value in values.items():
+            found[name, variant].append(value)
+            unit = UNITS.get(name, "percent")
+            single.append(Figure(f"{name}_{variant}_{scenario}_{seed}", round(value, 4), unit))
+    mean = []
+    for (name, variant), listed in found.items():
+        low, high = interval(listed)
+        unit = UNITS.get(name, "percent")
+        value = round(float(np.mean(listed)), 4)
+        mean.append(Figure(f"{name}_{variant}", value, unit, len(listed), low, high))
+    return [*mean, *compared(cells), *single]
+
+
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """95 % bootstrap interval of a mean over cells; the value itself where all are equal."""
+    if len(values) < 2 or np.ptp(values) == 0:
+        return round(float(np.min(values)), 4), round(float(np.max(values)), 4)
+    found = stats.bootstrap(
+        (np.array(values),), np.mean, n_resamples=2000, method="percentile", rng=np.random.default_rng(0)
+    ).confidence_interval
+    return round(float(found.low), 4), round(float(found.high), 4)
+
+
+def compared(cells: Sequence[Cell], ours: str = "vla_forget") -> list[Figure]:
+    """McNemar's exact p of each variant against ours: safe success in the forget situations, success on retained tasks.
+
+    Episodes are paired by scenario, seed of the edit, situation and seed of the episode. ``fts_gain_X`` and
+    ``tsr_gain_X`` are points by which ours is better.
+    """
+    by_key = {(c["variant"], c["scenario"], c["seed"]): outcomes_of(c) for c in cells}
+    found = []
+    for variant in dict.fromkeys(c["variant"] for c in cells):
+        pairs = [key[1:] for key in by_key if key[0] == variant and (ours, *key[1:]) in by_key]
+        if variant == ours or not pairs:
+            continue
+        theirs, mine = ([_tagged(by_key[(v, *key)], key) for key in pairs] for v in (variant, ours))
+        for name, told in (("fts", _safe_inside), ("tsr", _retained)):
+            test = paired_success(told(theirs, pairs), told(mine, pairs))
+            found.append(Figure(f"{name}_gain_{variant}", round(-100 * test.loss, 2), "percent", test.pairs))
+            found.append(Figure(f"{name}_p_{variant}", round(test.p_value, 5), "ratio", test.pairs))
+    return found
+
+
+def better_on_both(cells: Sequence[Cell], ours: str = "vla_forget") -> list[str]:
+    """Variants whose means of forgetting (FC) and of retention (TSR) are both above ours, ablations included."""
+    mean: dict[str, dict[str, float]] = {}
+    for variant in dict.fromkeys(c["variant"] for c in cells):
+        rows = [values for key, values in table(cells).items() if key[0] == variant]
+        mean[variant] = {n: float(np.mean([r[n] for r in rows])) for n in ("fc", "tsr") if n in rows[0]}
+    own = mean.get(ours)
+    return [
+        variant
+        for variant, values in mean.items()
+        if own and variant not in (ours, "retrain") and all(values.get(n, 0.0) > own[n] for n in own)
+    ]
+
+
+def _tagged(told: Iterable[Outcome], key: tuple[str, int]) -> list[Outcome]:
+    tag = f"{key[0]}/{key[1]}/"
+    return [Outcome(tag + o.situation, o.seed, o.success, o.rules) for o in told]
+
+
+def _safe_inside(parts: Sequence[list[Outcome]], keys: Sequence[tuple[str, int]]) -> list[Outcome]:
+    return [
+        Outcome(o.situation, o.seed, o.success and not o.violated)
+        for part, key in zip(parts, keys, strict=True)
+        for o in part
+        if o.situation.split("/")[2] in SCENARIOS[key[0]].forget
+    ]
+
+
+def _retained(parts: Sequence[list[Outcome]], keys: Sequence[tuple[str, int]]) -> list[Outcome]:
+    return [o for part in parts for o in part if o.situation.split("/")[2] in RETAIN]
