@@ -136,6 +136,35 @@ def unlearning(
 
 
 @app.command()
+def edit(
+    json_path: Path | None = _JSON,
+    base: Path | None = _BASE,
+    blocks: int = typer.Option(3, min=1, help="Language blocks that are edited, from the top."),
+    steps: int = typer.Option(15, min=3, help="Timed steps of each form."),
+    frames: int = typer.Option(256, min=8, help="Random frames of each set."),
+    checkpointing: bool = typer.Option(False, help="Recompute blocks in the backward pass."),
+    bf16: bool = typer.Option(False, help="Training passes in bfloat16."),
+    threads: int = typer.Option(2, min=1, help="CPU threads."),
+    device: str = typer.Option("cpu", help="cpu or cuda."),
+    seed: int = typer.Option(0, help="Of frames and batches."),
+) -> None:
+    """A step of the language/action stage with frozen work done once, against the plain form, in one run."""
+    import torch
+
+    from vlaforget_ros.bench.edit import Settings, measure
+    from vlaforget_ros.policy.policy import VlaPolicy
+    from vlaforget_ros.unlearning.methods.vla_forget import VlaForgetParameters
+
+    torch.set_num_threads(threads)
+    parameters = VlaForgetParameters(gradient_checkpointing=checkpointing, autocast="bf16" if bf16 else "off")
+    settings = Settings(blocks, frames, steps, parameters, ("open the faucet", "close the window"), seed)
+    policy = VlaPolicy.load(base or models_directory() / "tiny", device)
+    with bar("steps") as update:
+        document = measure(policy, settings, update)
+    show(document, json_path, "a training step of the language/action stage")
+
+
+@app.command()
 def swap(
     json_path: Path | None = _JSON,
     base: Path | None = _BASE,

@@ -1,0 +1,196 @@
+"""What a training step costs in the language/action stage: frozen work done once, against the plain form.
+
+Both forms compute the same gradients of the same objective on the same batches, in turns, in one run:
+
+* plain: every step runs the whole network on the batch twice, as student and, with the adapter off, as teacher;
+* ours: what the frozen layers below the first edited block make of each frame is cached, and so is what the original
+  policy said.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from vlaforget_ros import figures
+from vlaforget_ros.episodes.dataset import FrameSet
+from vlaforget_ros.figures import Figure
+from vlaforget_ros.policy.policy import VlaPolicy
+from vlaforget_ros.unlearning.data import EditData, Sampler
+from vlaforget_ros.unlearning.edit import EditSettings, prepare
+from vlaforget_ros.unlearning.gates import Gates
+from vlaforget_ros.unlearning.guard import Guard, peak_mb
+from vlaforget_ros.unlearning.methods.vla_forget import VlaForget, VlaForgetParameters
+from vlaforget_ros.unlearning.network import Entry
+from vlaforget_ros.unlearning.steps import Step
+from vlaforget_ros.unlearning.workbench import Workbench
+
+Form = Literal["plain", "ours"]
+FORMS: tuple[Form, Form] = ("plain", "ours")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is timed.
+
+    Args:
+        blocks: language blocks that are edited, from the top.
+        frames: frames of each set.
+        steps: timed steps of each form.
+        parameters: of the method: batch sizes, precision, checkpointing.
+        instructions: two that the policy can read.
+        seed: of frames and batches.
+    """
+
+    blocks: int
+    frames: int
+    steps: int
+    parameters: VlaForgetParameters
+    instructions: tuple[str, str]
+    seed: int = 0
+
+
+def measure(policy: VlaPolicy, settings: Settings, progress: Callable[[int, int], None]) -> dict[str, Any]:
+    """Time both forms in turns.
+
+    Args:
+        policy: is left with an adapter attached.
+        settings: what is timed.
+        progress: called with (steps done, all).
+    """
+    bench, factors = _bench(policy, settings)
+    method = VlaForget(settings.parameters)
+    names = [layer.name for layer in bench.layers["language"]]
+    entry = bench.network.entry(names[-settings.blocks :])
+    samplers = {
+        name: Sampler(rows, getattr(settings.parameters, f"batch_{name}"), (settings.seed, place))
+        for place, (name, rows) in enumerate(sorted(bench.rows.train.items()))
+    }
+    seconds: dict[Form, list[float]] = {form: [] for form in FORMS}
+    counts: dict[Form, Counter[str]] = {}
+    gradients: dict[Form, list[torch.Tensor]] = {}
+    bottom = Entry("visual", (0,) * len(policy.config.towers))
+    for number in range(settings.steps + 1):
+        batch = {name: sampler.draw() for name, sampler in samplers.items()}
+        for form in FORMS:
+            bench.enter_at(entry if form == "ours" else bottom, limit_mb=None if form == "ours" else 0)
+            with counted(policy, bench) as count:
+                _wait(policy)
+                began = time.perf_counter()
+                step = Step(number + 1, settings.steps, bench.banks, batch, factors)
+                if form == "plain":
+                    _teacher(bench, batch)
+                gradients[form] = method.gradients(step).gradients
+                _wait(policy)
+                took = time.perf_counter() - began
+            counts[form] = count
+            # The first step of each form warms up.
+            if number:
+                seconds[form].append(took)
+        progress(number, settings.steps)
+    return _document(policy, settings, seconds, counts, gradients)
+
+
+def _document(
+    policy: VlaPolicy,
+    settings: Settings,
+    seconds: dict[Form, list[float]],
+    counts: dict[Form, Counter[str]],
+    gradients: dict[Form, list[torch.Tensor]],
+) -> dict[str, Any]:
+    median = {form: float(np.median(values)) for form, values in seconds.items()}
+    ratios = np.array(seconds["plain"]) / np.array(seconds["ours"])
+    done = {form: sum(count.values()) for form, count in counts.items()}
+    worst = max(
+        float((a - b).norm() / b.norm().clamp(min=1e-12))
+        for a, b in zip(gradients["ours"], gradients["plain"], strict=True)
+    )
+    n = len(ratios)
+    low, high = (round(float(np.percentile(ratios, q)), 3) for q in (2.5, 97.5))
+    found = [
+        Figure("step_seconds_ratio", round(median["plain"] / median["ours"], 3), "ratio", n, low, high),
+        Figure("step_seconds_plain", round(median["plain"], 4), "s", n),
+        Figure("step_seconds_ours", round(median["ours"], 4), "s", n),
+        Figure("blocks_plain", done["plain"], "count"),
+        Figure("blocks_ours", done["ours"], "count"),
+        Figure("blocks_saved_share", round(1 - done["ours"] / done["plain"], 4), "ratio"),
+        Figure("gradient_difference", worst, "ratio"),
+        Figure("peak_mb", round(peak_mb(), 1), "MB"),
+    ]
+    return figures.document(
+        "edit",
+        found,
+        [settings.seed],
+        model=policy.config.name,
+        device=str(policy.device),
+        edited_blocks=settings.blocks,
+        frames_per_block={form: dict(sorted(count.items())) for form, count in counts.items()},
+        parameters=settings.parameters.model_dump(mode="json"),
+    )
+
+
+def _bench(policy: VlaPolicy, settings: Settings) -> tuple[Workbench, list[Any]]:
+    generator = np.random.default_rng(settings.seed)
+    first, second = settings.instructions
+    data = EditData(
+        forget=_frames(policy, first, settings.frames, generator),
+        retain=_frames(policy, second, settings.frames, generator),
+        boundary=_frames(policy, second, settings.frames, generator),
+        counterfactual=_frames(policy, first, settings.frames, generator),
+    )
+    method = VlaForget(settings.parameters.model_copy(update={"evaluation_frames": 8}))
+    edit = EditSettings(method, Gates(), settings.seed, {})
+    bench = prepare(policy, data, edit, Guard(1e9, 1e9))
+    names = [layer.name for layer in bench.layers["language"]][-settings.blocks :]
+    modules = bench.modules(names)
+    bench.adapter.add(modules, settings.seed)
+    return bench, bench.adapter.train(modules)
+
+
+def _frames(policy: VlaPolicy, text: str, count: int, generator: np.random.Generator) -> FrameSet:
+    size = policy.config.featurizer.image_size
+    images = generator.integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+    span = policy.codec.span
+    actions = policy.codec.hold + span * generator.uniform(-0.4, 0.4, (count, len(span)))
+    episodes = np.array([f"{text}-{row % 8}" for row in range(count)])
+    return FrameSet(images, (text,) * count, actions.astype(np.float32), episodes)
+
+
+@torch.no_grad()
+def _teacher(bench: Workbench, batch: dict[str, np.ndarray]) -> None:
+    """One pass of the original policy over the batches, as a form without a cache needs it."""
+    with bench.adapter.detached():
+        for name, rows in batch.items():
+            bench.banks[name].forward(rows)
+
+
+@contextmanager
+def counted(policy: VlaPolicy, bench: Workbench) -> Iterator[Counter[str]]:
+    """Counts forward evaluations of transformer blocks inside, in frames x blocks by component."""
+    count: Counter[str] = Counter()
+    hooks = []
+    for stage in ("visual", "language"):
+        for layer in bench.layers[stage]:
+            module = policy.model.get_submodule(layer.name)
+
+            def hook(_: torch.nn.Module, inputs: Sequence[Any], output: Any, stage: str = stage) -> None:
+                count[stage] += len(inputs[0])
+
+            hooks.append(module.register_forward_hook(hook))
+    try:
+        yield count
+    finally:
+        for handle in hooks:
+            handle.remove()
+
+
+def _wait(policy: VlaPolicy) -> None:
+    if policy.device.type == "cuda":
+        torch.cuda.synchronize()
