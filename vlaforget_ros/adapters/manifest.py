@@ -2,7 +2,7 @@
 
 The digest is the SHA-256 of the core as canonical JSON (sorted keys, no spaces, UTF-8). The core lists the
 SHA-256 of the weight and configuration files, so one digest covers every byte of the adapter and its whole
-origin.
+origin. What is measured on it later is evidence beside the core, outside the digest.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from vlaforget_ros.adapters.evidence import failed_gates
 from vlaforget_ros.errors import AdapterError, ErrorCode
 
 MANIFEST_FILE = "manifest.json"
@@ -93,12 +94,21 @@ class Manifest(_Strict):
     Args:
         digest: names the adapter; SHA-256 of ``core``.
         created: when it was added (UTC); outside the digest: equal content has one digest.
-        core: everything else.
+        core: everything else that was known then.
+        evidence: what was measured since, by kind; outside the digest, like ``created``.
     """
 
     digest: str = Field(pattern=f"^{_DIGEST}$")
     created: AwareDatetime
     core: Core
+    evidence: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+    @field_validator("evidence")
+    @classmethod
+    def _readable_gates(cls, evidence: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        """A gate that cannot be read must not be taken for one that passed."""
+        failed_gates(evidence)
+        return evidence
 
     @property
     def name(self) -> str:
@@ -110,7 +120,8 @@ class Manifest(_Strict):
 
     @property
     def gates_passed(self) -> bool:
-        return self.core.gates_passed
+        """Whether no gate failed, neither of the edit nor of later evidence."""
+        return self.core.gates_passed and not failed_gates(self.evidence)
 
     @property
     def size_bytes(self) -> int:

@@ -23,11 +23,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from vlaforget_ros.adapters import peft_format
+from vlaforget_ros.adapters import evidence, peft_format
 from vlaforget_ros.adapters.files import (
     coded,
     locked,
     read_limited,
+    replace_file,
     sync_directory,
     write_synced,
 )
@@ -106,25 +107,53 @@ class AdapterStore:
 
         Raises:
             AdapterError: 100 unknown digest or bad name, 107 disk, 108 where ``stable`` is to become an
-                adapter that failed its gates.
+                adapter that failed a gate, of its edit or of evidence attached later.
         """
-        if digest:
-            manifest = self.manifest(digest)
-            if name == "stable" and not manifest.gates_passed:
-                raise AdapterError(
-                    ErrorCode.ADAPTER_NOT_PROMOTABLE,
-                    f"adapter {manifest.name} did not pass its gates",
-                    value=digest,
-                    remedy="read the report of the edit; only an adapter with gates_passed becomes stable",
-                )
+        self._check_alias(name, digest)
         self._aliases.check_name(name, [manifest.name for manifest in self.manifests()])
         with self._exclusive():
+            # Once more: evidence may have been attached since.
+            self._check_alias(name, digest)
             before = self._aliases.read()
             moved = {name: digest}
             if name == "stable" and before.get("stable", digest) != digest:
                 moved["previous"] = before["stable"]
             self._aliases.write({**before, **moved})
             self.record("alias", digest, alias=name, previous_digest=before.get(name))
+
+    def attach(self, digest: str, kind: str, document: Mapping[str, Any]) -> Manifest:
+        """Put evidence beside the manifest of an adapter; a document of the same kind is replaced.
+
+        The adapter keeps its digest and its aliases. A failed gate in the document keeps it from becoming
+        ``stable`` from now on (see :mod:`vlaforget_ros.adapters.evidence`).
+
+        Args:
+            digest: full digest.
+            kind: what the document is, for example ``attacks``.
+            document: JSON object.
+
+        Raises:
+            AdapterError: 100 unknown digest, 103 bad kind or document, or a manifest that would grow too large,
+                107 disk; the manifest is then as before.
+        """
+        found = evidence.checked(kind, document)
+        self.path(digest)
+        with self._exclusive():
+            manifest = self.manifest(digest)
+            changed = manifest.model_copy(update={"evidence": {**manifest.evidence, kind: found}})
+            content = changed.to_json()
+            if len(content) > MAX_MANIFEST_BYTES:
+                raise AdapterError(
+                    ErrorCode.ADAPTER_BAD_DIGEST,
+                    f"evidence {kind} makes the manifest too large",
+                    value=f"{len(content)} bytes",
+                    limit=f"{MAX_MANIFEST_BYTES} bytes",
+                    remedy="attach the figures and leave single frames and episodes in a file of their own",
+                )
+            replace_file(self.path(digest) / MANIFEST_FILE, content)
+            failed = [gate.name for gate in evidence.gates_of(found) if gate.verdict == "failed"]
+            self.record("evidence", digest, kind=kind, failed_gates=failed)
+        return changed
 
     def remove(self, digest: str) -> None:
         """Take an adapter out of the store.
@@ -224,10 +253,25 @@ class AdapterStore:
         return self._aliases.read()
 
     def history(self) -> list[dict[str, Any]]:
-        """All events, oldest first: added, alias, removed, swap, rollback. Raises AdapterError 103."""
+        """All events, oldest first: added, alias, evidence, removed, swap, rollback. Raises AdapterError 103."""
         return self._history.events()
 
-    # --- parts of add
+    # --- parts of alias and add
+
+    def _check_alias(self, name: str, digest: str) -> None:
+        if not digest:
+            return
+        manifest = self.manifest(digest)
+        if name != "stable":
+            return
+        if not manifest.core.gates_passed:
+            raise AdapterError(
+                ErrorCode.ADAPTER_NOT_PROMOTABLE,
+                f"adapter {manifest.name} did not pass its gates",
+                value=digest,
+                remedy="read the report of the edit; only an adapter with gates_passed becomes stable",
+            )
+        evidence.check_promotable(manifest.name, manifest.evidence)
 
     def _add(self, files: Mapping[str, bytes], provenance: Provenance) -> Manifest:
         weights = peft_format.decode(files, rank_limit=self.rank_limit)

@@ -120,5 +120,5 @@ def adapter_info(manifest: Manifest, aliases: Mapping[str, str], resident: bool)
         aliases=tuple(sorted(name for name, digest in aliases.items() if digest == manifest.digest)),
         resident=resident,
         signer="",
-        gates_passed=core.gates_passed,
+        gates_passed=manifest.gates_passed,
     )
