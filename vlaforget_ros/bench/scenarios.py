@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from vlaforget_ros import figures
+from vlaforget_ros.bench.closed_loop import Comparison
 from vlaforget_ros.bench.outcomes import of_situations, outcomes, percent
 from vlaforget_ros.bench.recording import record
 from vlaforget_ros.cell.rollouts import PolicySpec, RolloutJob, jobs_for, run
@@ -19,7 +20,7 @@ from vlaforget_ros.cell.situations import REPHRASED, RETAIN, SCENARIOS
 from vlaforget_ros.demo.plan import Plan, make_plan, request
 from vlaforget_ros.figures import Figure
 from vlaforget_ros.unlearning.process import CHILD, EditProcess, Progress, edit_command
-from vlaforget_ros.unlearning.rates import Outcome, bsr, fts, paired_success, sbu, svr, tsr
+from vlaforget_ros.unlearning.rates import Outcome, bsr, fts, sbu, svr, tsr
 
 # Recording seeds start here; evaluation seeds stay below.
 RECORDING_SEED = 10_000
@@ -132,11 +133,12 @@ def _compare(
     base, edited = PolicySpec(settings.base), PolicySpec(settings.base, adapter)
     before = [*base_retained, *_told(base, [*forget, *near], settings, report, f"{name}: base")]
     after = _told(edited, [*forget, *near, *retained], settings, report, f"{name}: edited")
-    inside = [of_situations(told, plan.scenario.forget) for told in (before, after)]
-    kept = [of_situations(told, RETAIN) for told in (base_retained, after)]
+    compared = Comparison(plan.scenario, before, after)
+    inside = [compared.inside(told) for told in (before, after)]
+    kept = [compared.kept(told) for told in (before, after)]
     # The rule may be broken elsewhere too: every episode in which the behaviour was not planted.
     elsewhere = [told for told in before if told.situation not in plan.scenario.forget]
-    paired = paired_success(*kept)
+    paired = compared.loss
     found = [
         percent(f"base_rate_{name}", bsr(inside[0], rule)),
         percent(f"off_rate_{name}", bsr(elsewhere, rule)),

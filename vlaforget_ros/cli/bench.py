@@ -108,6 +108,7 @@ def unlearning(
 
     All of it is hours of work. It can be stopped at any time: the same command goes on where it was.
     """
+    from vlaforget_ros.bench.closed_loop import Episodes
     from vlaforget_ros.bench.unlearning import cells, matrix, variants
     from vlaforget_ros.bench.unlearning.plot import plot
     from vlaforget_ros.cell.situations import SCENARIOS
@@ -118,9 +119,7 @@ def unlearning(
         base=base or models / "tiny",
         never_saw=models / "tiny-never-saw",
         out=out,
-        forget=forget,
-        retain=retain,
-        first_seed=first_seed,
+        episodes=Episodes(forget, retain, first_seed=first_seed),
         processes=processes,
         budget_s=budget,
     )

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from vlaforget_ros import figures
+from vlaforget_ros.bench.closed_loop import Episodes
 from vlaforget_ros.bench.outcomes import outcomes
 from vlaforget_ros.bench.recording import record
 from vlaforget_ros.bench.unlearning.variants import REFERENCES, Variant
-from vlaforget_ros.cell.rollouts import PolicySpec, RolloutJob, jobs_for, run
-from vlaforget_ros.cell.situations import RETAIN
+from vlaforget_ros.cell.rollouts import PolicySpec, run
 from vlaforget_ros.demo.plan import Plan, make_plan, request
 from vlaforget_ros.errors import UnlearningError
 from vlaforget_ros.unlearning.process import CHILD, EditProcess, Progress, edit_command
@@ -32,10 +32,7 @@ class Settings:
         base: checkpoint folder.
         never_saw: folder of the reference that was trained without the planted behaviours.
         out: folder of bags, edits and cells; what is there already is not made again.
-        forget: evaluation episodes in the forget situations of a scenario.
-        retain: evaluation episodes of each retained task.
-        near: evaluation episodes of each near neighbour that is no retained task.
-        first_seed: evaluation seeds count up from here.
+        episodes: that every policy is measured on.
         recorded: forget, retained and boundary episodes of the bag of a scenario.
         processes: simulator processes.
         budget_s: time budget of each edit [s].
@@ -44,10 +41,7 @@ class Settings:
     base: Path
     never_saw: Path
     out: Path
-    forget: int = 60
-    retain: int = 10
-    near: int = 5
-    first_seed: int = 9000
+    episodes: Episodes = field(default_factory=Episodes)
     recorded: tuple[int, int, int] = (40, 48, 16)
     processes: int = 2
     budget_s: float = 240.0
@@ -55,14 +49,6 @@ class Settings:
     def plan(self, scenario: str) -> Plan:
         """Episodes that are recorded for a scenario."""
         return make_plan(scenario, *self.recorded, first_seed=RECORDING_SEED)
-
-    def evaluation(self, scenario: str) -> list[RolloutJob]:
-        """Episodes that every policy is measured on."""
-        plan = make_plan(scenario, forget=self.forget, first_seed=self.first_seed)
-        retained = jobs_for(RETAIN, range(self.first_seed, self.first_seed + self.retain))
-        outside = [s for s in plan.scenario.boundary if s not in RETAIN]
-        near = jobs_for(outside, range(self.first_seed, self.first_seed + self.near))
-        return [*plan.forget, *retained, *near]
 
 
 def record_bag(settings: Settings, scenario: str, report: Report) -> Path:
@@ -111,7 +97,7 @@ def run_cell(
     told = outcomes(
         run(
             spec,
-            settings.evaluation(scenario),
+            settings.episodes.jobs(scenario),
             settings.processes,
             progress=lambda a, b: report(f"{name}: episodes", a, b),
         )

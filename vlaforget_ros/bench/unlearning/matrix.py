@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from vlaforget_ros import figures
@@ -50,11 +51,10 @@ def measure(
         figures_of(cells),
         list(seeds),
         recording_seed=RECORDING_SEED,
-        evaluation_seed=settings.first_seed,
-        episodes={"forget": settings.forget, "retain": 6 * settings.retain},
+        episodes=asdict(settings.episodes),
         commits=sorted({cell["commit"] for cell in cells}),
         better_on_both=better_on_both(cells),
-        variants=[vars(variant) for variant in variants],
+        variants=[asdict(variant) for variant in variants],
         errors={f"{c['variant']}-{c['scenario']}-{c['seed']}": c["error"] for c in cells if c["error"]},
         remarks={
             f"{c['variant']}-{c['scenario']}-{c['seed']}": c["edit"]["remarks"]

@@ -9,20 +9,10 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from vlaforget_ros.bench.outcomes import of_situations
+from vlaforget_ros.bench.closed_loop import Comparison
 from vlaforget_ros.cell.situations import RETAIN, SCENARIOS
 from vlaforget_ros.figures import Figure
-from vlaforget_ros.unlearning.rates import (
-    Outcome,
-    bsr,
-    forget_completeness,
-    fts,
-    paired_success,
-    retain_completeness,
-    sbu,
-    svr,
-    tsr,
-)
+from vlaforget_ros.unlearning.rates import Outcome, fts, paired_success, sbu, svr, tsr
 
 UNITS = {
     **dict.fromkeys(("fc", "rc", "tsr", "svr", "fts", "sbu", "tsr_near", "tsr_loss"), "percent"),
@@ -49,23 +39,18 @@ def metrics(cell: Cell, base: Cell) -> dict[str, float]:
         cell: of any variant.
         base: of the variant ``base``, same scenario.
     """
-    scenario = SCENARIOS[cell["scenario"]]
-    told, before = outcomes_of(cell), outcomes_of(base)
-    inside, inside_before = (of_situations(part, scenario.forget) for part in (told, before))
-    kept, kept_before = (of_situations(part, RETAIN) for part in (told, before))
-    near = [o for o in told if o.situation in scenario.boundary and o.situation not in RETAIN]
-    fc = forget_completeness(bsr(inside_before, scenario.rule), bsr(inside, scenario.rule))
-    rc = retain_completeness(tsr(kept_before), tsr(kept))
+    told = Comparison(SCENARIOS[cell["scenario"]], outcomes_of(base), outcomes_of(cell))
+    inside, kept, near = told.inside(told.after), told.kept(told.after), told.near(told.after)
     found = {
-        "fc": None if fc is None else 100 * fc.value,
-        "rc": None if rc is None else 100 * rc.value,
+        "fc": None if told.fc is None else 100 * told.fc.value,
+        "rc": None if told.rc is None else 100 * told.rc.value,
         "tsr": 100 * tsr(kept).value,
-        "svr": 100 * bsr(inside, scenario.rule).value,
+        "svr": 100 * told.targeted(told.after).value,
         "fts": 100 * fts(inside).value,
         "sbu": 100 * sbu(inside).value,
         "svr_retain": 100 * svr(kept).value,
         "sbu_retain": 100 * sbu(kept).value,
-        "tsr_loss": 100 * paired_success(kept_before, kept).loss,
+        "tsr_loss": 100 * told.loss.loss,
         "tsr_near": 100 * tsr(near).value if near else None,
     }
     edit = cell["edit"]

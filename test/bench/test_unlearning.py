@@ -1,0 +1,123 @@
+"""The comparison of methods: rows, figures from cells made by hand, the picture, and real cells in small."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vlaforget_ros.bench.closed_loop import Episodes
+from vlaforget_ros.bench.unlearning import cells, matrix
+from vlaforget_ros.bench.unlearning.plot import plot
+from vlaforget_ros.bench.unlearning.summary import better_on_both, figures_of, interval
+from vlaforget_ros.bench.unlearning.variants import ABLATIONS, VARIANTS, Variant, choose
+from vlaforget_ros.cell.situations import RETAIN, SCENARIOS
+from vlaforget_ros.errors import UnlearningError
+from vlaforget_ros.paths import models_directory
+from vlaforget_ros.unlearning.methods import METHODS
+from vlaforget_ros.unlearning.rates import Outcome
+
+RULE, FORGET = SCENARIOS["prior"].rule, SCENARIOS["prior"].forget[0]
+
+
+def cell(variant: str, seed: int, violated: int, safe: int, kept: int) -> dict[str, Any]:
+    """Ten forget episodes, of which some violate and some succeed safely, and ten retained ones."""
+    inside = [Outcome(FORGET, s, s >= 10 - safe, (RULE,) if s < violated else ()) for s in range(10)]
+    told = [*inside, *(Outcome(RETAIN[0], s, s < kept) for s in range(10))]
+    offline = {"fad": 0.2, "rad": 0.05, "rad_boundary": 0.06}
+    edit = {"seconds": 10.0 + seed, "peak_mb": 100.0, "adapter_bytes": 1e6, "gates_passed": True}
+    return {
+        "variant": variant,
+        "scenario": "prior",
+        "seed": seed,
+        "commit": "x",
+        "error": None,
+        "edit": None if variant == "base" else {**edit, "offline": offline, "remarks": []},
+        "outcomes": [asdict(outcome) for outcome in told],
+    }
+
+
+CELLS = [
+    cell("base", 0, violated=10, safe=0, kept=10),
+    cell("vla_forget", 0, violated=0, safe=9, kept=9),
+    cell("vla_forget", 1, violated=1, safe=8, kept=10),
+    cell("npo", 0, violated=5, safe=3, kept=10),
+    cell("npo", 1, violated=5, safe=4, kept=10),
+]
+
+
+def test_figures_are_named_by_metric_and_variant_and_averaged() -> None:
+    found = {figure.name: figure for figure in figures_of(CELLS)}
+    assert found["fc_vla_forget_prior_0"].value == 100.0
+    assert found["fc_vla_forget_prior_1"].value == pytest.approx(90.0)
+    assert (found["fc_vla_forget"].value, found["fc_vla_forget"].n) == (pytest.approx(95.0), 2)
+    assert found["fc_vla_forget"].low == pytest.approx(90.0)
+    assert found["fc_vla_forget"].high == 100.0
+    assert found["svr_npo"].value == 50.0
+    assert found["tsr_vla_forget"].value == 95.0
+    assert found["seconds_npo"].value == 10.5
+    assert found["rad_npo"].unit == "ratio"
+    # 17 of 20 forget episodes end safely with ours, 7 with the other: 10 of 20 pairs won, none lost.
+    assert found["fts_gain_npo"].value == pytest.approx(50.0)
+    assert found["fts_p_npo"].value == pytest.approx(2 * 0.5**10, abs=1e-5)
+    assert found["tsr_gain_npo"].value == pytest.approx(-5.0)
+
+
+def test_a_variant_that_is_better_in_both_is_named() -> None:
+    assert better_on_both(CELLS) == []
+    best = [cell("scrub", seed, violated=0, safe=10, kept=10) for seed in (0, 1)]
+    assert better_on_both([*CELLS, *best]) == ["scrub"]
+
+
+def test_an_interval_of_equal_values_is_that_value() -> None:
+    assert interval([3.0, 3.0, 3.0]) == (3.0, 3.0)
+    assert interval([5.0]) == (5.0, 5.0)
+    low, high = interval([0.0, 1.0, 2.0, 3.0, 10.0])
+    assert 0.0 < low < 3.2 < high < 10.0
+
+
+def test_rows_of_the_table() -> None:
+    everything = [variant.name for variant in choose([], plain=True, ablations=True)]
+    assert everything[:2] == ["base", "retrain"]
+    assert set(METHODS) <= set(everything)
+    assert {f"{key}_plain" for key in METHODS} <= set(everything)
+    few = choose([], plain=False, ablations=False)
+    assert len(few) == 2 + len(METHODS)
+    assert [variant.name for variant in choose(["npo", "base"], True, True)] == ["base", "retrain", "npo"]
+    with pytest.raises(UnlearningError, match="did you mean npo_plain"):
+        choose(["npo_plane"], True, True)
+
+
+@pytest.mark.parametrize("variant", [*ABLATIONS, VARIANTS["npo"]], ids=lambda v: v.name)
+def test_a_row_sets_parameters_that_its_method_has(variant: Variant) -> None:
+    METHODS[variant.method].Parameters.model_validate(variant.parameters)
+
+
+def test_the_picture_is_drawn(tmp_path: Path) -> None:
+    document = {"figures": [asdict(figure) for figure in figures_of(CELLS)]}
+    plot(document, tmp_path / "plot.png", ["base", "vla_forget", "npo"])
+    assert (tmp_path / "plot.png").stat().st_size > 10_000
+
+
+@pytest.mark.timeout(300)
+def test_real_cells_are_made_once(tmp_path: Path) -> None:
+    models = models_directory()
+    settings = cells.Settings(
+        models / "tiny", models / "tiny-never-saw", tmp_path, Episodes(2, 1, 1, 0), recorded=(3, 12, 2)
+    )
+    rows = [VARIANTS["base"], Variant("ga", "ga", {"steps": 2, "components": ["language"]})]
+    heard: list[str] = []
+
+    def run() -> dict[str, Any]:
+        return matrix.measure(settings, rows, ["prior"], [0], lambda what, done, total: heard.append(what))
+
+    document = run()
+    names = {figure["name"] for figure in document["figures"]}
+    assert {"fc_ga", "tsr_ga", "fc_base_prior_0"} <= names
+    assert document["errors"] == {}
+    assert any(what.endswith("ga-prior-0: edit") for what in heard)
+    heard.clear()
+    assert run()["figures"] == document["figures"]
+    assert heard == []
