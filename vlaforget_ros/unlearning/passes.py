@@ -79,7 +79,7 @@ def _named(output: Output) -> dict[str | int, Tensor]:
     features = {"visual": output.visual, "projected": output.projected}
     named: dict[str | int, Tensor] = {"logits": output.logits}
     named.update({name: tensor for name, tensor in features.items() if tensor is not None})
-    named.update(output.hidden)
+    named.update(output.hidden.items())
     return named
 
 
