@@ -39,6 +39,8 @@ class Flat(JointMethod[FlatParameters]):
     """L = FLAT(D_f) [+ w CE(D_c)]."""
 
     key = "flat"
+    title = "a safe answer instead of the forget answer, no retain data"
+    source = "arXiv 2410.11143"
     Parameters = FlatParameters
 
     def __init__(self, parameters: FlatParameters) -> None:

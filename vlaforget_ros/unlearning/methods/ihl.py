@@ -39,6 +39,8 @@ class Ihl(JointMethod[IhlParameters]):
     """L = IHL(D_f) + CE(D_r and D_b) [+ w CE(D_c)]."""
 
     key = "ihl"
+    title = "inverted hinge: next most likely motion instead (LoKU)"
+    source = "arXiv 2408.06621"
     Parameters = IhlParameters
 
     @property

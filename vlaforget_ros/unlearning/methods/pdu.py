@@ -39,6 +39,8 @@ class Pdu(JointMethod[PduParameters]):
     """Flatten D_f under a constraint on the retain loss."""
 
     key = "pdu"
+    title = "flatten D_f with the retain loss as a constraint"
+    source = "arXiv 2506.05314"
     Parameters = PduParameters
 
     def __init__(self, parameters: PduParameters) -> None:

@@ -40,6 +40,8 @@ class Rmu(JointMethod[RmuParameters]):
     """Steer the hidden states of D_f to a random vector, keep those of D_r and D_b."""
 
     key = "rmu"
+    title = "hidden states of D_f to a random vector, those of D_r held"
+    source = "arXiv 2403.03218"
     Parameters = RmuParameters
 
     def __init__(self, parameters: RmuParameters) -> None:

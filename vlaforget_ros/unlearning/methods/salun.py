@@ -35,6 +35,8 @@ class SalUn(JointMethod[SalUnParameters]):
     """Random-label fine-tuning under a gradient-magnitude mask on the weights."""
 
     key = "salun"
+    title = "random motions on D_f, on the salient weights only"
+    source = "arXiv 2310.12508"
     Parameters = SalUnParameters
     dense = True
 

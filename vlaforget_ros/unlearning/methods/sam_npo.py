@@ -24,6 +24,8 @@ class SamNpo(Npo):
     """NPO whose forget gradient is that of the worst neighbour."""
 
     key = "sam_npo"
+    title = "NPO at the worst neighbour of the weights"
+    source = "arXiv 2502.05374"
     Parameters = SamNpoParameters
     parameters: SamNpoParameters
 

@@ -40,6 +40,8 @@ class Scrub(JointMethod[ScrubParameters]):
     """Alternating steps away from the teacher on D_f and towards it elsewhere."""
 
     key = "scrub"
+    title = "away from the teacher on D_f, towards it elsewhere, rewind"
+    source = "arXiv 2302.09880"
     Parameters = ScrubParameters
     STAGE = "cycle"
 

@@ -32,6 +32,8 @@ class Ssd(JointMethod[SsdParameters]):
     """Dampen the weights that matter much more to D_f than to what must stay."""
 
     key = "ssd"
+    title = "dampen the weights that matter to D_f only, no training"
+    source = "arXiv 2308.07707"
     Parameters = SsdParameters
     dense = True
     STAGE = "dampening"
