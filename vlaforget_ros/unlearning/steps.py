@@ -1,4 +1,10 @@
-"""One optimiser step: its batches, and the gradient of any loss on them."""
+"""One optimiser step: its batches, and the gradient of any loss on them.
+
+Where a batch does not fit into memory its forward and backward passes are run a few frames at a time. The loss is
+still that of the whole batch, whatever it looks at: the outputs of all passes are put together, the gradient with
+respect to them is taken, and each pass is then repeated to carry its share on (Gao et al. 2021, arXiv 2101.06983).
+Adding up the losses of parts would be exact for plain means over frames only, and for parts of equal size.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from vlaforget_ros.unlearning.bank import Bank
+from vlaforget_ros.unlearning.passes import Gradient, PassedView, gradients_of
 from vlaforget_ros.unlearning.views import Terms, View, Views
-
-Gradient = list[Tensor]
 
 
 @dataclass
@@ -40,26 +45,35 @@ class Step:
     losses: dict[str, float] = field(default_factory=dict)
 
     def gradient(self, loss: Callable[[Views], Terms]) -> Gradient:
-        """Gradient of the sum of a loss's terms, zeros where it has none; the mean over micro-batches.
+        """Gradient of the sum of a loss's terms, zeros where it has none.
 
         Args:
             loss: from views of the batches to weighted terms.
         """
-        total: Gradient = [torch.zeros_like(factor) for factor in self.factors]
-        values: dict[str, float] = {}
-        parts = self._parts()
-        for views in parts:
-            terms = loss(views)
-            if not terms:
-                break
-            value = torch.stack(list(terms.values())).sum() / len(parts)
-            # A loss may look at a lower block only: factors above it get no gradient.
-            found = torch.autograd.grad(value, list(self.factors), allow_unused=True, materialize_grads=True)
-            for place, gradient in enumerate(found):
-                total[place] = total[place] + gradient
-            for name, term in terms.items():
-                values[name] = values.get(name, 0.0) + float(term.detach()) / len(parts)
-        self.losses.update(values)
+        views = {name: self._view(name) for name in self.rows}
+        terms = loss(views)
+        self.losses.update({name: float(term.detach()) for name, term in terms.items()})
+        if not terms:
+            return [torch.zeros_like(factor) for factor in self.factors]
+        value = torch.stack(list(terms.values())).sum()
+        if not self.micro_batch:
+            return gradients_of([value], self.factors)
+        passed = [view for view in views.values() if isinstance(view, PassedView) and view.was_asked]
+        return self._through(passed, value)
+
+    def _view(self, name: str) -> View:
+        if not self.micro_batch:
+            return View(self.banks[name], self.rows[name])
+        return PassedView(self.banks[name], self.rows[name], self.micro_batch)
+
+    def _through(self, views: Sequence[PassedView], value: Tensor) -> Gradient:
+        """Gradient of ``value`` by the chain rule: to the views' outputs first, then on to the factors pass by pass."""
+        leaves = [leaf for view in views for leaf in view.leaves]
+        above = iter(torch.autograd.grad(value, leaves, allow_unused=True))
+        total = [torch.zeros_like(factor) for factor in self.factors]
+        for view in views:
+            for found in view.backward([next(above) for _ in view.leaves], self.factors):
+                total = [a + b for a, b in zip(total, found, strict=True)]
         return total
 
     @contextmanager
@@ -83,13 +97,3 @@ class Step:
         smaller = (min(self.micro_batch, largest) if self.micro_batch else largest) // 2
         self.micro_batch = max(1, smaller)
         return smaller >= 1
-
-    def _parts(self) -> list[Views]:
-        lengths = [len(rows) for rows in self.rows.values()]
-        count = -(-max(lengths) // self.micro_batch) if self.micro_batch else 1
-        count = min(count, *lengths)
-        split = {name: np.array_split(rows, count) for name, rows in self.rows.items()}
-        return [
-            {name: View(self.banks[name], parts[place]) for name, parts in split.items()}
-            for place in range(count)
-        ]

@@ -112,8 +112,9 @@ class Loop:
             except Exception as error:
                 if not is_out_of_memory(error) or not step.halve():
                     raise
-                step.losses.clear()
-                free_cached_memory()
+            # Only out here is the error gone, and with it the tensors that its traceback holds.
+            step.losses.clear()
+            free_cached_memory()
 
     def _update(self, optimiser: torch.optim.Adam, gradients: Sequence[Tensor], number: int) -> None:
         for group in optimiser.param_groups:

@@ -30,11 +30,15 @@ class Method(ABC, Generic[P]):
 
     Attributes:
         key: its name in requests and tables.
+        title: what it does, in a line of a table.
+        source: where its formula is from.
         Parameters: what a request may set.
         dense: whether it works on single weights; its adapter then has one identity factor in each layer.
     """
 
     key: ClassVar[str]
+    title: ClassVar[str]
+    source: ClassVar[str]
     Parameters: ClassVar[type[MethodParameters]]
     dense: ClassVar[bool] = False
 

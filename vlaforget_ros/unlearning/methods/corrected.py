@@ -14,4 +14,6 @@ class Corrected(JointMethod[JointParameters]):
     """L = CE(D_r and D_b) + w CE(D_c)."""
 
     key = "corrected"
+    title = "fine-tuning on right behaviour only: the control"
+    source = "no forget term"
     Parameters = JointParameters

@@ -15,6 +15,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from vlaforget_ros.errors import ErrorCode, UnlearningError
 from vlaforget_ros.policy.labels import bins_of
 from vlaforget_ros.unlearning.losses import counterfactual_term
 from vlaforget_ros.unlearning.methods.base import JointMethod
@@ -38,6 +39,8 @@ class Flat(JointMethod[FlatParameters]):
     """L = FLAT(D_f) [+ w CE(D_c)]."""
 
     key = "flat"
+    title = "a safe answer instead of the forget answer, no retain data"
+    source = "arXiv 2410.11143"
     Parameters = FlatParameters
 
     def __init__(self, parameters: FlatParameters) -> None:
@@ -45,10 +48,18 @@ class Flat(JointMethod[FlatParameters]):
         self._template = torch.zeros(0, dtype=torch.long)
 
     def start(self, bench: Workbench, modules: Sequence[str]) -> None:
-        """The template's bins for every frame of D_f."""
+        """The template's bins for every frame of D_f. Raises UnlearningError 300 where there is no such template."""
         bank, codec = bench.banks["forget"], bench.policy.codec
         desired = bank.frames.desired
-        if self.parameters.template == "desired" and desired is not None:
+        if self.parameters.template == "desired":
+            if desired is None:
+                raise UnlearningError(
+                    ErrorCode.UNLEARNING_BAD_REQUEST,
+                    "bad request: parameters.template: what should have been done is not known",
+                    value="desired",
+                    limit="hold, or a counterfactual source with ask_policy",
+                    remedy="use template hold, or a source of kind transplant or neighbour",
+                )
             tokens = torch.from_numpy(codec.encode(desired)).to(bank.bins.device)
             self._template = bins_of(tokens, codec)
         else:

@@ -24,6 +24,8 @@ class Ga(JointMethod[GaParameters]):
     """L = -NLL(D_f) [+ w CE(D_c)]."""
 
     key = "ga"
+    title = "gradient ascent on D_f"
+    source = "arXiv 2210.01504"
     Parameters = GaParameters
 
     def forget(self, views: Views) -> Terms:

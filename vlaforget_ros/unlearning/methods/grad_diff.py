@@ -24,6 +24,8 @@ class GradDiff(JointMethod[GradDiffParameters]):
     """L = -gamma NLL(D_f) + alpha CE(D_r and D_b) [+ alpha w CE(D_c)]."""
 
     key = "grad_diff"
+    title = "ascent on D_f, descent on what must stay"
+    source = "arXiv 2203.12817"
     Parameters = GradDiffParameters
 
     def forget(self, views: Views) -> Terms:

@@ -4,9 +4,10 @@ L = 1 + p(recorded) - max p(any other)  on D_f, plus the retain loss: bounded, a
 choice. Here a choice is a motion, that is the mass within the window of a bin, and another motion is one whose window
 does not overlap.
 
-FILA (``fila``): the factors start as a weighted low-rank approximation of the weights that matter to D_f and not to
-D_r, and the same product is taken off the weights, so that the policy starts unchanged. Taking it off is the second,
-constant half of the factors: an adapter cannot change its base.
+FILA (``fila``, section 3.3): each weight's importance is F_f / (F_r + eps), F the diagonal Fisher information; the
+factors start as the low-rank approximation of W that is best when each row's error counts as much as the row's summed
+importance, and the same product is taken off the weights, so that the policy starts unchanged. Taking it off is the
+second, constant half of the factors: an adapter cannot change its base.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
+from vlaforget_ros.unlearning.fisher import diagonal_fisher
 from vlaforget_ros.unlearning.methods.base import JointMethod
 from vlaforget_ros.unlearning.objective import token_mean
 from vlaforget_ros.unlearning.parameters import JointParameters
-from vlaforget_ros.unlearning.ranking import weight_gradients
 from vlaforget_ros.unlearning.views import Terms, Views
 from vlaforget_ros.unlearning.workbench import Workbench
 
@@ -38,6 +39,8 @@ class Ihl(JointMethod[IhlParameters]):
     """L = IHL(D_f) + CE(D_r and D_b) [+ w CE(D_c)]."""
 
     key = "ihl"
+    title = "inverted hinge: next most likely motion instead (LoKU)"
+    source = "arXiv 2408.06621"
     Parameters = IhlParameters
 
     @property
@@ -49,15 +52,15 @@ class Ihl(JointMethod[IhlParameters]):
         """With FILA: A, B and -B beside it."""
         if not self.parameters.fila:
             return
-        entry = bench.network.entry(modules)
+        p, entry = self.parameters, bench.network.entry(modules)
         with bench.adapter.detached():
-            own = {name: (name,) for name in modules}
-            forget, retain = (weight_gradients(bench, name, own) for name in ("forget", "retain"))
+            forget = diagonal_fisher(bench, modules, ("forget",), p.score_frames)
+            retain = diagonal_fisher(bench, modules, ("retain", "boundary"), p.score_frames)
         bench.enter_at(entry)
         with torch.no_grad():
-            for name in modules:
-                ratio = forget[name][0].square() / (retain[name][0].square() + 1e-12)
-                a, b = weighted_low_rank(bench.adapter.original(name).detach(), ratio, self.parameters.rank)
+            for place, name in enumerate(modules):
+                weight = bench.adapter.original(name).detach()
+                a, b = weighted_low_rank(weight, relative_importance(forget[place], retain[place]), p.rank)
                 factors = bench.adapter.factors(name)
                 factors[0].copy_(torch.cat([a, a]))
                 factors[1].copy_(torch.cat([b, -b], dim=1) / bench.adapter.scale)
@@ -97,13 +100,22 @@ def inverted_hinge(log_probs: Tensor, motion: Tensor, bins: Tensor, window: int)
     return 1.0 + motion.exp() - other
 
 
-def weighted_low_rank(weight: Tensor, importance: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """Factors (A (r, in), B (out, r)) that minimise sum_i w_i ||W_i - (B A)_i||^2 with a weight for each row.
+def relative_importance(forget: Tensor, retain: Tensor) -> Tensor:
+    """F_f / (F_r + eps). The authors' eps is 1e-5; here it is 1e-3 of the mean of F_r, whatever the network's scale."""
+    return forget / (retain + 1e-3 * retain.mean() + torch.finfo(retain.dtype).tiny)
 
-    The row's weight is the sum of its importance; the weighted problem then is an SVD of diag(sqrt(w)) W.
+
+def weighted_low_rank(weight: Tensor, importance: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """Factors (A (rank, in), B (out, rank)) that minimise sum_i w_i ||W_i - (B A)_i||^2 with a weight for each row.
+
+    The row's weight w_i is the sum of its importance; with r_i = sqrt(w_i) the weighted problem is an ordinary one for
+    diag(r) W = U S V, so A = sqrt(S) V and B = diag(1/r) U sqrt(S). Only ratios of the r_i matter. Ranks that the
+    weight does not have are zeros.
     """
     rows = importance.sum(1).sqrt()
-    rows = rows / rows.mean() + 1e-6
+    rows = rows / rows.mean().clamp(min=torch.finfo(rows.dtype).tiny) + 1e-6
     u, s, v = torch.linalg.svd(rows[:, None] * weight, full_matrices=False)
     root = s[:rank].sqrt()
-    return root[:, None] * v[:rank], (u[:, :rank] * root) / rows[:, None]
+    a, b = root[:, None] * v[:rank], (u[:, :rank] * root) / rows[:, None]
+    missing = rank - len(root)
+    return functional.pad(a, (0, 0, 0, missing)), functional.pad(b, (0, missing))

@@ -23,6 +23,8 @@ class Npo(JointMethod[NpoParameters]):
     """L = NPO(D_f) + CE(D_r and D_b) [+ w CE(D_c)]."""
 
     key = "npo"
+    title = "negative preference optimisation: ascent that saturates"
+    source = "arXiv 2404.05868"
     Parameters = NpoParameters
 
     def forget(self, views: Views) -> Terms:

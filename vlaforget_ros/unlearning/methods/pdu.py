@@ -2,14 +2,20 @@
 
 min L_f  subject to  L_r <= eps,  with L_f the mean squared margin (max - mean) of the logits on D_f, which flattens the
 distribution, and L_r the retain loss. Each step descends gamma L_f + mu L_r and then moves the multiplier:
-mu = max(0, mu + eta (L_r - eps)). eps is the retain loss of the original policy on the first batch, times (1 + slack).
+mu = max(0, mu + eta (L_r - eps)). eps is the retain loss of the original policy over all training frames, weighted as
+a batch weighs the sets, times (1 + slack): on one batch alone it would be as noisy as the batch.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
+import torch
 from pydantic import Field
 from torch import Tensor
 
+from vlaforget_ros.policy.labels import cross_entropy
 from vlaforget_ros.unlearning.losses import counterfactual_term, fine_tuning_terms
 from vlaforget_ros.unlearning.methods.base import JointMethod
 from vlaforget_ros.unlearning.objective import token_mean
@@ -17,6 +23,7 @@ from vlaforget_ros.unlearning.parameters import JointParameters
 from vlaforget_ros.unlearning.pcgrad import Surgery
 from vlaforget_ros.unlearning.steps import Step
 from vlaforget_ros.unlearning.views import Terms, Views
+from vlaforget_ros.unlearning.workbench import Workbench
 
 
 class PduParameters(JointParameters):
@@ -32,11 +39,24 @@ class Pdu(JointMethod[PduParameters]):
     """Flatten D_f under a constraint on the retain loss."""
 
     key = "pdu"
+    title = "flatten D_f with the retain loss as a constraint"
+    source = "arXiv 2506.05314"
     Parameters = PduParameters
 
     def __init__(self, parameters: PduParameters) -> None:
         super().__init__(parameters)
         self._dual, self._limit = parameters.dual_start, float("nan")
+
+    def start(self, bench: Workbench, modules: Sequence[str]) -> None:
+        """eps, from what the original policy said about D_r and D_b."""
+        p, values, weights = self.parameters, [], []
+        for name in (name for name in ("retain", "boundary") if name in bench.banks):
+            bank, rows = bench.banks[name], torch.from_numpy(bench.rows.train[name])
+            loss = cross_entropy(bank.reference.log_probs[rows], bank.bins[rows], p.label_sigma_bins)
+            values.append(float(loss.mean()))
+            weights.append(min(len(rows), getattr(p, f"batch_{name}")))
+        self._limit = (1.0 + p.slack) * float(np.average(values, weights=weights))
+        self._dual = p.dual_start
 
     def forget(self, views: Views) -> Terms:
         """gamma x squared margin, over the undesired tokens of D_f."""
@@ -56,8 +76,6 @@ class Pdu(JointMethod[PduParameters]):
         """gamma grad L_f + mu grad L_r + grad of the repair; the multiplier then moves."""
         retain, repair = step.gradient(self.retain), step.gradient(self.repair)
         loss = step.losses["retain"]
-        if step.number == 1:
-            self._limit = loss * (1.0 + self.parameters.slack)
         kept = [self._dual * a + b for a, b in zip(retain, repair, strict=True)]
         surgery = self.surgery(step.gradient(self.forget), kept)
         self._dual = next_dual(self._dual, loss, self._limit, self.parameters.dual_step)

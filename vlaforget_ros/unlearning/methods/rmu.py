@@ -1,9 +1,10 @@
 """RMU: representation misdirection (Li et al. 2024, WMDP, arXiv 2403.03218).
 
 L = ||h(D_f) - c u||^2 + alpha ||h(D_r) - h_0(D_r)||^2, with h the output of one language block at the positions that
-predict actions and u a random unit vector of positive entries. Only that block and the two below it are trained. As in
-adaptive RMU (arXiv 2408.06223) c is a multiple of the mean norm of h_0(D_f), and both distances are divided by its
-square, so that neither coefficient depends on the network's scale.
+predict actions (on D_f: undesired ones only) and u a random unit vector of positive entries. Only that block and the
+two below it are trained, all of their linear layers (the authors: one matrix of each MLP). The authors' c = 6.5 and
+alpha = 1200 are for one network: here, after adaptive RMU (arXiv 2408.06223), c is a multiple of the mean norm of
+h_0(D_f), and both distances are divided by its square, so that neither coefficient depends on the network's scale.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from vlaforget_ros.unlearning.losses import counterfactual_term, kept_sets
 from vlaforget_ros.unlearning.methods.base import JointMethod
+from vlaforget_ros.unlearning.objective import token_mean
 from vlaforget_ros.unlearning.parameters import JointParameters
 from vlaforget_ros.unlearning.views import Terms, Views
 from vlaforget_ros.unlearning.workbench import Workbench
@@ -25,7 +27,7 @@ CHUNK = 128
 
 
 class RmuParameters(JointParameters):
-    """Parameters of ``rmu``."""
+    """Parameters of ``rmu``; ``components`` has no effect."""
 
     block: int = Field(
         default=-2, description="language block whose output is steered; negative: from the top, -1 the last"
@@ -38,6 +40,8 @@ class Rmu(JointMethod[RmuParameters]):
     """Steer the hidden states of D_f to a random vector, keep those of D_r and D_b."""
 
     key = "rmu"
+    title = "hidden states of D_f to a random vector, those of D_r held"
+    source = "arXiv 2403.03218"
     Parameters = RmuParameters
 
     def __init__(self, parameters: RmuParameters) -> None:
@@ -63,9 +67,10 @@ class Rmu(JointMethod[RmuParameters]):
         self._target = target.to(self._original["forget"].device)
 
     def forget(self, views: Views) -> Terms:
-        """Distance of D_f's hidden states to c u."""
-        hidden = views["forget"].output.hidden[self._block]
-        return {"forget": self._distance(hidden, self._target).mean()}
+        """Distance of D_f's hidden states to c u, over the undesired tokens."""
+        view = views["forget"]
+        distance = self._distance(view.output.hidden[self._block], self._target)
+        return {"forget": token_mean(distance, view.mask).mean()}
 
     def retain(self, views: Views) -> Terms:
         """Distance of D_r's and D_b's hidden states to the original ones."""

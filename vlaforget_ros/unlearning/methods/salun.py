@@ -1,7 +1,8 @@
 """SalUn: random labels on salient weights (Fan et al. 2024, arXiv 2310.12508, eq. 3 to 5).
 
 Only the weights with the largest |grad NLL(D_f)| (the top 50 % over all edited layers) are trained, on random motions
-in place of the undesired ones and on D_r:  L = CE(D_f, random) + alpha CE(D_r).
+in place of the undesired ones and on D_r:  L = CE(D_f, random) + alpha CE(D_r). A random motion is never the recorded
+one (the authors' y' != y): its bin lies outside of the recorded motion's window.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ class SalUn(JointMethod[SalUnParameters]):
     """Random-label fine-tuning under a gradient-magnitude mask on the weights."""
 
     key = "salun"
+    title = "random motions on D_f, on the salient weights only"
+    source = "arXiv 2310.12508"
     Parameters = SalUnParameters
     dense = True
 
@@ -43,10 +46,8 @@ class SalUn(JointMethod[SalUnParameters]):
 
     def start(self, bench: Workbench, modules: Sequence[str]) -> None:
         """Draw one random motion for each token of D_f, the same in every step."""
-        bins = bench.banks["forget"].bins
-        generator = torch.Generator().manual_seed(bench.seed)
-        count = bench.policy.codec.bins
-        self._labels = torch.randint(0, count, bins.shape, generator=generator).to(bins.device)
+        bank = bench.banks["forget"]
+        self._labels = other_bins(bank.bins, bench.policy.codec.bins, bank.window, bench.seed)
 
     def mask(self, bench: Workbench, modules: Sequence[str]) -> list[Tensor]:
         """1 on the salient weights."""
@@ -66,6 +67,16 @@ class SalUn(JointMethod[SalUnParameters]):
         """Fine-tuning, weighted."""
         terms = fine_tuning_terms(views, self.parameters)
         return {name: self.parameters.alpha * value for name, value in terms.items()}
+
+
+def other_bins(bins: Tensor, count: int, window: int, seed: int) -> Tensor:
+    """(N, A) one of ``count`` bins for each, evenly at random among those more than ``window`` away from it."""
+    # Half of the range or more would leave bins in the middle without any other motion.
+    window = min(window, count // 2 - 1)
+    distance = (torch.arange(count) - bins.cpu()[..., None]).abs()
+    allowed = (distance > window).float().flatten(0, -2)
+    drawn = torch.multinomial(allowed, 1, generator=torch.Generator().manual_seed(seed))
+    return drawn.view(bins.shape).to(bins.device)
 
 
 def salient(gradients: Sequence[Tensor], share: float) -> list[Tensor]:

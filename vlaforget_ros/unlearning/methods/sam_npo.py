@@ -1,7 +1,8 @@
 """NPO with sharpness-aware minimisation (Fan et al. 2025, arXiv 2502.05374): harder to undo by relearning.
 
 The forget gradient is taken at theta + rho g / ||g||, where g is the forget gradient at theta (Foret et al. 2021,
-arXiv 2010.01412); the retain gradient is taken at theta.
+arXiv 2010.01412); the retain gradient is taken at theta. theta are the trained factors. The forget loss that is
+logged is the one of the neighbour.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ class SamNpo(Npo):
     """NPO whose forget gradient is that of the worst neighbour."""
 
     key = "sam_npo"
+    title = "NPO at the worst neighbour of the weights"
+    source = "arXiv 2502.05374"
     Parameters = SamNpoParameters
     parameters: SamNpoParameters
 

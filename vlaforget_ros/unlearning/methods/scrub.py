@@ -1,12 +1,15 @@
 """SCRUB with rewind (Kurmanji et al. 2023, arXiv 2302.09880, eq. 3 and section 3.3).
 
 Alternates  max KL(pi_0 || pi) on D_f  and  min gamma CE + alpha KL(pi_0 || pi) on D_r and D_b, then only the latter, in
-cycles; after each cycle the policy is measured. Rewind: the cycle that is kept is the first in which the forget gates
-hold (forgetting more than that only hurts), the last one where they never do. The authors stop at the error of a
-held-out set instead, which for an undesired behaviour does not exist.
+cycles; single steps alternate, where the authors alternate whole epochs. After each cycle the policy is measured.
+Rewind: the cycle that is kept is the first in which the forget gates hold (forgetting more than that only hurts), the
+last one where they never do. The authors stop at the error of a held-out set instead, which for an undesired behaviour
+does not exist.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import torch
 from pydantic import Field
@@ -37,6 +40,8 @@ class Scrub(JointMethod[ScrubParameters]):
     """Alternating steps away from the teacher on D_f and towards it elsewhere."""
 
     key = "scrub"
+    title = "away from the teacher on D_f, towards it elsewhere, rewind"
+    source = "arXiv 2302.09880"
     Parameters = ScrubParameters
     STAGE = "cycle"
 
@@ -77,5 +82,10 @@ class Scrub(JointMethod[ScrubParameters]):
             held.append((done, bench.adapter.tensors()))
         kept, tensors = next(((d, t) for d, t in held if d.forgotten), held[-1])
         bench.adapter.load(tensors)
+        # What was rewound is not part of the adapter, and the record must not say so.
+        runner.rounds[:] = [
+            done if done.round <= kept.round else replace(done, kept=False, reason=f"rewound to {kept.name}")
+            for done in runner.rounds
+        ]
         runner.journal.log("rewind", to=kept.name)
         return Check.parse(kept.holds)

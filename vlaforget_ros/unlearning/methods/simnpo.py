@@ -24,6 +24,8 @@ class SimNpo(JointMethod[SimNpoParameters]):
     """L = SimNPO(D_f) + CE(D_r and D_b) [+ w CE(D_c)]."""
 
     key = "simnpo"
+    title = "NPO without a reference policy, per token"
+    source = "arXiv 2410.07163"
     Parameters = SimNpoParameters
 
     def forget(self, views: Views) -> Terms:

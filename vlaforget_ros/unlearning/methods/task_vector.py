@@ -32,6 +32,8 @@ class TaskVector(JointMethod[TaskVectorParameters]):
     """Tune on D_f, go as far the other way."""
 
     key = "task_vector"
+    title = "tune on D_f, go as far the other way"
+    source = "arXiv 2212.04089"
     Parameters = TaskVectorParameters
     STAGE = "negate"
     REPAIR = "repair"

@@ -104,6 +104,8 @@ class VlaForget(Method[VlaForgetParameters]):
     """The staged edit."""
 
     key = "vla_forget"
+    title = "staged edit of encoder, projector and language blocks"
+    source = "arXiv 2604.03956"
     Parameters = VlaForgetParameters
 
     def forget(self, views: Views) -> Terms:
