@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from vlaforget_ros.adapters.lora import LoraWeights, combine
+from vlaforget_ros.adapters.lora import LoraWeights, combine, compressed
 from vlaforget_ros.errors import ErrorCode, UnlearningError
 from vlaforget_ros.policy.policy import VlaPolicy
 from vlaforget_ros.unlearning.bank import Bank
@@ -187,7 +187,7 @@ def _result(
     ]
     layers = dict.fromkeys(layer for done in kept for layer in done.layers)
     return EditResult(
-        weights=weights if parent is None else combine([parent, weights]),
+        weights=weights if parent is None else compressed(combine([parent, weights])),
         layers=tuple(layers),
         components=tuple(dict.fromkeys(part for done in kept for part in done.components)),
         rounds=tuple(rounds),

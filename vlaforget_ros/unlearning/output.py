@@ -42,6 +42,8 @@ def provenance_of(
         seeds=(request.seed,),
         versions=figures.versions(),
         datasets=datasets,
+        reason=request.reason,
+        requester=request.requester,
     )
 
 
