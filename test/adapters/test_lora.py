@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from vlaforget_ros.adapters.lora import LoraModule, LoraWeights, combine
+from vlaforget_ros.adapters.lora import LoraModule, LoraWeights, combine, compressed
 from vlaforget_ros.errors import AdapterError, ErrorCode
 
 
@@ -56,6 +56,64 @@ def test_combining_refuses_layers_of_different_shape() -> None:
         combine([left, right])
 
     assert caught.value.code == ErrorCode.ADAPTER_BAD_SHAPE
+
+
+def difference(left: LoraModule, right: LoraModule) -> float:
+    """Relative Frobenius norm of the difference of two deltas."""
+    exact = [module.scale * (module.b.double() @ module.a.double()) for module in (left, right)]
+    return float((exact[0] - exact[1]).norm() / exact[0].norm())
+
+
+def test_a_chain_of_edits_is_compressed_to_what_the_layers_can_hold_and_stays_the_same_delta(
+    make_weights: Callable[..., LoraWeights],
+) -> None:
+    chain = combine([make_weights(seed, rank=5, alpha=3.0) for seed in range(6)])
+    assert {module.rank for module in chain.modules.values()} == {30}
+
+    small = compressed(chain)
+
+    assert {name: module.rank for name, module in small.modules.items()} == {
+        "projector.fc1": 8,
+        "projector.fc2": 16,
+        "language_model.model.layers.0.mlp.up_proj": 16,
+    }
+    assert small.base_digest == chain.base_digest
+    for name, module in chain.modules.items():
+        assert difference(module, small.modules[name]) < 1e-6
+
+
+def test_a_delta_of_low_rank_is_found_and_one_that_needs_its_rank_keeps_it(
+    make_weights: Callable[..., LoraWeights],
+) -> None:
+    once = make_weights(1, rank=3)
+    twice = combine([once, once])
+
+    assert compressed(twice).modules["projector.fc2"] is twice.modules["projector.fc2"]  # 6 is not too much
+    for name, module in compressed(twice, most=4).modules.items():
+        assert module.rank == 3
+        assert difference(twice.modules[name], module) < 1e-6
+    full = combine([make_weights(1, rank=3), make_weights(2, rank=3)])
+    assert compressed(full, most=4).rank == 6
+
+
+def test_a_delta_of_zero_is_compressed_to_one_of_rank_one() -> None:
+    nothing = LoraWeights({"x": LoraModule(torch.zeros(3, 2), torch.zeros(4, 3), 1.0)})
+    module = compressed(nothing).modules["x"]
+    assert module.rank == 1
+    assert not module.delta().any()
+
+
+def test_a_large_layer_is_compressed_without_its_dense_delta(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(0)
+    a, b = torch.randn(4, 3000, generator=generator), torch.randn(2000, 4, generator=generator)
+    chain = LoraWeights({"x": LoraModule(torch.cat([a, a]), torch.cat([b, b], dim=1), 8.0)})
+    sizes = []
+    svd = torch.linalg.svd
+    monkeypatch.setattr(
+        torch.linalg, "svd", lambda matrix: (sizes.append(tuple(matrix.shape)), svd(matrix))[1]
+    )
+    assert compressed(chain, most=4).modules["x"].rank == 4
+    assert sizes == [(8, 8)]
 
 
 @pytest.mark.parametrize(

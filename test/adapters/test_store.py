@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from vlaforget_ros.adapters import AdapterStore, LoraWeights, write_peft
-from vlaforget_ros.adapters.manifest import Core, core_digest
+from vlaforget_ros.adapters.manifest import Core, FileEntry, core_digest, sha256
 from vlaforget_ros.adapters.names import resolve
 from vlaforget_ros.errors import AdapterError, ErrorCode, VlaForgetError
 
@@ -83,6 +83,8 @@ def test_the_digest_covers_every_field_of_the_core(store: AdapterStore, make_wei
         "seeds": (1,),
         "versions": {"torch": "2"},
         "datasets": {"forget": "x"},
+        "reason": "a sticker pulls the arm",
+        "requester": "safety team",
         "rank": 5,
         "modules": ("x",),
         "files": {},
@@ -92,6 +94,17 @@ def test_the_digest_covers_every_field_of_the_core(store: AdapterStore, make_wei
 
     assert set(other) == set(Core.model_fields) - {"format"}
     assert len(digests | {core_digest(core)}) == len(other) + 1
+
+
+def test_an_adapter_stored_before_there_were_reasons_keeps_its_digest() -> None:
+    entry = {"sha256": "a" * 64, "bytes": 1}
+    core = Core(
+        name="old", method="npo", rank=1, modules=("x",), files={"f": FileEntry.model_validate(entry)}
+    )
+    before = {name: v for name, v in core.model_dump().items() if name not in ("reason", "requester")}
+    text = json.dumps(before, sort_keys=True, separators=(",", ":"))
+    assert core_digest(core) == sha256(text.encode())
+    assert core_digest(core.model_copy(update={"requester": "safety team"})) != core_digest(core)
 
 
 def test_references_resolve_by_alias_name_digest_and_prefix(

@@ -33,7 +33,19 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize(
     "command",
-    ["demo", "up", "record", "execute", "swap", "rollback", "status", "unlearn", "episodes", "train"],
+    [
+        "demo",
+        "up",
+        "record",
+        "execute",
+        "swap",
+        "rollback",
+        "status",
+        "unlearn",
+        "history",
+        "episodes",
+        "train",
+    ],
 )
 def test_every_command_explains_itself(command: str) -> None:
     result = runner.invoke(app, [command, "--help"])
@@ -49,7 +61,7 @@ def test_an_error_is_one_line_with_code_and_remedy_and_status_1(tmp_path: Path) 
     assert "Traceback" not in result.stderr
 
 
-def adapter(store: Path, name: str = "fix") -> str:
+def adapter(store: Path, name: str = "fix", **more: str) -> str:
     tensors = {"projector.fc1": (np.ones((2, 4), np.float32), np.ones((8, 2), np.float32))}
     import torch
 
@@ -58,7 +70,13 @@ def adapter(store: Path, name: str = "fix") -> str:
         alpha=4.0,
         base_digest="ab" * 32,
     )
-    provenance = {"name": name, "method": "vla_forget", "base_digest": "ab" * 32, "gates_passed": True}
+    provenance = {
+        "name": name,
+        "method": "vla_forget",
+        "base_digest": "ab" * 32,
+        "gates_passed": True,
+        **more,
+    }
     return AdapterStore(store).add_weights(weights, provenance).digest
 
 
@@ -81,6 +99,29 @@ def test_the_store_is_listed_shown_aliased_and_verified(tmp_path: Path) -> None:
     broken = runner.invoke(app, ["adapters", "verify", "--store", str(tmp_path)])
     assert broken.exit_code == 1
     assert "103" in broken.output
+
+
+def test_history_shows_which_edit_was_made_on_top_of_which(tmp_path: Path) -> None:
+    first = adapter(tmp_path, "sticker", reason="a sticker pulls the arm", requester="safety team")
+    second = adapter(tmp_path, "faucet", parent_digest=first)
+    adapter(tmp_path, "lone")
+    store = AdapterStore(tmp_path)
+    store.alias("candidate", second)
+    store.record("swap", second, previous_digest=first)
+    where = ["--store", str(tmp_path)]
+    shown = runner.invoke(app, ["history", "candidate", *where]).output
+    assert shown.index("sticker") < shown.index("asked by safety team") < shown.index("faucet")
+    assert "candidate" in shown
+    assert "lone" not in shown
+    found = json.loads(runner.invoke(app, ["history", "faucet", *where, "--json"]).output)
+    assert [(row["name"], row["depth"]) for row in found["adapters"]] == [("sticker", 0), ("faucet", 1)]
+    assert [event["event"] for event in found["events"]] == ["added", "added", "alias", "swap"]
+    everything = json.loads(runner.invoke(app, ["history", *where, "--json"]).output)
+    assert [row["name"] for row in everything["adapters"]] == ["sticker", "faucet", "lone"]
+    assert "the base model" in runner.invoke(app, ["history", "base", *where]).output
+    unknown = run("history", "fauct", *where)
+    assert unknown.returncode == 1
+    assert "did you mean faucet" in unknown.stderr
 
 
 def test_an_unknown_adapter_names_the_nearest(tmp_path: Path) -> None:

@@ -186,6 +186,40 @@ def _sum(name: str, left: LoraModule, right: LoraModule) -> LoraModule:
     return LoraModule(a.contiguous(), b.contiguous(), alpha=float(rank))
 
 
+def compressed(weights: LoraWeights, most: int = DEFAULT_RANK_LIMIT) -> LoraWeights:
+    """The same deltas with factors of the smallest rank that gives them; nothing is approximated.
+
+    Only layers whose rank exceeds what any delta of their shape can have, min(out, in), or ``most`` are written anew. A
+    delta that truly needs more than ``most`` keeps it: :meth:`LoraWeights.check` is what refuses it.
+
+    Args:
+        weights: for example the sum of a chain of edits.
+        most: rank beyond which a layer is looked at.
+    """
+    modules = {
+        name: _compress(module) if module.rank > min(most, *module.out_in) else module
+        for name, module in weights.modules.items()
+    }
+    return replace(weights, modules=modules)
+
+
+def _compress(module: LoraModule) -> LoraModule:
+    """QR of both factors, then an SVD of the small matrix between them: (out, in) itself is never formed.
+
+    With B = Q_b R_b and A^T = Q_a R_a the delta is Q_b (R_b R_a^T) Q_a^T. Singular values that together are less than
+    float32 factors can tell from nothing are noise of their rounding.
+    """
+    q_b, r_b = torch.linalg.qr(module.scale * module.b.double())
+    q_a, r_a = torch.linalg.qr(module.a.double().T)
+    u, sizes, v = torch.linalg.svd(r_b @ r_a.T)
+    tails = sizes.square().flip(0).cumsum(0).flip(0).sqrt()
+    rank = max(1, int((tails > torch.finfo(torch.float32).eps * tails[0]).sum()))
+    root = sizes[:rank].sqrt()
+    b = (q_b @ u[:, :rank]) * root
+    a = root[:, None] * (v[:rank] @ q_a.T)
+    return LoraModule(a.float().contiguous(), b.float().contiguous(), alpha=float(rank))
+
+
 def _check_factors(name: str, module: LoraModule, rank_limit: int) -> None:
     a, b = module.a, module.b
     if a.dim() != 2 or b.dim() != 2 or a.shape[0] != b.shape[1] or 0 in a.shape or 0 in b.shape:

@@ -22,6 +22,7 @@ MANIFEST_FILE = "manifest.json"
 MAX_MANIFEST_BYTES = 8 * 1024 * 1024
 RESERVED_NAMES = ("base", "stable", "candidate", "previous")
 _FORMAT = 1
+_LATER_FIELDS = ("reason", "requester")
 _DIGEST = r"[0-9a-f]{64}"
 _DIGEST_OR_EMPTY = rf"^({_DIGEST})?$"
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9._+-]{0,99}")
@@ -37,7 +38,7 @@ class Provenance(_Strict):
     ``components``, ``layers`` are the edited ones by their names in the model; ``request_sha256`` is the hash
     of the edit request, ``datasets`` maps forget, retain, boundary ... to the hash of the episodes that were
     used, ``metrics`` are gate metrics by name. ``base_digest`` may be left out when adapter_config.json names
-    it.
+    it. ``reason`` and ``requester`` are those of the edit request: why, and who asked.
     """
 
     name: str
@@ -52,6 +53,8 @@ class Provenance(_Strict):
     seeds: tuple[int, ...] = ()
     versions: dict[str, str] = Field(default_factory=dict)
     datasets: dict[str, str] = Field(default_factory=dict)
+    reason: str = ""
+    requester: str = ""
 
     @field_validator("name")
     @classmethod
@@ -138,9 +141,14 @@ def sha256(content: bytes) -> str:
 
 
 def core_digest(core: Core) -> str:
-    """Digest of an adapter: SHA-256 of its core as canonical JSON."""
+    """Digest of an adapter: SHA-256 of its core as canonical JSON.
+
+    Fields that came after the first release count only where they say something: adapters that were stored before
+    keep their digests.
+    """
+    values = core.model_dump(mode="json")
     text = json.dumps(
-        core.model_dump(mode="json"),
+        {name: value for name, value in values.items() if value or name not in _LATER_FIELDS},
         sort_keys=True,
         separators=(",", ":"),
         ensure_ascii=False,

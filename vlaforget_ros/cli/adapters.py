@@ -7,7 +7,7 @@ from pathlib import Path
 
 import typer
 
-from vlaforget_ros.cli.output import console, plain_table, print_json
+from vlaforget_ros.cli.output import console, event_table, plain_table, print_json
 
 app = typer.Typer(no_args_is_help=True, help="The content-addressed store of adapters.")
 
@@ -90,16 +90,11 @@ def alias(name: str, adapter: str, store: Path = _STORE) -> None:
 
 @app.command()
 def history(store: Path = _STORE, json: bool = _JSON) -> None:
-    """What happened in the store: added, swapped, rolled back, aliased."""
+    """What happened in the store: added, swapped, rolled back, aliased. `vlaforget history` has the chains, too."""
     from vlaforget_ros.adapters.store import AdapterStore
 
     events = AdapterStore(store).history()
     if json:
         print_json(events)
         return
-    rows = []
-    for event in events:
-        more = {k: v for k, v in event.items() if k not in ("time", "event", "digest")}
-        text = " ".join(f"{k}={v}" for k, v in more.items())
-        rows.append([str(event["time"])[:19], str(event["event"]), str(event["digest"])[:12] or "base", text])
-    console.print(plain_table(["time", "event", "adapter", "more"], rows))
+    console.print(event_table(events))

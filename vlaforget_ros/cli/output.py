@@ -88,6 +88,23 @@ def plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: st
     return table
 
 
+def event_table(events: Sequence[Mapping[str, Any]]) -> Table:
+    """Events of a store's history, oldest first."""
+    rows = []
+    for event in events:
+        more = {k: v for k, v in event.items() if k not in ("time", "event", "digest")}
+        text = " ".join(f"{k}={_short(k, v)}" for k, v in more.items())
+        rows.append([str(event["time"])[:19], str(event["event"]), str(event["digest"])[:12] or "base", text])
+    return plain_table(["time", "event", "adapter", "more"], rows)
+
+
+def _short(name: str, value: Any) -> str:
+    """Digests to 12 digits; "" is the base model, and None is nothing at all."""
+    if not name.endswith("_digest") or value is None:
+        return "none" if value is None else str(value)
+    return str(value)[:12] or "base"
+
+
 def show(document: dict[str, Any], json_path: Path | None, title: str = "") -> None:
     """Print a result document as a table, and write its JSON where ``json_path`` says."""
     console.print(figure_table(document, title))

@@ -3,6 +3,7 @@
 Parts, and the only direction in which they may call each other (left calls right)::
 
     child -> request, sources, output, edit
+             sources -> earlier -> request
     edit -> stages -> training -> losses -> objective, pcgrad
             stages -> workbench -> bank -> network
                       workbench -> scores, metrics, lora

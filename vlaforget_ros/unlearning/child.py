@@ -29,7 +29,9 @@ from vlaforget_ros.policy.policy import VlaPolicy
 from vlaforget_ros.unlearning import output
 from vlaforget_ros.unlearning.edit import EditSettings, edit
 from vlaforget_ros.unlearning.guard import Guard, coded_memory_errors
+from vlaforget_ros.unlearning.lora import folded
 from vlaforget_ros.unlearning.progress import Progress
+from vlaforget_ros.unlearning.records import RECORD_FILE
 from vlaforget_ros.unlearning.request import Request, read_request
 from vlaforget_ros.unlearning.sources import gather
 
@@ -76,7 +78,8 @@ def run(
         policy = VlaPolicy.load(Path(request.base), request.device)
         parent = _parent(request, policy.base_digest, store)
         guard.check()
-        gathered = gather(request, policy)
+        with folded(policy.model, parent):
+            gathered = gather(request, policy)
     identity = {"request": request.digest, "base": policy.base_digest, "threads": str(request.threads)}
     settings = EditSettings(request.make_method(), request.gates, request.seed, identity)
     limiter = _Limiter(emit)
@@ -97,7 +100,7 @@ def run(
         "event": "done",
         "directory": str(out / output.ADAPTER_FOLDER),
         "metrics": metrics,
-        "report": str(out / output.RECORD_FILE),
+        "report": str(out / RECORD_FILE),
         "remarks": list(result.remarks),
         "provenance": provenance.model_dump(mode="json"),
     }

@@ -12,6 +12,21 @@ from vlaforget_ros.errors import ErrorCode, UnlearningError
 
 
 @dataclass(frozen=True, eq=False)
+class Earlier:
+    """What an edit that the policy already has in it took out, to measure whether that stays out.
+
+    Args:
+        name: of its request.
+        frames: recorded frames of that undesired behaviour.
+        tau: distance above which an action counts as another one than was recorded.
+    """
+
+    name: str
+    frames: FrameSet
+    tau: float
+
+
+@dataclass(frozen=True, eq=False)
 class EditData:
     """What an edit learns from. Boundary and counterfactual sets may be None.
 
@@ -20,12 +35,14 @@ class EditData:
         retain: recorded frames of what must keep working.
         boundary: near neighbours of the forget set that must keep working.
         counterfactual: what the policy should do in the situations to be forgotten.
+        earlier: what must stay forgotten; only measured on, the boundary set is what protects it.
     """
 
     forget: FrameSet
     retain: FrameSet
     boundary: FrameSet | None = None
     counterfactual: FrameSet | None = None
+    earlier: tuple[Earlier, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.forget) == 0:
@@ -39,8 +56,9 @@ class EditData:
         return {name: frames for name, frames in found.items() if frames is not None and len(frames)}
 
     def digests(self) -> dict[str, str]:
-        """SHA-256 of each set."""
-        return {name: frames.digest() for name, frames in self.sets().items()}
+        """SHA-256 of each set, those of earlier requests as ``earlier_NAME``."""
+        sets = {**self.sets(), **{f"earlier_{earlier.name}": earlier.frames for earlier in self.earlier}}
+        return {name: frames.digest() for name, frames in sets.items()}
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from vlaforget_ros.adapters.lora import LoraWeights, combine
+from vlaforget_ros.adapters.lora import LoraWeights, combine, compressed
 from vlaforget_ros.errors import ErrorCode, UnlearningError
 from vlaforget_ros.policy.policy import VlaPolicy
 from vlaforget_ros.unlearning.bank import Bank
-from vlaforget_ros.unlearning.data import EditData, split
+from vlaforget_ros.unlearning.data import Earlier, EditData, split
 from vlaforget_ros.unlearning.gates import (
     GateResult,
     Gates,
@@ -151,7 +151,8 @@ def prepare(policy: VlaPolicy, data: EditData, settings: EditSettings, guard: Gu
     # FC is defined on D_f itself; everything else on episodes that no set trains on.
     measured = {**rows.held, "forget": _spread(np.arange(len(data.forget)), parameters.evaluation_frames)}
     chosen = {name: frames.take(measured[name]) for name, frames in sets.items()}
-    evaluation = OfflineEvaluation(policy, chosen, settings.gates.tau_retain)
+    earlier = [_thinned(earlier, parameters.evaluation_frames) for earlier in data.earlier]
+    evaluation = OfflineEvaluation(policy, chosen, settings.gates.tau_retain, earlier)
     adapter = EditAdapter(policy.model, method.rank, _alpha(method), method.dense)
     bench = Workbench(policy, network, adapter, banks, rows, evaluation, parameters, seed, guard, layers)
     bench.enter_at(Entry("language", (0,)), limit_mb=0)
@@ -187,7 +188,7 @@ def _result(
     ]
     layers = dict.fromkeys(layer for done in kept for layer in done.layers)
     return EditResult(
-        weights=weights if parent is None else combine([parent, weights]),
+        weights=weights if parent is None else compressed(combine([parent, weights])),
         layers=tuple(layers),
         components=tuple(dict.fromkeys(part for done in kept for part in done.components)),
         rounds=tuple(rounds),
@@ -243,6 +244,10 @@ def merge_difference(adapter: EditAdapter, bank: Bank) -> float:
 def _alpha(method: Method[Any]) -> int:
     """The LoRA alpha that gives the factors of this rank the scale of the request's rank and alpha."""
     return method.parameters.lora_alpha * method.rank // method.parameters.rank
+
+
+def _thinned(earlier: Earlier, count: int) -> Earlier:
+    return replace(earlier, frames=earlier.frames.take(_spread(np.arange(len(earlier.frames)), count)))
 
 
 def _spread(rows: np.ndarray, count: int) -> np.ndarray:

@@ -30,6 +30,9 @@ class Gates(Strict):
         default=90.0, ge=0, le=100, description="limit for the Wilson lower bound of FC"
     )
     rc_min: float = Field(default=90.0, ge=0, le=100)
+    fc_earlier_min: float = Field(
+        default=90.0, ge=0, le=100, description="FC of every earlier request that is named, after this edit"
+    )
     rad_max: float = Field(default=0.20, ge=0, le=1)
     rad_boundary_max: float = Field(default=0.25, ge=0, le=1)
     tau_retain: float = Field(
@@ -56,6 +59,8 @@ class GateResult:
         value: the figure, None where it was not measured.
         limit: what it had to reach or to stay below.
         n: frames or episodes behind it.
+        low: lower bound of the value's 95 % interval, where it has one.
+        high: upper bound.
     """
 
     name: str
@@ -63,37 +68,58 @@ class GateResult:
     value: float | None
     limit: float
     n: int | None = None
+    low: float | None = None
+    high: float | None = None
 
     def row(self) -> dict[str, Any]:
         """As JSON."""
         return {**asdict(self), "verdict": str(self.verdict)}
 
 
-def at_least(name: str, value: float | None, limit: float, n: int | None = None) -> GateResult:
+Interval = tuple[float | None, float | None]
+_NO_INTERVAL: Interval = (None, None)
+
+
+def at_least(
+    name: str, value: float | None, limit: float, n: int | None = None, interval: Interval = _NO_INTERVAL
+) -> GateResult:
     """A gate that wants ``value >= limit``."""
-    return GateResult(name, _verdict(value, value is not None and value >= limit), value, limit, n)
+    return GateResult(name, _verdict(value, value is not None and value >= limit), value, limit, n, *interval)
 
 
-def at_most(name: str, value: float | None, limit: float, n: int | None = None) -> GateResult:
+def at_most(
+    name: str, value: float | None, limit: float, n: int | None = None, interval: Interval = _NO_INTERVAL
+) -> GateResult:
     """A gate that wants ``value <= limit``."""
-    return GateResult(name, _verdict(value, value is not None and value <= limit), value, limit, n)
+    return GateResult(name, _verdict(value, value is not None and value <= limit), value, limit, n, *interval)
 
 
 def forget_gates(gates: Gates, metrics: OfflineMetrics) -> list[GateResult]:
     """The gates that say whether the behaviour is gone; the language stage expands until they hold."""
+    interval = (metrics.fc_low, metrics.fc_high)
     return [
-        at_least("fc_min", metrics.fc, gates.fc_min, metrics.forget_frames),
+        at_least("fc_min", metrics.fc, gates.fc_min, metrics.forget_frames, interval),
         at_least("fc_low_min", metrics.fc_low, gates.fc_low_min, metrics.forget_frames),
     ]
 
 
 def damage_gates(gates: Gates, metrics: OfflineMetrics) -> list[GateResult]:
     """The gates that say whether anything else was hurt; a stage that fails one is rolled back."""
-    return [
-        at_least("rc_min", metrics.rc, gates.rc_min, metrics.retain_frames),
+    found = [
+        at_least(
+            "rc_min", metrics.rc, gates.rc_min, metrics.retain_frames, (metrics.rc_low, metrics.rc_high)
+        ),
         at_most("rad_max", metrics.rad, gates.rad_max, metrics.retain_frames),
         at_most("rad_boundary_max", metrics.rad_boundary, gates.rad_boundary_max),
     ]
+    if metrics.earlier:
+        # One gate for all: the earlier edit that suffered most.
+        least = min(metrics.earlier.values(), key=lambda earlier: earlier.fc)
+        interval = (least.fc_low, least.fc_high)
+        found.append(
+            at_least("fc_earlier_min", least.fc, gates.fc_earlier_min, least.forget_frames, interval)
+        )
+    return found
 
 
 def closed_loop_gates(gates: Gates, figures: Mapping[str, float]) -> list[GateResult]:

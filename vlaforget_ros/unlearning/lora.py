@@ -183,11 +183,38 @@ def fold(model: nn.Module, weights: LoraWeights) -> None:
     Raises:
         AdapterError: 104 when the adapter is for another network.
     """
+    for name, layer in _layers_of(model, weights).items():
+        layer.weight.add_(weights.modules[name].delta().to(layer.weight.device, layer.weight.dtype))
+
+
+@contextmanager
+def folded(model: nn.Module, weights: LoraWeights | None) -> Iterator[None]:
+    """Inside, the deltas of an adapter are part of the model; afterwards it is as before, bit for bit.
+
+    Args:
+        model: serves nobody.
+        weights: None changes nothing.
+
+    Raises:
+        AdapterError: 104 when the adapter is for another network.
+    """
+    if weights is None:
+        yield
+        return
+    originals = {layer: layer.weight.data.clone() for layer in _layers_of(model, weights).values()}
+    fold(model, weights)
+    try:
+        yield
+    finally:
+        for layer, weight in originals.items():
+            layer.weight.data = weight
+
+
+def _layers_of(model: nn.Module, weights: LoraWeights) -> dict[str, nn.Linear]:
+    """The layers that an adapter changes. Raises AdapterError 104."""
     known = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
     weights.check_fits({name: (m.out_features, m.in_features) for name, m in known.items()})
-    for name, module in weights.modules.items():
-        weight = known[name].weight
-        weight.add_(module.delta().to(weight.device, weight.dtype))
+    return {name: known[name] for name in weights.modules}
 
 
 def _copies(factors: tuple[nn.Parameter, nn.Parameter]) -> tuple[Tensor, Tensor]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 
 from vlaforget_ros.episodes.dataset import FrameSet
 from vlaforget_ros.policy.policy import VlaPolicy
+from vlaforget_ros.unlearning.data import Earlier
 from vlaforget_ros.unlearning.rates import Rate
 
 # Recorded actions are usually the original policy's own, so that the 95th percentile of its distance is 0 and
@@ -41,6 +44,16 @@ def actions_of(policy: VlaPolicy, frames: FrameSet) -> np.ndarray:
 
 
 @dataclass(frozen=True)
+class EarlierForgetting:
+    """FC of an earlier request, in percent with 95 % bounds: what its edit took out and is still out."""
+
+    fc: float
+    fc_low: float
+    fc_high: float
+    forget_frames: int
+
+
+@dataclass(frozen=True)
 class OfflineMetrics:
     """What an edit changed: FC and FAD on D_f, all else on held-out episodes.
 
@@ -55,6 +68,7 @@ class OfflineMetrics:
         tau: distance above which an action counts as another one (FC).
         repair: mean distance to the counterfactual actions on D_c, None without any.
         repair_before: the same of the original policy.
+        earlier: by name of the request, where the edit was told of earlier ones.
     """
 
     fc: float
@@ -71,10 +85,22 @@ class OfflineMetrics:
     tau: float
     repair: float | None
     repair_before: float | None
+    earlier: Mapping[str, EarlierForgetting] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, row: Mapping[str, Any]) -> OfflineMetrics:
+        """From its fields as JSON."""
+        earlier = {name: EarlierForgetting(**values) for name, values in row.get("earlier", {}).items()}
+        return cls(**{**row, "earlier": earlier})
 
     def row(self) -> dict[str, float]:
-        """As JSON, without what was not measured."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+        """Numbers by name, without what was not measured."""
+        own = {name: v for name, v in asdict(self).items() if v is not None and name != "earlier"}
+        return {**own, **self.earlier_row()}
+
+    def earlier_row(self) -> dict[str, float]:
+        """``fc_earlier_NAME`` of each earlier request."""
+        return {f"fc_earlier_{name}": forgetting.fc for name, forgetting in self.earlier.items()}
 
 
 class OfflineEvaluation:
@@ -84,9 +110,12 @@ class OfflineEvaluation:
         policy: while this object is built it must be the original policy.
         sets: held-out frames by set name.
         tau_retain: distance up to which a retained action counts as unchanged.
+        earlier: what must stay forgotten.
     """
 
-    def __init__(self, policy: VlaPolicy, sets: dict[str, FrameSet], tau_retain: float) -> None:
+    def __init__(
+        self, policy: VlaPolicy, sets: dict[str, FrameSet], tau_retain: float, earlier: Sequence[Earlier] = ()
+    ) -> None:
         self._policy, self._sets, self._tau_retain = policy, sets, tau_retain
         self._span = policy.codec.span
         self._original = {name: actions_of(policy, frames) for name, frames in sets.items()}
@@ -94,15 +123,14 @@ class OfflineEvaluation:
         own = action_distance(self._original["forget"], forget.actions, self._span)
         self.tau = max(TAU_FLOOR, float(np.percentile(own, 95)))
         self._undesired = _undesired(forget, self.tau, self._span)
+        self._earlier = earlier
 
     def measure(self) -> OfflineMetrics:
         """The metrics of the policy as it is now."""
         actions = {name: actions_of(self._policy, frames) for name, frames in self._sets.items()}
         moved = {n: action_distance(a, self._original[n], self._span) for n, a in actions.items()}
-        from_recorded = action_distance(actions["forget"], self._sets["forget"].actions, self._span)
-        forgotten = from_recorded[self._undesired] > self.tau
-        kept = moved["retain"] <= self._tau_retain
-        fc, rc = Rate.of(forgotten), Rate.of(kept)
+        fc = self._forgotten(actions["forget"], self._sets["forget"], self._undesired, self.tau)
+        rc = Rate.of(moved["retain"] <= self._tau_retain)
         return OfflineMetrics(
             fc=100 * fc.value,
             fc_low=100 * fc.low,
@@ -118,7 +146,17 @@ class OfflineEvaluation:
             tau=self.tau,
             repair=self._repair(actions),
             repair_before=self._repair(self._original),
+            earlier={earlier.name: self._still_forgotten(earlier) for earlier in self._earlier},
         )
+
+    def _forgotten(self, actions: np.ndarray, recorded: FrameSet, rows: np.ndarray, tau: float) -> Rate:
+        """Share of some frames on which the action is another one than was recorded."""
+        return Rate.of(action_distance(actions, recorded.actions, self._span)[rows] > tau)
+
+    def _still_forgotten(self, earlier: Earlier) -> EarlierForgetting:
+        rows = _undesired(earlier.frames, earlier.tau, self._span)
+        rate = self._forgotten(actions_of(self._policy, earlier.frames), earlier.frames, rows, earlier.tau)
+        return EarlierForgetting(100 * rate.value, 100 * rate.low, 100 * rate.high, rate.n)
 
     def _repair(self, actions: dict[str, np.ndarray]) -> float | None:
         if "counterfactual" not in actions:

@@ -10,16 +10,18 @@ from vlaforget_ros import figures
 from vlaforget_ros.adapters.manifest import Provenance
 from vlaforget_ros.adapters.peft_format import write_peft
 from vlaforget_ros.unlearning.edit import EditResult
+from vlaforget_ros.unlearning.records import RECORD_FILE
 from vlaforget_ros.unlearning.request import Request
 
-ADAPTER_FOLDER, PROVENANCE_FILE, RECORD_FILE = "adapter", "provenance.json", "edit.json"
+ADAPTER_FOLDER, PROVENANCE_FILE = "adapter", "provenance.json"
 
 
 def metrics_of(result: EditResult) -> dict[str, float]:
     """The figures of an edit, by name; all offline, on held-out frames."""
-    after = {name: value for name, value in result.after.metrics.row().items() if value is not None}
+    before = {f"{name}_before": v for name, v in result.before.metrics.earlier_row().items()}
     return {
-        **after,
+        **result.after.metrics.row(),
+        **before,
         "undesired_before": result.before.undesired,
         "undesired_after": result.after.undesired,
     }
@@ -42,6 +44,8 @@ def provenance_of(
         seeds=(request.seed,),
         versions=figures.versions(),
         datasets=datasets,
+        reason=request.reason,
+        requester=request.requester,
     )
 
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
+from vlaforget_ros.errors import ErrorCode, UnlearningError
 from vlaforget_ros.unlearning.metrics import OfflineMetrics
 from vlaforget_ros.unlearning.training import StepLog
+
+RECORD_FILE = "edit.json"
+"""The record of a finished edit, in its folder."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +37,7 @@ class Check:
     @classmethod
     def parse(cls, row: Mapping[str, Any]) -> Check:
         """From :meth:`row`."""
-        return cls(OfflineMetrics(**row["metrics"]), row["undesired"], row["counterfactual"])
+        return cls(OfflineMetrics.parse(row["metrics"]), row["undesired"], row["counterfactual"])
 
 
 @dataclass(frozen=True)
@@ -98,3 +104,30 @@ def thin_curve(curve: list[dict[str, Any]], points: int = 120) -> list[dict[str,
     """About ``points`` of a curve, first and last included."""
     stride = max(1, len(curve) // points)
     return curve[::stride] + ([curve[-1]] if curve and (len(curve) - 1) % stride else [])
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """The record of a finished edit.
+
+    Raises:
+        UnlearningError: 300 where the folder holds none, or something else.
+    """
+    path = folder / RECORD_FILE
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        complete = {"request", "after", "rounds"} <= set(record)
+    except (OSError, ValueError, TypeError) as error:
+        raise _no_record(folder, str(error)) from error
+    if not complete:
+        raise _no_record(folder, "it lacks request, after or rounds")
+    return dict(record)
+
+
+def _no_record(folder: Path, why: str) -> UnlearningError:
+    return UnlearningError(
+        ErrorCode.UNLEARNING_BAD_REQUEST,
+        f"no record of a finished edit: {why}",
+        value=str(folder / RECORD_FILE),
+        limit="the folder of an edit that ended with an adapter",
+        remedy="give the folder that `vlaforget unlearn` named; an edit that was stopped goes on with --resume",
+    )

@@ -74,6 +74,8 @@ class Request(Strict):
         name: name of the adapter.
         base: folder of the base checkpoint.
         start_from: adapter to start from (a PEFT folder, or a reference into the store), "" for the base.
+        earlier: requests whose edits are in ``start_from`` and must not be undone: request files, or folders of
+            finished edits; those that these name themselves count as well.
         bags: recordings; relative paths are taken from the request file's folder.
         forget: what is undesired.
         retain: what must keep working.
@@ -93,6 +95,7 @@ class Request(Strict):
     name: str = Field(default="edit", min_length=1)
     base: str = Field(min_length=1)
     start_from: str = ""
+    earlier: tuple[str, ...] = ()
     bags: tuple[str, ...] = Field(min_length=1)
     forget: Selection
     retain: Selection
@@ -114,6 +117,12 @@ class Request(Strict):
             return parse_provenance({"name": name, "method": "vla_forget"}).name
         except AdapterError as error:
             raise ValueError(str(error.message)) from error
+
+    @model_validator(mode="after")
+    def _earlier_needs_a_start(self) -> Request:
+        if self.earlier and not self.start_from:
+            raise ValueError("`earlier` goes with `start_from`: the base model holds no earlier edit")
+        return self
 
     def make_method(self) -> Method[Any]:
         """The method with its parameters."""
@@ -187,6 +196,7 @@ def _absolute(request: Request, folder: Path) -> Request:
         update={
             "base": str(folder / request.base),
             "bags": tuple(str(folder / bag) for bag in request.bags),
+            "earlier": tuple(str(folder / earlier) for earlier in request.earlier),
         }
     )
 

@@ -16,7 +16,8 @@ from vlaforget_ros.episodes.types import Episode, EpisodeSlice
 from vlaforget_ros.errors import ErrorCode, UnlearningError
 from vlaforget_ros.policy.policy import VlaPolicy
 from vlaforget_ros.unlearning import teacher
-from vlaforget_ros.unlearning.data import EditData
+from vlaforget_ros.unlearning.data import Earlier, EditData
+from vlaforget_ros.unlearning.earlier import EarlierRequest, read_earlier
 from vlaforget_ros.unlearning.request import CounterfactualSource, Request
 
 
@@ -46,18 +47,37 @@ def gather(request: Request, policy: VlaPolicy) -> Gathered:
     """
     report = read_many([Path(bag) for bag in request.bags])
     notes = [f"left out: {problem.count} {problem.kind} ({problem.message})" for problem in report.problems]
-    gathered = from_episodes(report.episodes, request, policy)
+    earlier = [_forgotten_by(part, policy) for part in read_earlier(request.earlier)]
+    gathered = from_episodes(report.episodes, request, policy, earlier)
     return replace(gathered, notes=notes + gathered.notes)
 
 
-def from_episodes(episodes: Sequence[Episode], request: Request, policy: VlaPolicy) -> Gathered:
-    """As :func:`gather`, from episodes that were read already."""
+def _forgotten_by(part: EarlierRequest, policy: VlaPolicy) -> Earlier:
+    """What an earlier request called undesired, chosen from its bags as it was then."""
+    episodes = read_many([Path(bag) for bag in part.request.bags]).episodes
+    return Earlier(part.name, from_episodes(episodes, part.request, policy).data.forget, part.tau)
+
+
+def from_episodes(
+    episodes: Sequence[Episode], request: Request, policy: VlaPolicy, earlier: Sequence[Earlier] = ()
+) -> Gathered:
+    """As :func:`gather`, from episodes that were read already.
+
+    Args:
+        episodes: all there are.
+        request: what to select.
+        policy: the original policy.
+        earlier: what must stay forgotten: with the policy's present answers these frames join the boundary set, and
+            their rollouts are left out of all others but the forget set.
+    """
     forget = select_forget(episodes, request.forget)
+    present = {part.episode.rollout_id for part in forget}
+    shown = {rollout for part in earlier for rollout in part.frames.episodes.tolist()} - present
+    episodes = [episode for episode in episodes if episode.rollout_id not in shown]
     retain = select_retain(episodes, request.retain, forget)
     boundary: list[EpisodeSlice] = []
     if request.boundary is not None:
-        rollouts = {part.episode.rollout_id for part in forget}
-        boundary = [p for p in select(episodes, request.boundary) if p.episode.rollout_id not in rollouts]
+        boundary = [p for p in select(episodes, request.boundary) if p.episode.rollout_id not in present]
     forget_frames = frames_of(forget, f"forget: {len(forget)} episodes")
     sets = [forget_frames, frames_of(retain, f"retain: {len(retain)} episodes")]
     notes = [f"{frames.origin}, {len(frames)} frames" for frames in sets]
@@ -67,12 +87,18 @@ def from_episodes(episodes: Sequence[Episode], request: Request, policy: VlaPoli
         notes.append(f"{near[0].origin}, {len(near[0])} frames")
     repair = _repair(episodes, forget, retain, boundary, request, policy, notes)
     near += repair.anchors
+    for part in earlier:
+        left = part.frames.take(~np.isin(part.frames.episodes, sorted(present)))
+        if len(left):
+            near.append(teacher.as_now(policy, left, f"earlier request {part.name}"))
+            notes.append(f"boundary: {near[-1].origin}, {len(left)} frames")
     return Gathered(
         EditData(
             forget=replace(forget_frames, desired=repair.desired),
             retain=sets[1],
             boundary=concat(near) if near else None,
             counterfactual=concat(balanced(repair.sets)) if repair.sets else None,
+            earlier=tuple(earlier),
         ),
         notes,
     )

@@ -91,6 +91,11 @@ def anchors(policy: VlaPolicy, forget: Sequence[EpisodeSlice], boundary: Sequenc
     return replace(frames, actions=actions_of(policy, frames), origin=origin)
 
 
+def as_now(policy: VlaPolicy, frames: FrameSet, origin: str) -> FrameSet:
+    """Frames with what the policy does on them at present: to be kept."""
+    return replace(frames, actions=actions_of(policy, frames), desired=None, origin=origin)
+
+
 def _told(frames: FrameSet, texts: Sequence[str]) -> FrameSet:
     """The same frames under other instructions, in turn."""
     return replace(frames, instructions=tuple(texts[row % len(texts)] for row in range(len(frames))))
