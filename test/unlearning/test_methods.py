@@ -30,13 +30,7 @@ SMALL: dict[str, Any] = {
     "checkpoint_steps": 2,
 }
 OWN: dict[str, dict[str, Any]] = {
-    "vla_forget": {
-        "steps_visual": 3,
-        "steps_projector": 3,
-        "steps_language": 3,
-        "min_gain": 0.0,
-        "max_rounds": 1,
-    },
+    "vla_forget": {"steps_visual": 3, "steps_projector": 3, "steps_language": 3, "min_gain": 0.0, "max_rounds": 1},
     "ssd": {"fisher_frames": 4, "alpha": 1.0},
     "scrub": {"steps": 3, "cycles": 2},
     "ihl": {"fila": True, "steps": 5},

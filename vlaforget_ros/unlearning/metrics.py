@@ -95,14 +95,21 @@ class OfflineEvaluation:
         self.tau = max(TAU_FLOOR, float(np.percentile(own, 95)))
         self._undesired = _undesired(forget, self.tau, self._span)
 
-    def measure(self) -> OfflineMetrics:
-        """The metrics of the policy as it is now."""
-        actions = {name: actions_of(self._policy, frames) for name, frames in self._sets.items()}
+    def forgotten(self, policy: VlaPolicy | None = None) -> Rate:
+        """FC alone, as a share of the undesired frames.
+
+        Args:
+            policy: another one with the same action codec; None is the evaluation's own, as it is now.
+        """
+        return self._forgotten(actions_of(policy or self._policy, self._sets["forget"]))
+
+    def measure(self, policy: VlaPolicy | None = None) -> OfflineMetrics:
+        """The metrics of the policy as it is now, or of another one with the same action codec."""
+        measured = policy or self._policy
+        actions = {name: actions_of(measured, frames) for name, frames in self._sets.items()}
         moved = {n: action_distance(a, self._original[n], self._span) for n, a in actions.items()}
-        from_recorded = action_distance(actions["forget"], self._sets["forget"].actions, self._span)
-        forgotten = from_recorded[self._undesired] > self.tau
         kept = moved["retain"] <= self._tau_retain
-        fc, rc = Rate.of(forgotten), Rate.of(kept)
+        fc, rc = self._forgotten(actions["forget"]), Rate.of(kept)
         return OfflineMetrics(
             fc=100 * fc.value,
             fc_low=100 * fc.low,
@@ -119,6 +126,10 @@ class OfflineEvaluation:
             repair=self._repair(actions),
             repair_before=self._repair(self._original),
         )
+
+    def _forgotten(self, actions: np.ndarray) -> Rate:
+        from_recorded = action_distance(actions, self._sets["forget"].actions, self._span)
+        return Rate.of(from_recorded[self._undesired] > self.tau)
 
     def _repair(self, actions: dict[str, np.ndarray]) -> float | None:
         if "counterfactual" not in actions:
