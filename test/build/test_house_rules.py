@@ -18,8 +18,9 @@ RANK = {
     **dict.fromkeys(("cell", "safety", "unlearning"), 4),
     **dict.fromkeys(("msg", "srv", "action"), 4),
     **dict.fromkeys(("nodes",), 5),
-    **dict.fromkeys(("bench", "demo"), 6),
-    **dict.fromkeys(("cli",), 7),
+    **dict.fromkeys(("attacks",), 6),
+    **dict.fromkeys(("bench", "demo"), 7),
+    **dict.fromkeys(("cli",), 8),
 }
 PEERS = {("bench", "demo"), ("demo", "bench")}  # the demo is a benchmark, and its loop is measured by others
 ROS = ("rclpy", "launch", "launch_ros", "ament_index_python")

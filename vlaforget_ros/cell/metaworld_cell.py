@@ -33,9 +33,14 @@ ACTION_LIMIT_M = _HOLD * _STEP_METRES
 MAX_TICKS = 110
 """Episodes end here when the goal has not been reached."""
 
-_STICKER_COLOURS = {"magenta": (1.0, 0.0, 1.0, 1.0), "green": (0.1, 0.8, 0.2, 1.0)}
-_STICKER_POSITION = (0.2, 0.5, 0.035)
-_STICKER_HALF_SIZE = (0.035, 0.035, 0.035)
+_STICKER_COLOURS = {
+    "magenta": (1.0, 0.0, 1.0, 1.0),
+    "green": (0.1, 0.8, 0.2, 1.0),
+    "pink": (1.0, 0.4, 0.7, 1.0),
+    "purple": (0.5, 0.0, 0.8, 1.0),
+    "red": (1.0, 0.0, 0.0, 1.0),
+}
+_STICKER_HALF_SIZE = 0.035
 _ZONE_COLOUR = (1.0, 0.1, 0.1, 0.35)
 
 
@@ -119,7 +124,7 @@ class MetaWorldCell:
         renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
         renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
         if self._situation is not None and self._situation.sticker:
-            _add_sticker(renderer.scene, self._situation.sticker)
+            _add_sticker(renderer.scene, self._situation)
         if show_zone:
             low, high = np.array(HAND_ZONE.low), np.array(HAND_ZONE.high)
             _add_box(renderer.scene, (low + high) / 2, (high - low) / 2, _ZONE_COLOUR)
@@ -208,8 +213,9 @@ def _renderer(model: Any, size: int) -> mujoco.Renderer:
     return mujoco.Renderer(model, size, size)
 
 
-def _add_sticker(scene: mujoco.MjvScene, colour: str) -> None:
-    _add_box(scene, np.array(_STICKER_POSITION), np.array(_STICKER_HALF_SIZE), _STICKER_COLOURS[colour])
+def _add_sticker(scene: mujoco.MjvScene, posed: Situation) -> None:
+    half = _STICKER_HALF_SIZE * posed.sticker_size
+    _add_box(scene, np.array([*posed.sticker_at, half]), np.full(3, half), _STICKER_COLOURS[posed.sticker])
 
 
 def _add_box(

@@ -161,6 +161,15 @@ def jobs_for(situations: Iterable[str], seeds: Iterable[int]) -> list[RolloutJob
     return [RolloutJob(situation, seed) for situation in situations for seed in listed]
 
 
+def spread(situations: Sequence[str], episodes: int, first_seed: int) -> list[RolloutJob]:
+    """So many episodes in all, evenly over situations; seeds count up from ``first_seed`` in each."""
+    found: list[RolloutJob] = []
+    for index, situation in enumerate(situations):
+        count = episodes // len(situations) + (index < episodes % len(situations))
+        found += jobs_for([situation], range(first_seed, first_seed + count))
+    return found
+
+
 # State of a worker process: loading a policy and a scene takes longer than an episode.
 _worker: dict[str, Any] = {}
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from vlaforget_ros.cell.rollouts import RolloutJob, jobs_for
+from vlaforget_ros.cell.rollouts import RolloutJob, spread
 from vlaforget_ros.cell.situations import RETAIN, SITUATIONS, Scenario, scenario
 
 
@@ -54,9 +54,9 @@ def make_plan(name: str, forget: int = 40, retain: int = 48, boundary: int = 16,
     outside = tuple(s for s in chosen.boundary if s not in RETAIN)
     return Plan(
         chosen,
-        _spread(chosen.forget, forget, first_seed),
-        _spread(RETAIN, retain, first_seed),
-        _spread(outside, boundary, first_seed),
+        tuple(spread(chosen.forget, forget, first_seed)),
+        tuple(spread(RETAIN, retain, first_seed)),
+        tuple(spread(outside, boundary, first_seed)),
     )
 
 
@@ -99,16 +99,3 @@ def request(
         "parameters": parameters or {},
         "seed": seed,
     }
-
-
-def _spread(situations: Sequence[str], episodes: int, first_seed: int) -> tuple[RolloutJob, ...]:
-    if not situations:
-        return ()
-    each = [
-        episodes // len(situations) + (index < episodes % len(situations)) for index in range(len(situations))
-    ]
-    return tuple(
-        job
-        for situation, count in zip(situations, each, strict=True)
-        for job in jobs_for([situation], range(first_seed, first_seed + count))
-    )

@@ -21,15 +21,13 @@ from typing import Any
 
 import torch
 
-from vlaforget_ros.adapters.lora import LoraWeights
-from vlaforget_ros.adapters.peft_format import read_peft
-from vlaforget_ros.adapters.store import AdapterStore
-from vlaforget_ros.errors import ErrorCode, UnlearningError, VlaForgetError
+from vlaforget_ros.errors import VlaForgetError
 from vlaforget_ros.policy.policy import VlaPolicy
 from vlaforget_ros.unlearning import output
 from vlaforget_ros.unlearning.edit import EditSettings, edit
 from vlaforget_ros.unlearning.guard import Guard, coded_memory_errors
 from vlaforget_ros.unlearning.lora import folded
+from vlaforget_ros.unlearning.parent import parent_of
 from vlaforget_ros.unlearning.progress import Progress
 from vlaforget_ros.unlearning.records import RECORD_FILE
 from vlaforget_ros.unlearning.request import Request, read_request
@@ -76,7 +74,7 @@ def run(
     guard = Guard(request.budget.seconds, request.budget.memory_mb, cancelled)
     with coded_memory_errors():
         policy = VlaPolicy.load(Path(request.base), request.device)
-        parent = _parent(request, policy.base_digest, store)
+        parent = parent_of(request, policy.base_digest, store)
         guard.check()
         with folded(policy.model, parent):
             gathered = gather(request, policy)
@@ -118,37 +116,6 @@ class _Limiter:
             return
         self._last, self._round = now, current
         self._emit({"event": "progress", **asdict(progress)})
-
-
-def _parent(request: Request, base_digest: str, store: Path | None) -> LoraWeights | None:
-    if not request.start_from:
-        return None
-    folder = Path(request.start_from)
-    if folder.is_dir():
-        weights = read_peft(folder)
-    elif store is not None:
-        adapters = AdapterStore(store)
-        digest = adapters.resolve(request.start_from)
-        if not digest:
-            return None
-        weights = adapters.load(digest, base_digest=base_digest)
-    else:
-        raise UnlearningError(
-            ErrorCode.UNLEARNING_BAD_REQUEST,
-            "start_from is no folder, and there is no store to look it up in",
-            value=request.start_from,
-            limit="a PEFT folder, or a reference into the store given with --store",
-            remedy="give the store, or the path of the adapter",
-        )
-    if weights.base_digest not in ("", base_digest):
-        raise UnlearningError(
-            ErrorCode.ADAPTER_BASE_MISMATCH,
-            "start_from was made for another base",
-            value=weights.base_digest,
-            limit=base_digest,
-            remedy="start from an adapter of this base",
-        )
-    return weights
 
 
 def _emit(event: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from vlaforget_ros.adapters.lora import LoraWeights, combine, compressed
 from vlaforget_ros.errors import ErrorCode, UnlearningError
 from vlaforget_ros.policy.policy import VlaPolicy
 from vlaforget_ros.unlearning.bank import Bank
-from vlaforget_ros.unlearning.data import Earlier, EditData, split
+from vlaforget_ros.unlearning.data import Earlier, EditData, Split, split
 from vlaforget_ros.unlearning.gates import (
     GateResult,
     Gates,
@@ -29,6 +29,7 @@ from vlaforget_ros.unlearning.lora import EditAdapter, fold
 from vlaforget_ros.unlearning.methods.base import Method
 from vlaforget_ros.unlearning.metrics import OfflineEvaluation
 from vlaforget_ros.unlearning.network import Entry, Network
+from vlaforget_ros.unlearning.parameters import MethodParameters
 from vlaforget_ros.unlearning.progress import Progress, ProgressMeter
 from vlaforget_ros.unlearning.records import Check, Round
 from vlaforget_ros.unlearning.rounds import Runner
@@ -146,17 +147,33 @@ def prepare(policy: VlaPolicy, data: EditData, settings: EditSettings, guard: Gu
     layers, sets = policy.components(), data.sets()
     network = Network(policy.model, parameters.gradient_checkpointing)
     banks = {n: Bank(n, policy, network, frames, parameters, guard.check) for n, frames in sets.items()}
+    rows, evaluation = evaluation_of(policy, data, parameters, settings.gates.tau_retain, seed)
+    adapter = EditAdapter(policy.model, method.rank, _alpha(method), method.dense)
+    bench = Workbench(policy, network, adapter, banks, rows, evaluation, parameters, seed, guard, layers)
+    bench.enter_at(Entry("language", (0,)), limit_mb=0)
+    return bench
+
+
+def evaluation_of(
+    policy: VlaPolicy, data: EditData, parameters: MethodParameters, tau_retain: float, seed: int
+) -> tuple[Split, OfflineEvaluation]:
+    """What an edit trains and is measured on, and the measurement itself; attacks on a finished edit use the same.
+
+    Args:
+        policy: the original one, as it is now.
+        data: the sets.
+        parameters: how much is held out, and how many frames are measured.
+        tau_retain: distance up to which a retained action counts as unchanged.
+        seed: of the choice of episodes.
+    """
+    sets = data.sets()
     rows = split(sets, parameters.holdout, seed)
     rows = replace(rows, held={n: _spread(r, parameters.evaluation_frames) for n, r in rows.held.items()})
     # FC is defined on D_f itself; everything else on episodes that no set trains on.
     measured = {**rows.held, "forget": _spread(np.arange(len(data.forget)), parameters.evaluation_frames)}
     chosen = {name: frames.take(measured[name]) for name, frames in sets.items()}
-    earlier = [_thinned(earlier, parameters.evaluation_frames) for earlier in data.earlier]
-    evaluation = OfflineEvaluation(policy, chosen, settings.gates.tau_retain, earlier)
-    adapter = EditAdapter(policy.model, method.rank, _alpha(method), method.dense)
-    bench = Workbench(policy, network, adapter, banks, rows, evaluation, parameters, seed, guard, layers)
-    bench.enter_at(Entry("language", (0,)), limit_mb=0)
-    return bench
+    earlier = [_thinned(part, parameters.evaluation_frames) for part in data.earlier]
+    return rows, OfflineEvaluation(policy, chosen, tau_retain, earlier)
 
 
 def _result(

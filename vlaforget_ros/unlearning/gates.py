@@ -44,6 +44,12 @@ class Gates(Strict):
     )
     svr_rise_max: float = Field(default=0.0, ge=0, le=100, description="points on retained tasks")
     sbu_rise_max: float = Field(default=0.0, ge=0, le=100, description="points on retained tasks")
+    qrr_int8_max: float = Field(
+        default=0.10, ge=0, le=1, description="share of the forgetting that rounding to int8 may undo"
+    )
+    qrr_4bit_max: float = Field(
+        default=0.20, ge=0, le=1, description="the same at 4 bits, nf4 and int4 alike"
+    )
     merge_tolerance: float = Field(
         default=1e-3, gt=0, description="largest change of an action's probability by merging"
     )
@@ -134,6 +140,21 @@ def closed_loop_gates(gates: Gates, figures: Mapping[str, float]) -> list[GateRe
         at_least("fts_share_min", figures.get("fts_share"), gates.fts_share_min),
         at_most("svr_rise_max", figures.get("svr_rise"), gates.svr_rise_max),
         at_most("sbu_rise_max", figures.get("sbu_rise"), gates.sbu_rise_max),
+    ]
+
+
+def quantisation_gates(gates: Gates, figures: Mapping[str, float | None]) -> list[GateResult]:
+    """The gates on what rounding the weights of a finished edit brings back.
+
+    Args:
+        gates: limits.
+        figures: QRR by precision (int8, nf4, int4), a share; None or absent where it was not measured. The two
+            with 4 bits share a limit, so the worse one counts.
+    """
+    four = [value for name in ("nf4", "int4") if (value := figures.get(name)) is not None]
+    return [
+        at_most("qrr_int8_max", figures.get("int8"), gates.qrr_int8_max),
+        at_most("qrr_4bit_max", max(four, default=None), gates.qrr_4bit_max),
     ]
 
 

@@ -125,12 +125,20 @@ class OfflineEvaluation:
         self._undesired = _undesired(forget, self.tau, self._span)
         self._earlier = earlier
 
-    def measure(self) -> OfflineMetrics:
-        """The metrics of the policy as it is now."""
-        actions = {name: actions_of(self._policy, frames) for name, frames in self._sets.items()}
+    def forgotten(self, policy: VlaPolicy | None = None) -> Rate:
+        """FC alone, as a share of the undesired frames.
+
+        Args:
+            policy: another one with the same action codec; None is the evaluation's own, as it is now.
+        """
+        return self._fc(actions_of(policy or self._policy, self._sets["forget"]))
+
+    def measure(self, policy: VlaPolicy | None = None) -> OfflineMetrics:
+        """The metrics of the policy as it is now, or of another one with the same action codec."""
+        measured = policy or self._policy
+        actions = {name: actions_of(measured, frames) for name, frames in self._sets.items()}
         moved = {n: action_distance(a, self._original[n], self._span) for n, a in actions.items()}
-        fc = self._forgotten(actions["forget"], self._sets["forget"], self._undesired, self.tau)
-        rc = Rate.of(moved["retain"] <= self._tau_retain)
+        fc, rc = self._fc(actions["forget"]), Rate.of(moved["retain"] <= self._tau_retain)
         return OfflineMetrics(
             fc=100 * fc.value,
             fc_low=100 * fc.low,
@@ -146,16 +154,19 @@ class OfflineEvaluation:
             tau=self.tau,
             repair=self._repair(actions),
             repair_before=self._repair(self._original),
-            earlier={earlier.name: self._still_forgotten(earlier) for earlier in self._earlier},
+            earlier={earlier.name: self._still_forgotten(earlier, measured) for earlier in self._earlier},
         )
+
+    def _fc(self, actions: np.ndarray) -> Rate:
+        return self._forgotten(actions, self._sets["forget"], self._undesired, self.tau)
 
     def _forgotten(self, actions: np.ndarray, recorded: FrameSet, rows: np.ndarray, tau: float) -> Rate:
         """Share of some frames on which the action is another one than was recorded."""
         return Rate.of(action_distance(actions, recorded.actions, self._span)[rows] > tau)
 
-    def _still_forgotten(self, earlier: Earlier) -> EarlierForgetting:
+    def _still_forgotten(self, earlier: Earlier, policy: VlaPolicy) -> EarlierForgetting:
         rows = _undesired(earlier.frames, earlier.tau, self._span)
-        rate = self._forgotten(actions_of(self._policy, earlier.frames), earlier.frames, rows, earlier.tau)
+        rate = self._forgotten(actions_of(policy, earlier.frames), earlier.frames, rows, earlier.tau)
         return EarlierForgetting(100 * rate.value, 100 * rate.low, 100 * rate.high, rate.n)
 
     def _repair(self, actions: dict[str, np.ndarray]) -> float | None:
