@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from vlaforget_ros import figures
-from vlaforget_ros.adapters.peft_format import read_peft
 from vlaforget_ros.adapters.store import AdapterStore
 from vlaforget_ros.cell.metaworld_cell import MetaWorldCell
 from vlaforget_ros.demo import pictures, report, results
@@ -51,7 +50,7 @@ def assemble(options: Options, story: Story, created: str) -> dict[str, Any]:
     base = VlaPolicy.load(options.base)
     edited = VlaPolicy.load(options.base)
     slots = AdapterSlots(edited.model)
-    weights = read_peft(store.path(digest))
+    weights = store.load(digest)
     slots.activate(slots.stage(weights))
     found = results.rollout_figures(options.plan, before, after)
     found += results.distance_figures(options.plan, before, base, edited)

@@ -11,9 +11,8 @@ from rich.table import Table
 
 from vlaforget_ros import figures
 from vlaforget_ros.demo.plan import Plan
-from vlaforget_ros.demo.report import SINGLE
 from vlaforget_ros.demo.screen import Screen
-from vlaforget_ros.report.words import PAIRS, number
+from vlaforget_ros.report.words import FIGURES, PAIRS, number
 
 
 def run_demo(
@@ -79,7 +78,7 @@ def summary_table(document: dict[str, Any]) -> Table:
             before, after = by_name[f"{name}_before"], by_name[f"{name}_after"]
             table.add_row(title, f"{before['value']:.1f} %", f"{after['value']:.1f} %", str(after["n"]))
     table.add_section()
-    for name, title in SINGLE:
+    for name, title in FIGURES.items():
         if name in by_name:
             unit = {"percent": "%", "count": "", "ratio": ""}.get(
                 by_name[name]["unit"], by_name[name]["unit"]

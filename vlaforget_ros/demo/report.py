@@ -13,33 +13,13 @@ from vlaforget_ros.report.content import OFFLINE, round_rows
 from vlaforget_ros.report.page import environment, pair_rows, plot_uris
 from vlaforget_ros.report.pictures import QUALITY, Strip, image_uri
 from vlaforget_ros.report.verdict import gate_rows
-from vlaforget_ros.report.words import PAIRS
+from vlaforget_ros.report.words import FIGURES, PAIRS
 
 NOT_PROVEN = (
     "That the behaviour cannot come back: no relearning, quantisation or paraphrase attack was run on this adapter.",
     "That the weights hold nothing of it: suppression and repair are measured, erasure is not certified.",
     "Anything about situations that were not run; the table says how many episodes stand behind each figure.",
     "That the arm is safe: the monitor is software on the robot's computer and no safety-rated device.",
-)
-
-# The order in which people read the rest of the table; figures that are not listed are in the JSON only.
-SINGLE: tuple[tuple[str, str], ...] = (
-    ("fc", "FC, forget completeness"),
-    ("rc", "RC, retain completeness"),
-    ("fad", "FAD, action distance on forget frames"),
-    ("rad", "RAD, action distance on retained frames"),
-    ("rad_boundary", "RAD, near neighbours"),
-    ("tsr_loss", "paired loss of TSR"),
-    ("edit_seconds", "edit"),
-    ("edit_peak_mb", "peak memory of the edit"),
-    ("adapter_mb", "adapter"),
-    ("swap_ms", "swap: model not available"),
-    ("swap_staged_ms", "swap: staged beside the running model"),
-    ("swap_effective_ticks", "swap: ticks until it acts"),
-    ("rollback_ms", "rollback"),
-    ("missed_ticks", "missed ticks (100 ms)"),
-    ("mixed_actions", "actions from a mixture of adapters"),
-    ("episodes", "episodes"),
 )
 
 
@@ -68,7 +48,7 @@ def render(
         .render(
             document=document,
             pairs=pair_rows([figure for figure in document["figures"] if _listed(figure["name"])]),
-            single=[(by_name[name], title) for name, title in SINGLE if name in by_name],
+            single=[(by_name[name], title) for name, title in FIGURES.items() if name in by_name],
             edit=edit,
             edit_page=edit_page,
             gates=gate_rows(edit["gates"], OFFLINE),

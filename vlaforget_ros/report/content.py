@@ -51,6 +51,7 @@ def build(material: Material, created: str) -> dict[str, Any]:
         "curves": {f"{r['stage']} {r['round']}": r["curve"] for r in record["rounds"]},
         "sources": record["sources"],
         "datasets": provenance["datasets"],
+        "adapter": material.weights.digest,
         "base_digest": provenance["base_digest"],
         "parent_digest": provenance["parent_digest"],
         "seeds": list(provenance["seeds"]),

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from vlaforget_ros.adapters.lora import LoraWeights
-from vlaforget_ros.adapters.peft_format import read_peft
+from vlaforget_ros.adapters.manifest import Provenance, core_digest, parse_provenance
+from vlaforget_ros.adapters.peft_format import decode, read_files
+from vlaforget_ros.adapters.store import core_of
 from vlaforget_ros.errors import ErrorCode, UnlearningError
 from vlaforget_ros.report.pictures import Strip
 from vlaforget_ros.unlearning.output import ADAPTER_FOLDER
@@ -22,7 +24,7 @@ class Material:
 
     Args:
         record: the edit's edit.json.
-        weights: its adapter.
+        weights: its adapter, with the digest that it has in a store.
         others: records of other edits of the same request.
         closed_loop: figures of rollouts with the adapter (:func:`vlaforget_ros.figures.document`), perhaps with
             ``gates``.
@@ -58,18 +60,29 @@ def read_material(
         UnlearningError: 300 for a folder without a finished edit, or a file that is no such document.
         AdapterError: 1xx where the adapter in the folder is unusable.
     """
-    return Material(
-        record=read_record(folder),
-        weights=read_peft(folder / ADAPTER_FOLDER),
-        others=[read_record(other) for other in against],
-        closed_loop=None if closed_loop is None else read_document(closed_loop, "closed_loop"),
-        attacks=None if attacks is None else read_document(attacks, "attacks"),
-        strips=strips,
-    )
+    record = read_record(folder)
+    weights = _read_adapter(folder / ADAPTER_FOLDER, parse_provenance(record["provenance"]))
+    documents = {
+        key: None if path is None else read_document(path, key, weights.digest)
+        for key, path in (("closed_loop", closed_loop), ("attacks", attacks))
+    }
+    return Material(record, weights, [read_record(other) for other in against], **documents, strips=strips)
 
 
-def read_document(path: Path, key: str) -> dict[str, Any]:
+def _read_adapter(folder: Path, provenance: Provenance) -> LoraWeights:
+    files = read_files(folder)
+    weights = decode(files)
+    core = core_of(files, weights, provenance)
+    return weights.with_digests(core_digest(core), core.base_digest)
+
+
+def read_document(path: Path, key: str, digest: str) -> dict[str, Any]:
     """A document of figures from a JSON file, by itself or as the ``key`` of an adapter's evidence.
+
+    Args:
+        path: of the file.
+        key: ``closed_loop`` or ``attacks``.
+        digest: of the adapter that it must be about, where it names one (``adapter``).
 
     Raises:
         UnlearningError: 300 for anything else.
@@ -84,6 +97,14 @@ def read_document(path: Path, key: str) -> dict[str, Any]:
         raise _no_document(path, key, f"{type(error).__name__}: {error}") from error
     if not figures:
         raise _no_document(path, key, "it holds no figures")
+    if found.get("adapter") not in (None, digest):
+        raise UnlearningError(
+            ErrorCode.UNLEARNING_BAD_REQUEST,
+            f"{path} was measured on another adapter",
+            value=found["adapter"],
+            limit=digest,
+            remedy="give the figures of this edit's adapter",
+        )
     return dict(found)
 
 

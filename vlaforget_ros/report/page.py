@@ -15,7 +15,7 @@ from vlaforget_ros.report.content import build
 from vlaforget_ros.report.material import Material
 from vlaforget_ros.report.pictures import figure_uri, image_uri
 from vlaforget_ros.report.plots import edit_plots
-from vlaforget_ros.report.words import PAIRS, UP, interval, number, show
+from vlaforget_ros.report.words import FIGURES, PAIRS, UP, interval, number, show
 
 PAGE, DOCUMENT = "report.html", "report.json"
 
@@ -34,7 +34,7 @@ def environment(package: str = "") -> jinja2.Environment:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    made.globals.update(number=number, show=show, interval=interval)
+    made.globals.update(number=number, show=show, interval=interval, titles=FIGURES)
     return made
 
 

@@ -88,8 +88,15 @@ def curves_figure(record: Mapping[str, Any]) -> Figure:
     handles = {
         label: h for axes in panels for h, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
-    place = {"loc": "outside lower center", "ncols": min(8, len(terms)), "frameon": False}
-    figure.legend(list(handles.values()), list(handles), fontsize=8, **place)
+    columns = min(8, len(terms))
+    figure.legend(
+        list(handles.values()),
+        list(handles),
+        loc="outside lower center",
+        ncols=columns,
+        fontsize=8,
+        frameon=False,
+    )
     return figure
 
 

@@ -67,7 +67,10 @@ def judge(rows: Sequence[GateRow]) -> dict[str, Any]:
     if failed:
         sentence = f"This adapter may not be promoted, because {'; and '.join(map(_because, failed))}."
     elif measured:
-        sentence = f"This adapter may be promoted: all {measured} gates that were measured hold."
+        hold = (
+            f"all {measured} gates that were measured hold" if measured > 1 else "the one measured gate holds"
+        )
+        sentence = f"This adapter may be promoted: {hold}."
     else:
         sentence = "Nothing was measured, so nothing can be said about promoting this adapter."
     if missing:

@@ -30,8 +30,8 @@ _FC = "share of the undesired frames on which the policy now does something else
 _DISTANCE = "mean distance of its actions to those before the edit (0: the same, 1: the whole range)"
 
 GATES: dict[str, Word] = {
-    "fc_min": Word("FC, forget completeness", _FC, "percent", "up"),
-    "fc_low_min": Word("FC, lower bound", "lower end of FC's 95 % interval", "percent", "up"),
+    "fc_min": Word("FC (forget completeness)", _FC, "percent", "up"),
+    "fc_low_min": Word("FC's lower bound", "lower end of FC's 95 % interval", "percent", "up"),
     "fc_earlier_min": Word(
         "FC of earlier requests",
         "the same for what earlier edits took out; the one that suffered most",
@@ -39,13 +39,13 @@ GATES: dict[str, Word] = {
         "up",
     ),
     "rc_min": Word(
-        "RC, retain completeness",
+        "RC (retain completeness)",
         "share of held-out retained frames on which it still does what it did before",
         "percent",
         "up",
     ),
-    "rad_max": Word("RAD, retained frames", _DISTANCE),
-    "rad_boundary_max": Word("RAD, near neighbours", "the same on near neighbours of what was forgotten"),
+    "rad_max": Word("RAD on retained frames", _DISTANCE),
+    "rad_boundary_max": Word("RAD on near neighbours", "the same on near neighbours of what was forgotten"),
     "merge_tolerance": Word(
         "merging", "largest change of an action's probability when the adapter is merged into the weights"
     ),
@@ -67,14 +67,14 @@ GATES: dict[str, Word] = {
 }
 
 METRICS: dict[str, Word] = {
-    "fc": Word("FC, forget completeness", f"{_FC}; trained on too", "percent", "up"),
+    "fc": Word("FC (forget completeness)", f"{_FC}; trained on too", "percent", "up"),
     "undesired": Word("undesired motions", "their mean probability on held-out forget frames"),
     "repair": Word("repair", "mean distance to what should be done instead, on held-out frames"),
     "counterfactual": Word("cross-entropy of the right actions", "on held-out counterfactual frames", "nat"),
     "fad": Word("FAD", "action distance on the forget frames; large for a ruined policy, too", better="up"),
-    "rc": Word("RC, retain completeness", GATES["rc_min"].meaning, "percent", "up"),
-    "rad": Word("RAD, retained frames", _DISTANCE),
-    "rad_boundary": Word("RAD, near neighbours", "the same on near neighbours"),
+    "rc": Word("RC (retain completeness)", GATES["rc_min"].meaning, "percent", "up"),
+    "rad": Word("RAD on retained frames", _DISTANCE),
+    "rad_boundary": Word("RAD on near neighbours", "the same on near neighbours"),
 }
 
 # Figures in closed loop, in the order in which people read them.
@@ -88,6 +88,26 @@ PAIRS: dict[str, str] = {
     "svr_retain": "SVR, retained tasks",
     "sbu_retain": "SBU, retained tasks",
 }
+# The others, in that order; what is not listed is called by its name.
+FIGURES: dict[str, str] = {
+    "fc": "FC, forget completeness",
+    "rc": "RC (retain completeness)",
+    "fad": "FAD, action distance on forget frames",
+    "rad": "RAD, action distance on retained frames",
+    "rad_boundary": "RAD, near neighbours",
+    "tsr_loss": "paired loss of TSR",
+    "edit_seconds": "edit",
+    "edit_peak_mb": "peak memory of the edit",
+    "adapter_mb": "adapter",
+    "swap_ms": "swap: model not available",
+    "swap_staged_ms": "swap: staged beside the running model",
+    "swap_effective_ticks": "swap: ticks until it acts",
+    "rollback_ms": "rollback",
+    "missed_ticks": "missed ticks (100 ms)",
+    "mixed_actions": "actions from a mixture of adapters",
+    "episodes": "episodes",
+    "tsr_loss_p": "p of McNemar's exact test on these pairs",
+}
 UP = ("fts", "tsr", "tsr_boundary")
 
 
@@ -99,7 +119,7 @@ def gate_word(name: str) -> Word:
     if name.startswith(_QUANTISED):
         precision = name.removeprefix(_QUANTISED).removesuffix("_max").strip("_")
         meaning = f"share of the forgetting that rounding the weights to {precision or 'few bits'} undoes"
-        return Word(f"QRR, {precision}" if precision else "QRR", meaning)
+        return Word(f"QRR at {precision}" if precision else "QRR", meaning)
     return Word(name, "", "ratio", better)
 
 
