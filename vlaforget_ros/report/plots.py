@@ -50,7 +50,7 @@ def scores_figure(record: Mapping[str, Any]) -> Figure:
                 hatch="////" if layer in tried - kept else None,
             )
         axes.set_yticks(range(len(scores)), [_short(s["layer"]) for s in scores], fontsize=8)
-        axes.set_ylim(max(2.5, len(scores) - 0.5), -0.6)
+        axes.set_ylim(max(2.5, most - 0.5), -0.6)
         name = "Sig = |g_f| / |g_r|" if stage == "language" else "phi"
         axes.set_title(f"{stage}: {name}", fontsize=9)
         axes.tick_params(axis="x", labelsize=7)
