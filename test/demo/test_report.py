@@ -5,8 +5,10 @@ import numpy as np
 from matplotlib.figure import Figure as Plot
 
 from vlaforget_ros import figures
-from vlaforget_ros.demo import plots, report
+from vlaforget_ros.demo import report
 from vlaforget_ros.figures import Figure
+from vlaforget_ros.report import plots
+from vlaforget_ros.report.pictures import Strip
 
 ROUND = {
     "stage": "visual",
@@ -52,7 +54,7 @@ def document() -> dict[str, object]:
 
 
 def test_the_report_is_one_file_with_verdict_table_pictures_and_limits() -> None:
-    strip = report.Strip("faucet", np.zeros((8, 16, 3), np.uint8), np.zeros((8, 16, 3), np.uint8))
+    strip = Strip("faucet", np.zeros((8, 16, 3), np.uint8), np.zeros((8, 16, 3), np.uint8))
     verdict = {"better": True, "reasons": ["yes: 90 % → 0 %"]}
     html = report.render(document(), EDIT, plots.edit_plots(EDIT), [strip], verdict)
     assert "out of time: stage language did not run" in html

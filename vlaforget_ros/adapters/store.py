@@ -275,7 +275,9 @@ class AdapterStore:
 
     def _add(self, files: Mapping[str, bytes], provenance: Provenance) -> Manifest:
         weights = peft_format.decode(files, rank_limit=self.rank_limit)
-        core = self._core(files, weights, provenance)
+        core = core_of(files, weights, provenance)
+        if provenance.parent_digest:
+            self.path(provenance.parent_digest)
         digest = core_digest(core)
         with self._exclusive():
             if (self._adapters / digest).is_dir():
@@ -285,26 +287,6 @@ class AdapterStore:
             self._move_in(digest, {**files, MANIFEST_FILE: manifest.to_json()})
             self.record("added", digest, name=core.name, method=core.method, parent_digest=core.parent_digest)
         return manifest
-
-    def _core(self, files: Mapping[str, bytes], weights: LoraWeights, provenance: Provenance) -> Core:
-        stated, configured = provenance.base_digest, weights.base_digest
-        if stated and configured:
-            check_base(configured, stated, provenance.name)
-        if not stated and not configured:
-            raise AdapterError(
-                ErrorCode.ADAPTER_BASE_MISMATCH,
-                f"nothing says which base model adapter {provenance.name} is for",
-                remedy="give base_digest, or base_model_name_or_path sha256:<digest> in adapter_config.json",
-            )
-        if provenance.parent_digest:
-            self.path(provenance.parent_digest)
-        entries = {name: FileEntry(sha256=sha256(data), bytes=len(data)) for name, data in files.items()}
-        return Core(
-            **{**dict(provenance), "base_digest": stated or configured},
-            rank=weights.rank,
-            modules=tuple(weights.modules),
-            files=entries,
-        )
 
     def _move_in(self, digest: str, files: Mapping[str, bytes]) -> None:
         """Write beside, sync, rename: under the lock, so whatever else lies in incoming is debris."""
@@ -332,3 +314,32 @@ class AdapterStore:
         with coded(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
         return locked(self.root / ".lock")
+
+
+def core_of(files: Mapping[str, bytes], weights: LoraWeights, provenance: Provenance) -> Core:
+    """What the digest of an adapter covers.
+
+    Args:
+        files: content of its files by name.
+        weights: the same, read.
+        provenance: what its maker says.
+
+    Raises:
+        AdapterError: 101 where files and maker name different base models, or neither names one.
+    """
+    stated, configured = provenance.base_digest, weights.base_digest
+    if stated and configured:
+        check_base(configured, stated, provenance.name)
+    if not stated and not configured:
+        raise AdapterError(
+            ErrorCode.ADAPTER_BASE_MISMATCH,
+            f"nothing says which base model adapter {provenance.name} is for",
+            remedy="give base_digest, or base_model_name_or_path sha256:<digest> in adapter_config.json",
+        )
+    entries = {name: FileEntry(sha256=sha256(data), bytes=len(data)) for name, data in files.items()}
+    return Core(
+        **{**dict(provenance), "base_digest": stated or configured},
+        rank=weights.rank,
+        modules=tuple(weights.modules),
+        files=entries,
+    )

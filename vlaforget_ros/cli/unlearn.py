@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from vlaforget_ros.cli import report
 from vlaforget_ros.cli.output import bar, console, plain_table, print_json
 from vlaforget_ros.errors import ErrorCode, UnlearningError
 
@@ -34,6 +35,8 @@ def unlearn(
     stage. An adapter that fails a gate is stored and marked: it cannot become `stable`.
     """
     from vlaforget_ros.adapters.store import AdapterStore
+    from vlaforget_ros.report.material import read_material
+    from vlaforget_ros.report.page import PAGE
     from vlaforget_ros.unlearning.process import CHILD, Done, EditProcess, edit_command
     from vlaforget_ros.unlearning.request import read_request
 
@@ -59,6 +62,7 @@ def unlearn(
     for remark in done.remarks:
         console.print(remark, highlight=False)
     console.print(f"adapter {manifest.digest} in {store}; record {done.report}", soft_wrap=True)
+    report.write(read_material(folder), folder / PAGE)
 
 
 def episodes(

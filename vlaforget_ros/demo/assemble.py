@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -11,10 +12,9 @@ from typing import Any
 import numpy as np
 
 from vlaforget_ros import figures
-from vlaforget_ros.adapters.peft_format import read_peft
 from vlaforget_ros.adapters.store import AdapterStore
 from vlaforget_ros.cell.metaworld_cell import MetaWorldCell
-from vlaforget_ros.demo import pictures, plots, report, results
+from vlaforget_ros.demo import pictures, report, results
 from vlaforget_ros.demo.loop import Options, Story
 from vlaforget_ros.demo.results import Side
 from vlaforget_ros.episodes.reader import read_episodes
@@ -22,6 +22,10 @@ from vlaforget_ros.episodes.types import Episode
 from vlaforget_ros.figures import Figure
 from vlaforget_ros.policy.policy import VlaPolicy
 from vlaforget_ros.policy.slots import AdapterSlots
+from vlaforget_ros.report import plots
+from vlaforget_ros.report.material import Material
+from vlaforget_ros.report.page import PAGE, write_report
+from vlaforget_ros.report.pictures import Strip
 
 STRIPS = 3
 PATHS = 16
@@ -46,7 +50,8 @@ def assemble(options: Options, story: Story, created: str) -> dict[str, Any]:
     base = VlaPolicy.load(options.base)
     edited = VlaPolicy.load(options.base)
     slots = AdapterSlots(edited.model)
-    slots.activate(slots.stage(read_peft(store.path(digest))))
+    weights = store.load(digest)
+    slots.activate(slots.stage(weights))
     found = results.rollout_figures(options.plan, before, after)
     found += results.distance_figures(options.plan, before, base, edited)
     found += _cost(story, store, digest)
@@ -82,8 +87,11 @@ def assemble(options: Options, story: Story, created: str) -> dict[str, Any]:
         **plots.edit_plots(record),
     }
     strips = _strips(cell, options, before, after)
-    html = report.render(document, record, shown, strips, verdict)
     cell.close()
+    edit_page = Path(story.edit.report).parent / PAGE
+    write_report(Material(record, weights, closed_loop=document, strips=strips), edit_page, created)
+    link = os.path.relpath(edit_page, options.out)
+    html = report.render(document, record, shown, strips, verdict, link)
     report.save_pictures(options.out / "pictures", strips, shown)
     report.write(options.out / "report.html", html)
     return document
@@ -143,7 +151,7 @@ def _mixed(story: Story, before: Side, after: Side, policies: Mapping[str, VlaPo
     return [Figure("mixed_actions", mixed, "count", total)]
 
 
-def _strips(cell: MetaWorldCell, options: Options, before: Side, after: Side) -> list[report.Strip]:
+def _strips(cell: MetaWorldCell, options: Options, before: Side, after: Side) -> list[Strip]:
     found = []
     chosen = list(dict.fromkeys(job.situation for job in options.plan.forget))[: STRIPS - 1]
     for situation in [*chosen, options.plan.retain[0].situation]:
@@ -159,7 +167,7 @@ def _strips(cell: MetaWorldCell, options: Options, before: Side, after: Side) ->
             pictures.replay(cell, situation, d.job.seed, side.episodes[d.rollout_id].actions).strip
             for d, side in ((first, before), (second, after))
         ]
-        found.append(report.Strip(f"{situation}, seed {first.job.seed}", *drawn))
+        found.append(Strip(f"{situation}, seed {first.job.seed}", *drawn))
     return found
 
 

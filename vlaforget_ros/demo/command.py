@@ -11,8 +11,8 @@ from rich.table import Table
 
 from vlaforget_ros import figures
 from vlaforget_ros.demo.plan import Plan
-from vlaforget_ros.demo.report import ROWS, SINGLE, format_number
 from vlaforget_ros.demo.screen import Screen
+from vlaforget_ros.report.words import FIGURES, PAIRS, number
 
 
 def run_demo(
@@ -73,17 +73,17 @@ def summary_table(document: dict[str, Any]) -> Table:
     table.add_column("figure")
     for column in ("before", "after", "n"):
         table.add_column(column, justify="right")
-    for name, title, _ in ROWS:
+    for name, title in PAIRS.items():
         if f"{name}_before" in by_name:
             before, after = by_name[f"{name}_before"], by_name[f"{name}_after"]
             table.add_row(title, f"{before['value']:.1f} %", f"{after['value']:.1f} %", str(after["n"]))
     table.add_section()
-    for name, title in SINGLE:
+    for name, title in FIGURES.items():
         if name in by_name:
             unit = {"percent": "%", "count": "", "ratio": ""}.get(
                 by_name[name]["unit"], by_name[name]["unit"]
             )
             table.add_row(
-                title, "", f"{format_number(by_name[name]['value'])} {unit}".strip(), str(by_name[name]["n"])
+                title, "", f"{number(by_name[name]['value'])} {unit}".strip(), str(by_name[name]["n"])
             )
     return table
