@@ -26,10 +26,11 @@ runner = CliRunner()
 def request_file(tmp_path: Path, request_text: str, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A request for three steps of gradient ascent, in the working folder."""
     monkeypatch.chdir(tmp_path)
-    head, _, _ = request_text.partition("parameters:")
+    head, _, _ = request_text.replace("[{kind: transplant}]", "[]").partition("parameters:")
+    small = "batch_forget: 4, batch_retain: 4, batch_boundary: 4"
     path = tmp_path / "request.yaml"
     path.write_text(
-        f"{head}method: grad_diff\nparameters: {{steps: 3, rank: 4, lora_alpha: 8, gamma: 2.0}}\n"
+        f"{head}method: grad_diff\nparameters: {{steps: 3, rank: 4, lora_alpha: 8, gamma: 2.0, {small}}}\n"
     )
     return path
 
@@ -72,11 +73,11 @@ def test_another_method_makes_another_adapter_in_another_folder(
     result = runner.invoke(app, arguments, catch_exceptions=False)
     assert result.exit_code == 0
     assert "method npo instead of grad_diff: sticker-npo" in result.output
-    assert "kept of the request's parameters: rank, lora_alpha, steps" in result.output
+    assert "kept of the request's parameters: rank, lora_alpha, batch_forget, " in result.output
     assert "dropped, as npo has none of them: gamma" in result.output
     made = read_request(request_file.parent / "runs/edits/sticker-npo/request.yaml")
     assert (made.method, made.name, made.parameters.rank) == ("npo", "sticker-npo", 4)
-    (entry,) = AdapterStore(Path("store")).list()
+    (entry,) = AdapterStore(Path("store")).manifests()
     assert (entry.name, entry.core.method) == ("sticker-npo", "npo")
     # Progress: stage and round, step of all steps, losses, time left.
     lines = [line for line in result.output.splitlines() if line.startswith("edit ") and "/3 steps" in line]
