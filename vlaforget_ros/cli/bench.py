@@ -164,6 +164,26 @@ def edit(
 
 
 @app.command()
+def sizing(
+    json_path: Path | None = _JSON,
+    frames: int = typer.Option(2000, min=1, help="Frames of all sets together."),
+    batch: int = typer.Option(64, min=1, help="Frames of a step."),
+    micro_batch: int = typer.Option(8, min=1, help="Frames of one forward and backward pass."),
+    blocks: int = typer.Option(8, min=1, max=32, help="Language blocks that are edited, from the top."),
+    rank: int = typer.Option(16, min=1, help="LoRA rank."),
+) -> None:
+    """What editing OpenVLA-7B's language/action blocks needs on paper: memory and block evaluations."""
+    from vlaforget_ros.bench.sizing import Settings, measure
+    from vlaforget_ros.policy.config import PolicyConfig
+    from vlaforget_ros.policy.openvla_7b import openvla_7b_config
+
+    tiny = PolicyConfig.model_validate_json((models_directory() / "tiny" / "config.json").read_text())
+    config = openvla_7b_config(next(iter(tiny.norm_stats.values())))
+    settings = Settings(frames, batch, micro_batch, blocks, rank=rank)
+    show(measure(config, settings), json_path, "OpenVLA-7B, language/action stage, computed from shapes")
+
+
+@app.command()
 def swap(
     json_path: Path | None = _JSON,
     base: Path | None = _BASE,

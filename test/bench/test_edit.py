@@ -1,0 +1,46 @@
+"""What a training step costs: real steps of both forms in small, and sizes that can be worked out by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from vlaforget_ros.bench import sizing
+from vlaforget_ros.bench.edit import Settings, measure
+from vlaforget_ros.paths import models_directory
+from vlaforget_ros.policy.config import PolicyConfig
+from vlaforget_ros.policy.openvla_7b import openvla_7b_config
+from vlaforget_ros.policy.policy import VlaPolicy
+from vlaforget_ros.unlearning.methods.vla_forget import VlaForgetParameters
+
+
+def test_both_forms_have_the_same_gradients_and_ours_runs_fewer_blocks() -> None:
+    sizes = {f"batch_{name}": 2 for name in ("forget", "retain", "boundary", "counterfactual")}
+    parameters = VlaForgetParameters(**sizes)  # type: ignore[arg-type]
+    settings = Settings(2, 8, 3, parameters, ("open the faucet", "close the window"))
+    heard: list[int] = []
+    policy = VlaPolicy.load(models_directory() / "tiny")
+    document = measure(policy, settings, lambda done, total: heard.append(done))
+    values = {figure["name"]: figure["value"] for figure in document["figures"]}
+    # Eight frames a step. Plain: student and teacher, each two visual and three language blocks. Ours: two blocks.
+    assert values["blocks_plain"] == 8 * 2 * 5
+    assert values["blocks_ours"] == 8 * 2
+    assert values["blocks_saved_share"] == pytest.approx(1 - 2 / 10)
+    assert values["gradient_difference"] < 1e-4
+    assert values["step_seconds_ratio"] > 0
+    assert heard == [0, 1, 2, 3]
+
+
+def test_sizes_of_openvla_7b_from_its_shapes() -> None:
+    tiny = PolicyConfig.model_validate_json((models_directory() / "tiny" / "config.json").read_text())
+    config = openvla_7b_config(next(iter(tiny.norm_stats.values())))
+    settings = sizing.Settings(frames=100, batch=10, micro_batch=2, blocks=8, prompt_tokens=29)
+    document = sizing.measure(config, settings)
+    values = {figure["name"]: figure["value"] for figure in document["figures"]}
+    # About 7.5 billion; the attention pooling that upstream's SigLIP carries unused is not built here.
+    assert values["parameters"] == pytest.approx(7.5e9, rel=0.02)
+    assert values["tokens"] == 256 + 29 + 7
+    assert values["cached_states_gb"] == pytest.approx(100 * 292 * 4096 * 2 / 1e9, abs=1e-3)
+    # 23 + 26 visual and 32 language blocks, twice, against 8.
+    assert values["blocks_plain"] == 10 * 2 * (23 + 26 + 32)
+    assert values["blocks_ours"] == 10 * 8
+    assert values["gpu_over_weights_ratio"] > 1.0
