@@ -50,13 +50,9 @@ def test_every_part_is_named_once() -> None:
 
 
 def test_no_part_calls_upwards() -> None:
-    wrong = [
-        f"{part} calls {other}"
-        for part, others in parts().items()
-        for other in others
-        if LEVEL[other] < LEVEL[part]
-    ]
-    assert wrong == []
+    calls = [(part, other) for part, others in parts().items() for other in others]
+    assert len(calls) > 50
+    assert [call for call in calls if LEVEL[call[1]] < LEVEL[call[0]]] == []
 
 
 def test_methods_touch_neither_files_nor_requests() -> None:
