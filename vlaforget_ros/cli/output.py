@@ -33,14 +33,16 @@ class Update(Protocol):
 
 
 @contextmanager
-def bar(title: str, unit: str = "", parts: bool = False) -> Iterator[Update]:
+def bar(title: str, unit: str = "", parts: bool = False, remaining: bool = True) -> Iterator[Update]:
     """A progress bar as a callback of (done, all) and a note. A pipe gets a line for each tenth.
 
     Args:
         title: what is being done.
         unit: of the count.
         parts: the note names a part of the work, each with tenths of its own.
+        remaining: show the time left as the bar estimates it; False where the note says it.
     """
+    left = (TextColumn("left"), TimeRemainingColumn()) if remaining else ()
     progress = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -48,8 +50,7 @@ def bar(title: str, unit: str = "", parts: bool = False) -> Iterator[Update]:
         TextColumn(unit),
         TextColumn("{task.fields[note]}"),
         TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
+        *left,
         console=errors,
     )
     with progress:

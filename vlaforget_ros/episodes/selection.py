@@ -178,7 +178,13 @@ def _empty(
     asked = selection.model_dump(exclude_defaults=True) or "everything"
     known = {episode.instruction for episode in episodes}
     unknown = [text for text in selection.instructions if not any(fnmatchcase(name, text) for name in known)]
-    if unknown:
+    rules = {violation.rule for episode in episodes for violation in episode.violations}
+    missing = [
+        text for text in selection.violation_rules if not any(fnmatchcase(rule, text) for rule in rules)
+    ]
+    if missing and rules:
+        remedy = f"no episode violates the rule {missing[0]!r}: {did_you_mean(missing[0], rules)}"
+    elif unknown:
         remedy = f"no episode has the instruction {unknown[0]!r}: {did_you_mean(unknown[0], known)}"
     elif selection.windowed and any(selection.matches(episode) for episode in episodes):
         remedy = "episodes match, but no frame lies in the window: widen before_s or after_s"

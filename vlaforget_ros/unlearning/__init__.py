@@ -1,15 +1,27 @@
-"""Staged edits of a policy: from recorded frames to a LoRA adapter with a proof of what it changed.
+"""Edits of a policy: from recorded frames to a LoRA adapter with a record of what it changed.
 
-Parts, and the only direction in which they may call each other (left calls right)::
+Parts, from the top down. A part may call those of its own line, where that makes no circle, and of lines below::
 
-    child -> request, sources, output, edit
-             sources -> earlier -> request
-    edit -> stages -> training -> losses -> objective, pcgrad
-            stages -> workbench -> bank -> network
-                      workbench -> scores, metrics, lora
-    gates -> metrics -> rates
+    child              the process of one edit, under child_guard: request in, files and events out
+    edit sources output override            sets to adapter; bags to sets; adapter to files; another method
+    earlier parent                          what a request builds on: earlier requests, the adapter it starts from
+    request contradictions                  what is wanted, and whether it can be meant
+    methods            one file a method: losses, perhaps a mask, gradient surgery, a start, a finish, a schedule
+    rounds ranking fisher                   train, measure, keep or roll back, store; layer scores; weights' importance
+    workbench          the policy under edit with its sets: measure, cache
+    progress records   what is shown of a step; what a round leaves
+    training           the loop over steps: optimiser, masks, smaller passes where memory is short, checkpoints
+    steps passes losses                     a step's batches and their gradients; terms that methods share
+    views              a batch as the policy sees it now
+    bank               a set, encoded, and what the original policy says about it
+    gates teacher checkpoints               limits; the original policy asked; unfinished rounds on disk
+    metrics network scores                  figures; forward passes from any layer up; layer scores
+    lora data rates objective pcgrad guard journal parameters
+    process child_guard                     how others start an edit; neither knows anything of it
 
-``child`` is the process that an edit runs in: an out-of-memory error or a kill there loses neither the node
-nor the policy. ``request`` says what is wanted, ``sources`` turns bags into frames, ``edit`` knows nothing of
-either. Every decision is logged by ``journal``, from which an interrupted edit goes on. None of it needs ROS.
+``child`` is a process of its own: an out-of-memory error or a kill there loses neither the node nor the policy.
+``process`` is what the node and the command call. ``edit`` knows nothing of bags, ``sources`` nothing of methods. A
+method sees views and a workbench, never a file; the engine (``rounds`` and below) never asks which method it runs.
+Every decision is logged by ``journal``, and what is finished or checkpointed there is where an interrupted edit goes
+on. None of it needs ROS.
 """

@@ -24,6 +24,7 @@ import torch
 from vlaforget_ros.errors import VlaForgetError
 from vlaforget_ros.policy.policy import VlaPolicy
 from vlaforget_ros.unlearning import output
+from vlaforget_ros.unlearning.contradictions import require_base
 from vlaforget_ros.unlearning.edit import EditSettings, edit
 from vlaforget_ros.unlearning.guard import Guard, coded_memory_errors
 from vlaforget_ros.unlearning.lora import folded
@@ -72,6 +73,7 @@ def run(
     torch.set_num_threads(request.threads)
     torch.use_deterministic_algorithms(True)
     guard = Guard(request.budget.seconds, request.budget.memory_mb, cancelled)
+    require_base(request.base)
     with coded_memory_errors():
         policy = VlaPolicy.load(Path(request.base), request.device)
         parent = parent_of(request, policy.base_digest, store)

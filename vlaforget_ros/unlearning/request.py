@@ -23,6 +23,7 @@ from pydantic import (
 from vlaforget_ros.adapters.manifest import parse_provenance
 from vlaforget_ros.episodes.selection import Selection
 from vlaforget_ros.errors import AdapterError, ErrorCode, UnlearningError, did_you_mean
+from vlaforget_ros.unlearning.contradictions import require_consistent
 from vlaforget_ros.unlearning.gates import Gates
 from vlaforget_ros.unlearning.methods import make_method, method_class
 from vlaforget_ros.unlearning.methods.base import Method
@@ -155,9 +156,11 @@ def parse_request(values: Mapping[str, Any]) -> Request:
     method = str(values.get("method", VlaForget.key))
     method_class(method)
     try:
-        return request_model(method).model_validate(dict(values))
+        request = request_model(method).model_validate(dict(values))
     except ValidationError as error:
         raise _invalid(error, method) from error
+    require_consistent(request)
+    return request
 
 
 def read_request(source: str | Path) -> Request:

@@ -16,6 +16,7 @@ from vlaforget_ros.episodes.types import Episode, EpisodeSlice
 from vlaforget_ros.errors import ErrorCode, UnlearningError
 from vlaforget_ros.policy.policy import VlaPolicy
 from vlaforget_ros.unlearning import teacher
+from vlaforget_ros.unlearning.contradictions import require_known, require_separate
 from vlaforget_ros.unlearning.data import Earlier, EditData
 from vlaforget_ros.unlearning.earlier import EarlierRequest, read_earlier
 from vlaforget_ros.unlearning.request import CounterfactualSource, Request
@@ -42,8 +43,9 @@ def gather(request: Request, policy: VlaPolicy) -> Gathered:
         policy: the original policy, which is asked what it would do without the trigger.
 
     Raises:
-        UnlearningError: 301 for an unreadable bag, 302 for an empty forget set, 303 for an empty retain set,
-            or when every source of counterfactual data is empty.
+        UnlearningError: 300 for selections that contradict each other or name what no episode has, 301 for an
+            unreadable bag, 302 for an empty forget set, 303 for an empty retain set, or when every source of
+            counterfactual data is empty.
     """
     report = read_many([Path(bag) for bag in request.bags])
     notes = [f"left out: {problem.count} {problem.kind} ({problem.message})" for problem in report.problems]
@@ -71,10 +73,13 @@ def from_episodes(
             their rollouts are left out of all others but the forget set.
     """
     forget = select_forget(episodes, request.forget)
+    require_separate(request, forget)
+    everything = episodes
     present = {part.episode.rollout_id for part in forget}
     shown = {rollout for part in earlier for rollout in part.frames.episodes.tolist()} - present
     episodes = [episode for episode in episodes if episode.rollout_id not in shown]
     retain = select_retain(episodes, request.retain, forget)
+    require_known(request, everything)
     boundary: list[EpisodeSlice] = []
     if request.boundary is not None:
         boundary = [p for p in select(episodes, request.boundary) if p.episode.rollout_id not in present]
