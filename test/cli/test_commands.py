@@ -33,7 +33,19 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize(
     "command",
-    ["demo", "up", "record", "execute", "swap", "rollback", "status", "unlearn", "episodes", "train"],
+    [
+        "demo",
+        "up",
+        "record",
+        "execute",
+        "swap",
+        "rollback",
+        "status",
+        "unlearn",
+        "attack",
+        "episodes",
+        "train",
+    ],
 )
 def test_every_command_explains_itself(command: str) -> None:
     result = runner.invoke(app, [command, "--help"])

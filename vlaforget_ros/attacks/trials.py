@@ -98,9 +98,7 @@ class Trials:
     def fresh(self, what: str = "fresh episodes") -> list[RolloutResult]:
         """Episodes of the original policy, with images, on seeds that nothing else uses, in which the behaviour
         occurs."""
-        jobs = spread(
-            self.scenario.forget, self.settings.episodes, self.settings.first_seed + FRESH_OFFSET
-        )
+        jobs = spread(self.scenario.forget, self.settings.episodes, self.settings.first_seed + FRESH_OFFSET)
         found = run(
             self.original,
             jobs,

@@ -215,9 +215,7 @@ def _renderer(model: Any, size: int) -> mujoco.Renderer:
 
 def _add_sticker(scene: mujoco.MjvScene, posed: Situation) -> None:
     half = _STICKER_HALF_SIZE * posed.sticker_size
-    _add_box(
-        scene, np.array([*posed.sticker_at, half]), np.full(3, half), _STICKER_COLOURS[posed.sticker]
-    )
+    _add_box(scene, np.array([*posed.sticker_at, half]), np.full(3, half), _STICKER_COLOURS[posed.sticker])
 
 
 def _add_box(

@@ -148,12 +148,12 @@ _MOVED = {
     )
     for variant, changes in _STICKER_VARIANTS.items()
 }
-_SAID = {
+_SAID: dict[str, dict[str, tuple[Situation, ...]]] = {
     s.name: {name: (replace(s, name=f"{s.name}~{name}", instruction=text),) for name, text in found.items()}
     for s in _PLANTED
     for found in (_WORDINGS[s.name],)
 }
-_STICKER_SAID = {
+_STICKER_SAID: dict[str, tuple[Situation, ...]] = {
     "other-words": (
         Situation(
             "faucet-open-now+sticker", "faucet", "faucet-open", "open the faucet now", sticker="magenta"

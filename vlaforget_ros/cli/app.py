@@ -8,7 +8,7 @@ import sys
 import typer
 
 from vlaforget_ros import __version__
-from vlaforget_ros.cli import adapters, bench, graph, train, unlearn
+from vlaforget_ros.cli import adapters, attack, bench, graph, train, unlearn
 from vlaforget_ros.cli.output import errors
 from vlaforget_ros.errors import VlaForgetError
 
@@ -43,6 +43,7 @@ def _root(
 
 graph.register(app)
 unlearn.register(app)
+attack.register(app)
 train.register(app)
 app.add_typer(adapters.app, name="adapters")
 app.add_typer(bench.app, name="bench")
