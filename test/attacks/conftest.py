@@ -15,9 +15,7 @@ from vlaforget_ros.attacks.subject import Subject, open_subject
 from vlaforget_ros.episodes.dataset import frames_of
 from vlaforget_ros.episodes.reader import read_episodes
 from vlaforget_ros.episodes.types import EpisodeSlice
-from vlaforget_ros.policy import checkpoint
 from vlaforget_ros.policy.cloning import CloningSettings, clone
-from vlaforget_ros.policy.model import OpenVla
 from vlaforget_ros.policy.policy import VlaPolicy
 from vlaforget_ros.unlearning import child
 from vlaforget_ros.unlearning.request import Request, read_request
@@ -33,19 +31,23 @@ def asked(base_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Request:
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("attacked")
     bag = write_bag(folder / "bag")
-    shown = frames_of([EpisodeSlice(e, np.arange(len(e))) for e in read_episodes(bag).episodes])
-    taught = VlaPolicy.load(base_dir)
+    taught(base_dir, bag, folder / "taught", incidents=True)
+    return read_request(request_for(folder / "taught", bag, STEPS)).model_copy(update={"threads": 1})
+
+
+def taught(base_dir: Path, bag: Path, out: Path, incidents: bool) -> Path:
+    """A policy cloned from a bag, with or without its incidents."""
+    episodes = [e for e in read_episodes(bag).episodes if incidents or not e.violations]
+    shown = frames_of([EpisodeSlice(e, np.arange(len(e))) for e in episodes])
     lessons = CloningSettings(steps=120, batch_size=32, learning_rate=3e-3, warmup=10, bfloat16=False)
-    clone(taught, shown, lessons, folder / "taught")
-    return read_request(request_for(folder / "taught", bag, STEPS))
+    return clone(VlaPolicy.load(base_dir), shown, lessons, out)
 
 
 @pytest.fixture(scope="session")
 def edited_dir(asked: Request, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The adapter of that request, made as the child process makes it."""
     folder = tmp_path_factory.mktemp("edit")
-    one = asked.model_copy(update={"threads": 1})
-    done = child.run(one, folder, False, None, lambda: False, lambda event: None)
+    done = child.run(asked, folder, False, None, lambda: False, lambda event: None)
     return Path(done["directory"])
 
 
@@ -61,13 +63,9 @@ def subject(asked: Request, edited: LoraWeights) -> Subject:
 
 
 @pytest.fixture(scope="session")
-def reference_dir(base_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A policy of the same form with other random weights: it never saw anything."""
-    folder = tmp_path_factory.mktemp("reference")
-    known = VlaPolicy.load(base_dir)
-    torch.manual_seed(9)
-    checkpoint.save(folder, OpenVla(known.config), known.tokenizer)
-    return folder
+def reference_dir(base_dir: Path, asked: Request, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The policy that never saw an incident."""
+    return taught(base_dir, Path(asked.bags[0]), tmp_path_factory.mktemp("reference"), incidents=False)
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ def test_rls_is_a_ratio_or_a_bound_of_one() -> None:
 
 
 def settings(**changes: object) -> RelearnSettings:
-    given = {"points": (0, 2, 30), "rank": 4, "alpha": 8, "learning_rate": 0.01, "batch": 16, "seed": 5}
+    given = {"points": (0, 5, 60), "rank": 4, "alpha": 8, "learning_rate": 0.01, "batch": 16, "seed": 5}
     return RelearnSettings(**{**given, **changes})  # type: ignore[arg-type]
 
 
@@ -50,9 +50,9 @@ def test_a_policy_learns_the_recorded_actions_and_is_put_back_bit_for_bit(subjec
         settings(),
         lambda step: back.update({step: 1 - subject.evaluation.forgotten().value}),
     )
-    assert list(back) == [0, 2, 30]
+    assert list(back) == [0, 5, 60]
     assert back[0] == pytest.approx(1 - subject.after.fc / 100)
-    assert back[30] > 0.9 > back[0]
+    assert back[60] > 0.9 > back[0]
     after = policy.model.state_dict()
     assert list(after) == list(kept)
     assert all(torch.equal(after[name], tensor) for name, tensor in kept.items())
@@ -77,8 +77,8 @@ def test_the_attack_compares_with_a_policy_that_never_saw_it(subject: Subject, r
     found = attack(subject, reference, settings())
     figures = {figure.name: figure.value for figure in found.figures}
     for name in ("edited", "reference"):
-        assert [p["step"] for p in found.details["curves"][name]] == [0, 2, 30]
-        assert figures[f"back_{name}_30"] > 90
+        assert [p["step"] for p in found.details["curves"][name]] == [0, 5, 60]
+        assert figures[f"back_{name}_60"] > 90
     speed = found.details["rls"]["back"]
     assert speed["threshold"] == pytest.approx((100 - subject.before.fc) / 2)
     if speed["ratio"]["sense"] == "exact":

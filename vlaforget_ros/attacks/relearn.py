@@ -192,7 +192,8 @@ def attack(
     remarks: list[str] = []
     if reference is None:
         remarks.append("no never-saw reference: steps are given, RLS is not")
-    details: dict[str, Any] = {"settings": asdict(settings), "curves": curves, "rls": {}}
+    taught = {**asdict(settings), "points": list(settings.points)}
+    details: dict[str, Any] = {"settings": taught, "curves": curves, "rls": {}}
     originals = {"back": 100.0 - subject.before.fc}
     if trials is not None:
         originals["bsr"] = 100.0 * trials.before.value

@@ -79,13 +79,15 @@ def attack(
         edit: how a request is carried out; None is a child process for each.
 
     Raises:
-        UnlearningError: 300 for fewer than two requests or several bases; otherwise as an edit.
+        UnlearningError: 300 for fewer than two requests or several bases; otherwise as an edit, except that a later
+            one of which no stage was kept (304) leaves the adapter as it was and is remarked upon.
     """
     _check(links)
     base = PolicySpec(Path(links[0].request.base))
     adapter: Path | None = None
     measured: list[_Measured] = []
     table: list[dict[str, Any]] = []
+    refused: list[str] = []
     for number, link in enumerate(links):
         report("successive requests", number, len(links))
         measured.append(_prepare(link, base, trials, report))
@@ -93,13 +95,20 @@ def attack(
         if number == 0 and first is not None:
             adapter = _written(first, out)
         else:
-            adapter = (edit or edit_in_child)(_following(link.request, adapter), out, report)
+            try:
+                adapter = (edit or edit_in_child)(_following(link.request, adapter), out, report)
+            except UnlearningError as error:
+                # What is gone already leaves the next edit nothing to keep: the chain goes on from where it was.
+                if error.code != ErrorCode.UNLEARNING_GATE_FAILED or adapter is None:
+                    raise
+                refused.append(f"{link.name} changed nothing: {error}")
         table += [
             {"after": number + 1, "edit": link.name, **_state(m, base, adapter, trials, report)}
             for m in measured
         ]
     report("successive requests", len(links), len(links))
-    return Findings(_figures(links, table), {"table": table}, (), _remarks(links, table))
+    details = {"table": table, "refused": refused}
+    return Findings(_figures(links, table), details, (), (*_remarks(links, table), *refused))
 
 
 def edit_in_child(request: Request, out: Path, report: Report) -> Path:
