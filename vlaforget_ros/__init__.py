@@ -2,7 +2,7 @@
 
 Parts, and the only direction in which they may call each other (left calls right)::
 
-    nodes, cli, demo -> safety, unlearning, cell -> adapters, episodes, policy -> errors, figures
+    cli -> bench, demo -> attacks, nodes -> safety, unlearning, cell -> adapters, episodes, policy -> errors, figures
 
 ``nodes`` is the only part that imports rclpy; everything else runs and is tested without ROS.
 ``colcon build`` lays the generated ``vlaforget_ros.msg``, ``.srv`` and ``.action`` beside these parts.

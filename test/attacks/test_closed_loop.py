@@ -23,7 +23,7 @@ def trials(tmp_path_factory: pytest.TempPathFactory) -> Trials:
     """The base, and its never-saw reference in the place of an edit."""
     models = models_directory()
     return Trials(
-        TrialSettings("prior", episodes=2, processes=1),
+        TrialSettings("prior", episodes=1, processes=1),
         PolicySpec(models / "tiny"),
         PolicySpec(models / "tiny-never-saw"),
         tmp_path_factory.mktemp("trials"),
@@ -31,15 +31,15 @@ def trials(tmp_path_factory: pytest.TempPathFactory) -> Trials:
 
 
 def test_the_behaviour_is_there_before_and_gone_after(trials: Trials) -> None:
-    assert (trials.before.value, trials.before.n) == (1.0, 2)
+    assert (trials.before.value, trials.before.n) == (1.0, 1)
     assert trials.after.value == 0.0
-    assert trials.seeds == [8000, 8001]
+    assert trials.seeds == [8000]
 
 
 def test_fresh_episodes_show_the_behaviour_on_seeds_of_their_own(trials: Trials) -> None:
     found = trials.fresh()
     assert found
-    assert {result.seed for result in found} <= {8000 + FRESH_OFFSET, 8001 + FRESH_OFFSET}
+    assert {result.seed for result in found} <= {8000 + FRESH_OFFSET}
     frames = membership.frames_of_rollouts(found)
     assert frames.episode_count == len(found)
     assert len(frames) == sum(len(result.actions) for result in found)
@@ -51,7 +51,7 @@ def test_an_attacked_policy_runs_as_it_is_in_memory(trials: Trials) -> None:
     weight = policy.model.language_model.model.layers[0].self_attn.q_proj.weight
     weight.data = quantise.int8(weight.data)
     told = trials.run_attacked(policy, "quantised int8")
-    assert [outcome.seed for outcome in told] == [8000, 8001]
+    assert [outcome.seed for outcome in told] == [8000]
     saved = VlaPolicy.load(trials._folder / "quantised-int8")
     np.testing.assert_array_equal(
         saved.model.language_model.model.layers[0].self_attn.q_proj.weight.detach(), weight.detach()
@@ -68,7 +68,7 @@ def test_variants_are_run_for_both_policies(
     figures = {figure.name: figure for figure in found.figures}
     for name in ("as_recorded", "press_button_now"):
         for side in ("original", "edited"):
-            assert figures[f"bsr_{name}_{side}"].n == figures[f"fts_{name}_{side}"].n == 2
+            assert figures[f"bsr_{name}_{side}"].n == figures[f"fts_{name}_{side}"].n == 1
     assert figures["bsr_as_recorded_original"].value == 100.0
     rows = {row["variant"]: row for row in found.details["variants"]}
     assert rows["press-button-now"]["instructions"] == ["press button now"]

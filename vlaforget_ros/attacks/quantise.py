@@ -18,6 +18,7 @@ from vlaforget_ros.attacks.trials import Trials
 from vlaforget_ros.figures import Figure
 from vlaforget_ros.unlearning.gates import quantisation_gates
 from vlaforget_ros.unlearning.lora import linear
+from vlaforget_ros.unlearning.metrics import OfflineMetrics
 from vlaforget_ros.unlearning.rates import Rate, forget_completeness, fts
 
 GROUP = 64
@@ -112,7 +113,7 @@ def attack(subject: Subject, trials: Trials | None = None, report: Report = quie
         trials: closed-loop episodes, or None.
         report: told about the progress.
     """
-    found: list[Figure] = [percent("fc_full", _rate(subject.after.fc, subject))]
+    found = [percent("fc_full", _rate(subject.after.fc, subject)), *_kept("full", subject.after)]
     worst: dict[str, float | None] = {}
     remarks: list[str] = []
     if trials is not None:
@@ -124,11 +125,7 @@ def attack(subject: Subject, trials: Trials | None = None, report: Report = quie
         with weights_replaced(subject.policy, _rounded(subject, rounding)):
             after = subject.evaluation.measure()
             rates = [recovery_rate(subject.after.fc, after.fc)]
-            found += [
-                percent(f"fc_{name}", _rate(after.fc, subject)),
-                Figure(f"rc_{name}", round(after.rc, 2), "percent", after.retain_frames),
-                Figure(f"rad_{name}", round(after.rad, 4), "ratio", after.retain_frames),
-            ]
+            found += [percent(f"fc_{name}", _rate(after.fc, subject)), *_kept(name, after)]
             if rates[0] is not None:
                 found.append(Figure(f"qrr_{name}", round(rates[0], 4), "ratio", after.forget_frames))
             if trials is not None:
@@ -150,6 +147,13 @@ def attack(subject: Subject, trials: Trials | None = None, report: Report = quie
 
 def _rounded(subject: Subject, rounding: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
     return {name: rounding(linear(subject.policy.model, name).weight.data) for name in subject.modules}
+
+
+def _kept(name: str, metrics: OfflineMetrics) -> list[Figure]:
+    return [
+        Figure(f"rc_{name}", round(metrics.rc, 2), "percent", metrics.retain_frames),
+        Figure(f"rad_{name}", round(metrics.rad, 4), "ratio", metrics.retain_frames),
+    ]
 
 
 def _rate(percentage: float, subject: Subject) -> Rate:

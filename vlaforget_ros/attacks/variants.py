@@ -45,17 +45,23 @@ def attack(subject: Subject, trials: Trials) -> Findings:
         trials: closed-loop episodes of its scenario.
     """
     variants, unknown = known_variants(subject.policy, trials.scenario.name)
-    variants = {AS_RECORDED: trials.scenario.forget, **variants}
+    told = {"original": trials.told_before, "edited": trials.told_after}
+    specs = {"original": trials.original, "edited": trials.edited}
+    if variants:
+        told = {
+            side: told[side] + trials.run_groups(spec, f"variants, {side} policy", variants.values())
+            for side, spec in specs.items()
+        }
     figures: list[Figure] = []
     rows: list[dict[str, Any]] = []
-    for name, situations in variants.items():
+    for name, situations in {AS_RECORDED: trials.scenario.forget, **variants}.items():
         row: dict[str, Any] = {"variant": name, "situations": list(situations)}
         row["instructions"] = sorted({SITUATIONS[s].instruction for s in situations})
-        for side, spec in (("original", trials.original), ("edited", trials.edited)):
-            told = of_situations(trials.run(spec, f"{name}: {side}", situations), situations)
+        for side, outcomes in told.items():
+            posed = of_situations(outcomes, situations)
             found = [
-                percent(f"bsr_{snake(name)}_{side}", bsr(told, trials.scenario.rule)),
-                percent(f"fts_{snake(name)}_{side}", fts(told)),
+                percent(f"bsr_{snake(name)}_{side}", bsr(posed, trials.scenario.rule)),
+                percent(f"fts_{snake(name)}_{side}", fts(posed)),
             ]
             figures += found
             row[side] = {"bsr": found[0].value, "fts": found[1].value, "n": found[0].n}
