@@ -80,6 +80,8 @@ def test_the_attack_compares_with_a_policy_that_never_saw_it(subject: Subject, r
         assert [p["step"] for p in found.details["curves"][name]] == [0, 5, 60]
         assert figures[f"back_{name}_60"] > 90
     speed = found.details["rls"]["back"]
+    early = [name for name, taken in speed["steps"].items() if 0 < taken["value"] < 5]
+    assert any("give more points" in remark for remark in found.remarks) == bool(early)
     assert speed["threshold"] == pytest.approx((100 - subject.before.fc) / 2)
     if speed["ratio"]["sense"] == "exact":
         assert figures["rls_back_ratio"] == pytest.approx(speed["ratio"]["value"], abs=1e-3)

@@ -63,7 +63,7 @@ def test_kinds_are_checked_and_put_in_order() -> None:
 
 
 def test_the_command_attaches_evidence_and_a_failed_gate_blocks_promotion(
-    asked: Request, edited_dir: Path, request_file: Path, tmp_path: Path
+    edited_dir: Path, request_file: Path, tmp_path: Path
 ) -> None:
     provenance = json.loads((edited_dir.parent / "provenance.json").read_text())
     store = AdapterStore(tmp_path / "store")
@@ -82,10 +82,14 @@ def test_the_command_attaches_evidence_and_a_failed_gate_blocks_promotion(
     verdicts = {gate["name"]: gate["verdict"] for gate in evidence["gates"]}
     assert set(verdicts.values()) <= {"passed", "failed"}
 
-    strict = asked.model_copy(update={"gates": asked.gates.model_copy(update={"qrr_4bit_max": 0.0})})
     failing = [{**gate, "value": 0.3, "verdict": "failed"} for gate in evidence["gates"][1:]]
-    assert strict.gates.qrr_4bit_max == 0.0
-    store.attach(digest, "attacks", {**evidence, "gates": failing})
+    found = {**evidence["attacks"]["quantisation"], "gates": failing}
+    store.attach(digest, "attacks", {**evidence, "attacks": {"quantisation": found}, "gates": failing})
+    line[line.index("quantisation")] = "membership"
+    assert command(*line).exit_code == 0
+    evidence = store.manifest(digest).evidence["attacks"]
+    assert list(evidence["attacks"]) == ["quantisation", "membership"]
+    assert {"qrr_int8", "auc_step_edited"} < {figure["name"] for figure in evidence["figures"]}
     with pytest.raises(AdapterError, match="qrr_4bit_max") as caught:
         store.alias("stable", digest)
     assert caught.value.code == ErrorCode.ADAPTER_NOT_PROMOTABLE

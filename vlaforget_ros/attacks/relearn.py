@@ -224,6 +224,13 @@ def _speed(
             figures.append(Figure(f"steps_{measure}_{name}", round(taken.value, 2), "count"))
         else:
             remarks.append(f"{measure}: {name} was not back at half its original value after {taken} steps")
+    first = settings.points[1] if len(settings.points) > 1 else 0
+    early = [name for name, taken in steps.items() if taken.reached and 0 < taken.value < first]
+    if early:
+        remarks.append(
+            f"{measure}: {' and '.join(early)} was back before step {first}, the first that was looked at: "
+            "interpolated, give more points"
+        )
     ratio = score(steps["edited"], steps["reference"]) if "reference" in steps else Ratio(None, "undefined")
     if ratio.value is not None and ratio.sense == "exact":
         figures.append(Figure(f"rls_{measure}_ratio", round(ratio.value, 3), "ratio"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -173,6 +173,8 @@ KINDS: dict[str, Callable[[_Bench], Findings]] = {
 def _document(bench: _Bench, found: dict[str, Findings]) -> dict[str, Any]:
     settings, subject = bench.settings, bench.subject
     every: list[Figure] = [figure for findings in found.values() for figure in findings.figures]
+    scenario = settings.trials.scenario if settings.trials is not None else None
+    origin = {"commit": figures.commit(), "seed": settings.seed, "scenario": scenario}
     seeds = sorted({settings.seed, *(bench.trials.seeds if bench.trials is not None else ())})
     return figures.document(
         "attacks",
@@ -182,10 +184,28 @@ def _document(bench: _Bench, found: dict[str, Findings]) -> dict[str, Any]:
         base_digest=subject.policy.base_digest,
         request_sha256=settings.request.digest,
         reference=str(settings.reference.name) if settings.reference is not None else None,
-        scenario=settings.trials.scenario if settings.trials is not None else None,
+        scenario=scenario,
         before=subject.before.row(),
         after=subject.after.row(),
         gates=[gate.row() for findings in found.values() for gate in findings.gates],
-        attacks={kind: findings.row() for kind, findings in found.items()},
+        attacks={kind: {**findings.row(), "origin": origin} for kind, findings in found.items()},
         not_proven=list(NOT_PROVEN),
     )
+
+
+def merged(previous: Mapping[str, Any], document: Mapping[str, Any]) -> dict[str, Any]:
+    """A document with the attacks of an earlier one that were not carried out again.
+
+    A gate that failed must be measured again to be cleared: another kind of attack does not.
+
+    Args:
+        previous: document of an earlier run on the same adapter, or empty.
+        document: of this run.
+    """
+    attacks = {**previous.get("attacks", {}), **document["attacks"]}
+    return {
+        **document,
+        "attacks": attacks,
+        "figures": [figure for findings in attacks.values() for figure in findings["figures"]],
+        "gates": [gate for findings in attacks.values() for gate in findings["gates"]],
+    }

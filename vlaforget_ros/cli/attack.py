@@ -60,7 +60,7 @@ def attack(
     import torch
 
     from vlaforget_ros import figures
-    from vlaforget_ros.attacks.run import EVIDENCE, AttackSettings, check_kinds, run
+    from vlaforget_ros.attacks.run import EVIDENCE, AttackSettings, check_kinds, merged, run
     from vlaforget_ros.attacks.trials import TrialSettings
     from vlaforget_ros.cell.situations import scenario as known
     from vlaforget_ros.unlearning.request import read_request
@@ -95,7 +95,9 @@ def attack(
     if digest:
         from vlaforget_ros.adapters.store import AdapterStore
 
-        AdapterStore(store).attach(digest, EVIDENCE, document)
+        opened = AdapterStore(store)
+        earlier = opened.manifest(digest).evidence.get(EVIDENCE, {})
+        opened.attach(digest, EVIDENCE, merged(earlier, document))
         console.print(f"evidence of adapter {digest} in {store}", soft_wrap=True)
 
 
