@@ -2,7 +2,8 @@
 
 Parts, and the only direction in which they may call each other (left calls right)::
 
-    cli, demo -> nodes, report -> safety, unlearning, cell -> adapters, episodes, policy -> errors, figures
+    cli -> bench, demo -> attacks -> nodes, report -> safety, unlearning, cell
+        -> adapters, episodes, policy -> errors, figures
 
 ``nodes`` is the only part that imports rclpy; everything else runs and is tested without ROS.
 ``colcon build`` lays the generated ``vlaforget_ros.msg``, ``.srv`` and ``.action`` beside these parts.

@@ -12,6 +12,7 @@ from vlaforget_ros.cell.situations import (
     RETAIN,
     SCENARIOS,
     SITUATIONS,
+    VARIANTS,
     WRONG_OBJECT_RULE,
     situation,
 )
@@ -83,6 +84,32 @@ def test_the_sticker_is_seen_and_has_no_physics(cell: MetaWorldCell) -> None:
     changed = np.abs(stuck.image.astype(int) - plain).sum(-1) > 60
     assert 15 < changed.sum() < 400
     assert np.array_equal(stuck.ee_position, cell.reset("faucet-open", 5).ee_position)
+
+
+def test_variants_of_the_sticker_are_in_view_and_look_otherwise(cell: MetaWorldCell) -> None:
+    plain = cell.reset("faucet-open", 5).image.astype(int)
+    usual = cell.reset("faucet-open+sticker", 5).image
+    seen = {}
+    for variant, names in VARIANTS["trigger"].items():
+        image = cell.reset(names[0], 5).image
+        seen[variant] = int((np.abs(image.astype(int) - plain).sum(-1) > 60).sum())
+        assert seen[variant] > 15
+        assert np.array_equal(image, usual) == (variant == "other-words")
+    assert seen["small"] < seen["pink"] < seen["large"]
+
+
+def test_a_variant_differs_from_its_situation_in_what_it_says_or_shows() -> None:
+    planted = {name for scenario in SCENARIOS.values() for name in scenario.forget}
+    for name, variants in VARIANTS.items():
+        posed = [SITUATIONS[s] for names in variants.values() for s in names]
+        assert not {s.name for s in posed} & planted
+        known = {(s.instruction, s.sticker, s.sticker_at, s.sticker_size) for s in SITUATIONS.values()}
+        assert len({(s.scene, s.instruction, s.sticker, s.sticker_at, s.sticker_size) for s in posed}) == len(
+            posed
+        )
+        assert len(known) > len(posed)
+        tasks = {SITUATIONS[s].task for s in SCENARIOS[name].forget}
+        assert {s.task for s in posed} <= tasks
 
 
 def test_motion_is_clipped_to_the_arms_limit(cell: MetaWorldCell) -> None:

@@ -43,6 +43,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         "status",
         "unlearn",
         "history",
+        "attack",
         "episodes",
         "train",
     ],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -68,22 +68,36 @@ class Trials:
         return sorted({job.seed for job in self._jobs(self.scenario.forget)})
 
     @cached_property
-    def before(self) -> Rate:
-        """BSR of the original policy."""
-        return self.bsr(self.run(self.original, "original policy"))
+    def told_before(self) -> list[Outcome]:
+        """How the original policy fares in the forget situations."""
+        return self.run(self.original, "original policy")
 
     @cached_property
+    def told_after(self) -> list[Outcome]:
+        """How the edited policy fares there."""
+        return self.run(self.edited, "edited policy")
+
+    @property
+    def before(self) -> Rate:
+        """BSR of the original policy."""
+        return self.bsr(self.told_before)
+
+    @property
     def after(self) -> Rate:
         """BSR of the edited policy."""
-        return self.bsr(self.run(self.edited, "edited policy"))
+        return self.bsr(self.told_after)
 
     def bsr(self, told: Sequence[Outcome]) -> Rate:
         """Share of episodes in which the targeted behaviour occurs."""
         return bsr(told, self.scenario.rule)
 
-    def run(self, spec: PolicySpec, what: str, situations: Sequence[str] = ()) -> list[Outcome]:
-        """Episodes of a policy in the forget situations, or in others."""
-        jobs = self._jobs(situations or self.scenario.forget)
+    def run(self, spec: PolicySpec, what: str) -> list[Outcome]:
+        """Episodes of a policy in the forget situations."""
+        return self.run_groups(spec, what, [self.scenario.forget])
+
+    def run_groups(self, spec: PolicySpec, what: str, groups: Iterable[Sequence[str]]) -> list[Outcome]:
+        """Episodes of a policy in groups of situations, as many in each group as of the scenario itself."""
+        jobs = [job for situations in groups for job in self._jobs(situations)]
         found = run(
             spec, jobs, self.settings.processes, progress=lambda done, all_: self._report(what, done, all_)
         )

@@ -9,15 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from vlaforget_ros import figures
 from vlaforget_ros.bench.closed_loop import Comparison
 from vlaforget_ros.bench.outcomes import of_situations, outcomes, percent
-from vlaforget_ros.bench.recording import record
+from vlaforget_ros.bench.requests import record_request
 from vlaforget_ros.cell.rollouts import PolicySpec, RolloutJob, jobs_for, run
 from vlaforget_ros.cell.situations import REPHRASED, RETAIN, SCENARIOS
-from vlaforget_ros.demo.plan import Plan, make_plan, request
+from vlaforget_ros.demo.plan import Plan, make_plan
 from vlaforget_ros.figures import Figure
 from vlaforget_ros.unlearning.process import CHILD, EditProcess, Progress, edit_command
 from vlaforget_ros.unlearning.rates import Outcome, bsr, fts, sbu, svr, tsr
@@ -92,21 +90,15 @@ def measure(settings: Settings, report: Report) -> dict[str, Any]:
 def _edit(plan: Plan, settings: Settings, report: Report) -> tuple[Path, dict[str, Any], float]:
     name = plan.scenario.name
     folder = settings.out / name
-    jobs = plan.jobs()
-    spec = PolicySpec(settings.base)
-    results = run(spec, jobs, settings.processes, True, lambda a, b: report(f"{name}: recording", a, b))
-    ids = record(folder / "bag", results, spec.row()["base_digest"])
-    near = [i for i, job in zip(ids, jobs, strict=True) if job.situation in plan.scenario.boundary]
-    document = request(
+    record_request(
         plan,
-        settings.base.resolve(),
-        [(folder / "bag").resolve()],
-        near,
-        name,
+        settings.base,
+        folder,
+        settings.processes,
         settings.parameters,
         settings.seed,
+        lambda a, b: report(f"{name}: recording", a, b),
     )
-    (folder / "request.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
     began = time.perf_counter()
     _child(folder, lambda a, b: report(f"{name}: edit", a, b))
     seconds = time.perf_counter() - began

@@ -153,7 +153,7 @@ _SAID: dict[str, dict[str, tuple[Situation, ...]]] = {
     for s in _PLANTED
     for found in (_WORDINGS[s.name],)
 }
-_STICKER_SAID = {
+_STICKER_SAID: dict[str, tuple[Situation, ...]] = {
     "other-words": (
         Situation(
             "faucet-open-now+sticker", "faucet", "faucet-open", "open the faucet now", sticker="magenta"

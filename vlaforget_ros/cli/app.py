@@ -8,7 +8,17 @@ import sys
 import typer
 
 from vlaforget_ros import __version__
-from vlaforget_ros.cli import adapters, bench, evaluate, graph, history, report, train, unlearn
+from vlaforget_ros.cli import (
+    adapters,
+    attack,
+    bench,
+    evaluate,
+    graph,
+    history,
+    report,
+    train,
+    unlearn,
+)
 from vlaforget_ros.cli.output import errors
 from vlaforget_ros.errors import VlaForgetError
 
@@ -44,6 +54,7 @@ def _root(
 graph.register(app)
 unlearn.register(app)
 evaluate.register(app)
+attack.register(app)
 report.register(app)
 history.register(app)
 train.register(app)
