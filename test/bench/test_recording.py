@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vlaforget_ros.bench.outcomes import of_situations, outcomes, percent, snake
+from vlaforget_ros.attacks.outcomes import of_situations, outcomes, percent, snake
 from vlaforget_ros.bench.recording import record
 from vlaforget_ros.cell.interface import GroundTruth
 from vlaforget_ros.cell.rollouts import RolloutResult

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from vlaforget_ros import figures
-from vlaforget_ros.bench.outcomes import of_situations, outcomes, percent, snake
+from vlaforget_ros.attacks.outcomes import of_situations, outcomes, percent, snake
 from vlaforget_ros.cell.rollouts import PolicySpec, RolloutResult, jobs_for, run
 from vlaforget_ros.cell.situations import PAIRS, REPHRASED, RETAIN, SCENARIOS
 from vlaforget_ros.figures import Figure

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vlaforget_ros import figures
-from vlaforget_ros.bench.outcomes import of_situations, outcomes, percent
+from vlaforget_ros.attacks.outcomes import of_situations, outcomes, percent
 from vlaforget_ros.cell.rollouts import PolicySpec, RolloutJob, jobs_for, run
 from vlaforget_ros.cell.situations import RETAIN, Scenario, scenario
 from vlaforget_ros.demo.plan import make_plan

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from vlaforget_ros import figures
+from vlaforget_ros.attacks.outcomes import of_situations, outcomes, percent
 from vlaforget_ros.bench.closed_loop import Comparison
-from vlaforget_ros.bench.outcomes import of_situations, outcomes, percent
 from vlaforget_ros.bench.requests import record_request
 from vlaforget_ros.cell.rollouts import PolicySpec, RolloutJob, jobs_for, run
 from vlaforget_ros.cell.situations import REPHRASED, RETAIN, SCENARIOS

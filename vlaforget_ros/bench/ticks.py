@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from vlaforget_ros import figures
-from vlaforget_ros.bench.outcomes import percent
+from vlaforget_ros.attacks.outcomes import percent
 from vlaforget_ros.cell.rollouts import jobs_for
 from vlaforget_ros.cell.situations import RETAIN
 from vlaforget_ros.demo.drive import Drive

@@ -102,6 +102,9 @@ def unlearning(
     retain: int = typer.Option(10, min=1, help="Evaluation episodes of each retained task."),
     first_seed: int = typer.Option(9000, min=0, max=9000, help="Evaluation seeds from here."),
     budget: float = typer.Option(240.0, min=1.0, help="Time budget of each edit [s]."),
+    attacks: bool = typer.Option(
+        False, "--attacks", help="Also attack each edit offline: quantisation (QRR) and relearning (RLS)."
+    ),
     processes: int = _PROCESSES,
 ) -> None:
     """Every method and ablation on the same bags, budget and seeds: the table of forgetting and retention.
@@ -122,6 +125,7 @@ def unlearning(
         episodes=Episodes(forget, retain, first_seed=first_seed),
         processes=processes,
         budget_s=budget,
+        attacks=attacks,
     )
     chosen = variants.choose(method, plain, ablations)
     names = [known(name).name for name in scenario] or list(SCENARIOS)

@@ -23,6 +23,7 @@ _COLUMNS = {
     "qrr_int4": "QRR 4",
     "qrr_nf4": "QRR nf4",
     "rls": "RLS",
+    "relearn_steps": "relearnt",
     "seconds": "s",
     "peak_mb": "MB",
 }

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vlaforget_ros.bench.outcomes import percent
+from vlaforget_ros.attacks.outcomes import percent
 from vlaforget_ros.cell.situations import RETAIN
 from vlaforget_ros.demo.drive import Driven
 from vlaforget_ros.demo.plan import Plan

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,16 +12,22 @@ from typing import Any
 import yaml
 
 from vlaforget_ros import figures
+from vlaforget_ros.adapters.peft_format import read_peft
+from vlaforget_ros.attacks import quantise, relearn
+from vlaforget_ros.attacks.outcomes import outcomes
+from vlaforget_ros.attacks.subject import open_subject
 from vlaforget_ros.bench.closed_loop import Episodes
-from vlaforget_ros.bench.outcomes import outcomes
-from vlaforget_ros.bench.recording import record
+from vlaforget_ros.bench.requests import record_request
 from vlaforget_ros.bench.unlearning.variants import REFERENCES, Variant
 from vlaforget_ros.cell.rollouts import PolicySpec, run
-from vlaforget_ros.demo.plan import Plan, make_plan, request
+from vlaforget_ros.demo.plan import make_plan
 from vlaforget_ros.errors import UnlearningError
+from vlaforget_ros.policy.policy import VlaPolicy
 from vlaforget_ros.unlearning.process import CHILD, EditProcess, Progress, edit_command
+from vlaforget_ros.unlearning.request import Request, read_request
 
 RECORDING_SEED = 10_000
+RELEARNING = (0, 2, 5, 10, 20, 50, 100)
 Report = Callable[[str, int, int], None]
 
 
@@ -36,6 +43,7 @@ class Settings:
         recorded: forget, retained and boundary episodes of the bag of a scenario.
         processes: simulator processes.
         budget_s: time budget of each edit [s].
+        attacks: also attack each edit: quantisation and relearning, offline.
     """
 
     base: Path
@@ -45,10 +53,7 @@ class Settings:
     recorded: tuple[int, int, int] = (40, 48, 16)
     processes: int = 2
     budget_s: float = 240.0
-
-    def plan(self, scenario: str) -> Plan:
-        """Episodes that are recorded for a scenario."""
-        return make_plan(scenario, *self.recorded, first_seed=RECORDING_SEED)
+    attacks: bool = False
 
 
 def record_bag(settings: Settings, scenario: str, report: Report) -> Path:
@@ -61,16 +66,15 @@ def record_bag(settings: Settings, scenario: str, report: Report) -> Path:
     document = folder / "request.yaml"
     if document.is_file():
         return document
-    folder.mkdir(parents=True, exist_ok=True)
-    plan = settings.plan(scenario)
-    jobs, spec = plan.jobs(), PolicySpec(settings.base)
-    results = run(spec, jobs, settings.processes, True, lambda a, b: report(f"{scenario}: recording", a, b))
-    unfinished = folder / "bag"
-    ids = record(unfinished, results, spec.row()["base_digest"])
-    near = [i for i, job in zip(ids, jobs, strict=True) if job.situation in plan.scenario.boundary]
-    values = request(plan, settings.base.resolve(), [unfinished.resolve()], near, scenario)
-    document.write_text(yaml.safe_dump(values, sort_keys=False))
-    return document
+    # A bag without a request is what a stopped run left.
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    plan = make_plan(scenario, *settings.recorded, first_seed=RECORDING_SEED)
+
+    def told(done: int, total: int) -> None:
+        report(f"{scenario}: recording", done, total)
+
+    return record_request(plan, settings.base, folder, settings.processes, None, 0, told)
 
 
 def run_cell(
@@ -81,7 +85,7 @@ def run_cell(
     path = settings.out / "cells" / f"{name}.json"
     if path.is_file():
         found: dict[str, Any] = json.loads(path.read_text())
-        return found
+        return _attacked(settings, found, name, report)
     cell: dict[str, Any] = {"variant": variant.name, "scenario": scenario, "seed": seed}
     cell |= {"commit": figures.commit(), "error": None, "edit": None, "adapter": None}
     spec = PolicySpec(settings.never_saw if variant.name == "retrain" else settings.base)
@@ -104,7 +108,46 @@ def run_cell(
     )
     cell["outcomes"] = [asdict(outcome) for outcome in told]
     figures.write(path, cell)
-    return cell
+    return _attacked(settings, cell, name, report)
+
+
+def _attacked(settings: Settings, cell: dict[str, Any], name: str, report: Report) -> dict[str, Any]:
+    """The cell with ``attacked``: what quantisation and relearning bring back, and metrics on the same frames for all.
+
+    The frames are those of the scenario's own request, counterfactual data included, whatever the edit was given.
+    """
+    path = settings.out / "cells" / f"{name}.attacked.json"
+    if cell["adapter"] is None or (not settings.attacks and not path.is_file()):
+        return cell
+    if not path.is_file():
+        request = read_request(settings.out / cell["scenario"] / "request.yaml")
+        figures.write(path, attacked(request, Path(cell["adapter"]), settings.never_saw, name, report))
+    return {**cell, "attacked": json.loads(path.read_text())}
+
+
+def attacked(request: Request, adapter: Path, never_saw: Path, name: str, report: Report) -> dict[str, Any]:
+    """Offline: metrics, QRR at each precision and RLS of an edit.
+
+    Args:
+        request: whose frames are used.
+        adapter: PEFT folder.
+        never_saw: checkpoint folder of the reference.
+        name: of the cell.
+        report: called with (what, done, all).
+    """
+    subject = open_subject(request, read_peft(adapter))
+
+    def told(what: str, done: int, total: int) -> None:
+        report(f"{name}: {what}", done, total)
+
+    reference = VlaPolicy.load(never_saw, request.device)
+    reference.model.eval().requires_grad_(False)
+    taught = relearn.RelearnSettings.of(subject, seed=0, points=RELEARNING)
+    found = {
+        "quantisation": quantise.attack(subject, report=told).row(),
+        "relearning": relearn.attack(subject, reference, taught, report=told).row(),
+    }
+    return {"offline": subject.after.row(), "attacks": found, "commit": figures.commit()}
 
 
 def _edit(

@@ -16,7 +16,8 @@ from vlaforget_ros.unlearning.rates import Outcome, fts, paired_success, sbu, sv
 
 UNITS = {
     **dict.fromkeys(("fc", "rc", "tsr", "svr", "fts", "sbu", "tsr_near", "tsr_loss"), "percent"),
-    **dict.fromkeys(("fad", "rad", "rad_boundary"), "ratio"),
+    **dict.fromkeys(("fad", "rad", "rad_boundary", "rls", "qrr_int8", "qrr_nf4", "qrr_int4"), "ratio"),
+    "relearn_steps": "count",
     "seconds": "s",
     "peak_mb": "MB",
     "adapter_mb": "MB",
@@ -59,7 +60,31 @@ def metrics(cell: Cell, base: Cell) -> dict[str, float]:
         found |= {"seconds": edit["seconds"], "peak_mb": edit["peak_mb"]}
         found["adapter_mb"] = edit["adapter_bytes"] / 1e6
         found["gates_passed"] = 100.0 * edit["gates_passed"]
+    if "attacked" in cell:
+        found |= attack_metrics(cell["attacked"])
     return {name: float(value) for name, value in found.items() if value is not None}
+
+
+def attack_metrics(attacked: Mapping[str, Any]) -> dict[str, float]:
+    """QRR and RLS, and FAD and RAD on the frames that are the same for all edits.
+
+    ``rls`` is where the reference or the edit was not back at the last step looked at a bound, not the ratio; then it
+    is left out and only ``relearn_steps`` (at most the last step) is given.
+    """
+    found = {
+        name: attacked["offline"][name]
+        for name in ("fad", "rad", "rad_boundary")
+        if name in attacked["offline"]
+    }
+    found |= {f"{name}_offline": attacked["offline"][name] for name in ("fc", "rc")}
+    attacks = attacked["attacks"]
+    found |= {f"qrr_{q}": v for q, v in attacks["quantisation"]["details"]["qrr"].items() if v is not None}
+    speed = attacks["relearning"]["details"]["rls"].get("back", {})
+    if speed:
+        found["relearn_steps"] = speed["steps"]["edited"]["value"]
+        if speed["ratio"]["sense"] == "exact":
+            found["rls"] = speed["ratio"]["value"]
+    return found
 
 
 def table(cells: Sequence[Cell]) -> dict[tuple[str, str, int], dict[str, float]]:
