@@ -105,6 +105,7 @@ def unlearning(
     attacks: bool = typer.Option(
         False, "--attacks", help="Also attack each edit offline: quantisation (QRR) and relearning (RLS)."
     ),
+    threads: int = typer.Option(2, min=1, help="CPU threads of an edit."),
     processes: int = _PROCESSES,
 ) -> None:
     """Every method and ablation on the same bags, budget and seeds: the table of forgetting and retention.
@@ -126,6 +127,7 @@ def unlearning(
         processes=processes,
         budget_s=budget,
         attacks=attacks,
+        threads=threads,
     )
     chosen = variants.choose(method, plain, ablations)
     names = [known(name).name for name in scenario] or list(SCENARIOS)

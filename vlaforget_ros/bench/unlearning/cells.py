@@ -44,6 +44,7 @@ class Settings:
         processes: simulator processes.
         budget_s: time budget of each edit [s].
         attacks: also attack each edit: quantisation and relearning, offline.
+        threads: CPU threads of an edit.
     """
 
     base: Path
@@ -54,6 +55,7 @@ class Settings:
     processes: int = 2
     budget_s: float = 240.0
     attacks: bool = False
+    threads: int = 2
 
 
 def record_bag(settings: Settings, scenario: str, report: Report) -> Path:
@@ -155,7 +157,7 @@ def _edit(
 ) -> dict[str, Any]:
     values = yaml.safe_load(record_bag(settings, scenario, report).read_text())
     values |= {"name": name, "method": variant.method, "parameters": variant.parameters, "seed": seed}
-    values["budget"] = {"seconds": settings.budget_s}
+    values |= {"budget": {"seconds": settings.budget_s}, "threads": settings.threads}
     if not variant.counterfactual:
         values["counterfactual"] = []
     folder = settings.out / "edits" / name
