@@ -21,12 +21,18 @@ from vlaforget_ros.bench.requests import record_request
 from vlaforget_ros.bench.unlearning.variants import REFERENCES, Variant
 from vlaforget_ros.cell.rollouts import PolicySpec, run
 from vlaforget_ros.demo.plan import make_plan
-from vlaforget_ros.errors import UnlearningError
+from vlaforget_ros.errors import ErrorCode, UnlearningError
 from vlaforget_ros.policy.policy import VlaPolicy
 from vlaforget_ros.unlearning.process import CHILD, EditProcess, Progress, edit_command
 from vlaforget_ros.unlearning.request import Request, read_request
 
 RECORDING_SEED = 10_000
+# Ways of failing that say something about a method; any other one stops the benchmark.
+FINDINGS = (
+    ErrorCode.UNLEARNING_GATE_FAILED,
+    ErrorCode.UNLEARNING_DIVERGED,
+    ErrorCode.UNLEARNING_OUT_OF_MEMORY,
+)
 RELEARNING = (0, 2, 5, 10, 20, 50, 100)
 Report = Callable[[str, int, int], None]
 
@@ -98,6 +104,8 @@ def run_cell(
             cell["adapter"] = str(adapter)
             spec = PolicySpec(settings.base, adapter)
         except UnlearningError as error:
+            if error.code not in FINDINGS:
+                raise
             # No adapter: the policy stays as it was, and is measured as that.
             cell["error"] = str(error)
     told = outcomes(
@@ -163,8 +171,11 @@ def _edit(
     folder = settings.out / "edits" / name
     folder.mkdir(parents=True, exist_ok=True)
     document = folder / "request.yaml"
-    document.write_text(yaml.safe_dump(values, sort_keys=False))
-    command = edit_command(CHILD, document, folder, settings.out / "store", resume=True)
+    text = yaml.safe_dump(values, sort_keys=False)
+    # Only an edit of the very same request may go on.
+    resume = document.is_file() and document.read_text() == text
+    document.write_text(text)
+    command = edit_command(CHILD, document, folder, settings.out / "store", resume)
     for event in EditProcess(command, folder / "child.log").events():
         if isinstance(event, Progress):
             report(f"{name}: edit", event.step, event.total_steps)
