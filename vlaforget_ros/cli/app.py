@@ -16,6 +16,7 @@ from vlaforget_ros.cli import (
     graph,
     history,
     report,
+    retrain,
     train,
     unlearn,
 )
@@ -58,6 +59,7 @@ attack.register(app)
 report.register(app)
 history.register(app)
 train.register(app)
+retrain.register(app)
 app.add_typer(adapters.app, name="adapters")
 app.add_typer(bench.app, name="bench")
 

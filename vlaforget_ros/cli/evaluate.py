@@ -23,6 +23,9 @@ def evaluate(
     store: Path = typer.Option(Path("runs/adapters"), help="Adapter store; gets the result as evidence."),
     request: Path | None = typer.Option(None, exists=True, help="Request file, for its gates and base."),
     base: Path | None = typer.Option(None, help="Checkpoint folder; the request's, or the embedded policy."),
+    never_saw: Path | None = typer.Option(
+        None, exists=True, help="Checkpoint that never saw the behaviour; the embedded policy has one."
+    ),
     forget: int = typer.Option(60, min=1, help="Episodes in the forget situations."),
     retain: int = typer.Option(10, min=1, help="Episodes of each retained task."),
     first_seed: int = typer.Option(9000, min=0, max=9000, help="Episode seeds from here."),
@@ -45,12 +48,12 @@ def evaluate(
     asked = read_request(request) if request else None
     adapters = AdapterStore(store)
     digest = "" if Path(adapter).is_dir() else adapters.resolve(adapter)
-    never_saw = models_directory() / "tiny-never-saw"
+    reference = never_saw or models_directory() / "tiny-never-saw"
     with bar("evaluate", parts=True) as update:
         document = measure(
             base or (Path(asked.base) if asked else models_directory() / "tiny"),
             adapters.path(digest) if digest else Path(adapter),
-            never_saw if never_saw.is_dir() else None,
+            reference if reference.is_dir() else None,
             name,
             Episodes(forget, retain, first_seed=first_seed),
             asked.gates if asked else Gates(),

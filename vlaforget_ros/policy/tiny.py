@@ -65,19 +65,24 @@ def new_tiny(instructions: Iterable[str], seed: int) -> tuple[OpenVla, Tokenizer
     library's default initialisation this model does not learn within minutes.
     """
     tokenizer = build_tokenizer(instructions, TEXT_IDS)
-    config = tiny_config(tokenizer)
+    return random_weights(tiny_config(tokenizer), seed), tokenizer
+
+
+def random_weights(config: PolicyConfig, seed: int) -> OpenVla:
+    """A network of a configuration like tiny's, initialised so that it learns within minutes."""
     torch.manual_seed(seed)
     model = OpenVla(config)
     with torch.no_grad():
         tower = model.vision_backbone.featurizer
         tower.pos_embed.copy_(sinusoids(config.featurizer.patches, config.featurizer.dim) * 0.5)
         table = model.language_model.model.embed_tokens.weight
-        table[config.action_vocab_end - config.bins : config.action_vocab_end] += 0.1 * sinusoids(BINS, DIM)
+        codes = sinusoids(config.bins, table.shape[1])
+        table[config.action_vocab_end - config.bins : config.action_vocab_end] += 0.1 * codes
         for module in [*tower.blocks.modules(), *model.projector.modules()]:
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=1.0 / math.sqrt(module.in_features))
                 nn.init.zeros_(module.bias)
-    return model, tokenizer
+    return model
 
 
 def sinusoids(count: int, dim: int) -> Tensor:

@@ -50,6 +50,14 @@ METHODS: dict[str, type[Method[Any]]] = {
 
 def method_class(key: str) -> type[Method[Any]]:
     """The class of a method. Raises UnlearningError 300 with the nearest keys."""
+    if key == "retrain":
+        raise UnlearningError(
+            ErrorCode.UNLEARNING_BAD_REQUEST,
+            "bad request: method: retrain makes a checkpoint, not an adapter",
+            value=key,
+            limit=", ".join(METHODS),
+            remedy="use `vlaforget retrain` with this request",
+        )
     if key not in METHODS:
         raise UnlearningError(
             ErrorCode.UNLEARNING_BAD_REQUEST,
