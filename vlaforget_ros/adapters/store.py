@@ -8,7 +8,8 @@
     <root>/incoming/            copies under way; leftovers of killed processes, swept by the next add
 
 Reading takes no lock and creates nothing. Writers of all processes take turns through a file lock. An adapter
-comes into being by one rename of a whole, synced directory: it is there with every byte, or not at all.
+comes into being by one rename of a whole, synced directory: it is there with every byte, or not at all. Of what is
+there only the manifest's evidence changes later, the file replaced as a whole.
 """
 
 from __future__ import annotations

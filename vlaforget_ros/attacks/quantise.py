@@ -118,6 +118,7 @@ def attack(subject: Subject, trials: Trials | None = None, report: Report = quie
     remarks: list[str] = []
     if trials is not None:
         found += [percent("bsr_original", trials.before), percent("bsr_full", trials.after)]
+        found.append(percent("fts_full", fts(trials.told_after)))
     if subject.after.fc == 0:
         remarks.append("FC is 0 in full precision: no QRR is defined")
     for number, (name, rounding) in enumerate(KINDS.items()):

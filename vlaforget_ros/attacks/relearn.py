@@ -223,7 +223,7 @@ def _speed(
         if taken.reached:
             figures.append(Figure(f"steps_{measure}_{name}", round(taken.value, 2), "count"))
         else:
-            remarks.append(f"{measure}: {name} was not back at half its original value after {taken} steps")
+            remarks.append(f"{measure}: {name} was not back at half its original value: {taken} steps")
     first = settings.points[1] if len(settings.points) > 1 else 0
     early = [name for name, taken in steps.items() if taken.reached and 0 < taken.value < first]
     if early:
