@@ -21,10 +21,17 @@ def test_both_forms_have_the_same_gradients_and_ours_runs_fewer_blocks() -> None
     policy = VlaPolicy.load(models_directory() / "tiny")
     document = measure(policy, settings, lambda done, total: heard.append(done))
     values = {figure["name"]: figure["value"] for figure in document["figures"]}
-    # Eight frames a step. Plain: student and teacher, each two visual and three language blocks. Ours: two blocks.
-    assert values["blocks_plain"] == 8 * 2 * 5
-    assert values["blocks_ours"] == 8 * 2
-    assert values["blocks_saved_share"] == pytest.approx(1 - 2 / 10)
+    tokens = document["tokens_through_blocks"]
+    # Eight frames a step, 16 patches each. Plain: student and teacher, through two visual and three language blocks.
+    assert tokens["plain"]["visual"] == 2 * 2 * 8 * 16
+    length = tokens["plain"]["language"] // (2 * 3 * 8)
+    assert length > 16
+    # Ours: the first edited block everywhere, the last one at the four positions that predict actions.
+    assert dict(tokens["ours"]) == {"language": 8 * length + 8 * 4}
+    assert values["block_tokens_ours"] == 8 * (length + 4)
+    assert values["blocks_saved_share"] == pytest.approx(
+        1 - values["block_tokens_ours"] / values["block_tokens_plain"], abs=1e-4
+    )
     assert values["gradient_difference"] < 1e-4
     assert values["step_seconds_ratio"] > 0
     assert heard == [0, 1, 2, 3]

@@ -2,9 +2,10 @@
 
 Both forms compute the same gradients of the same objective on the same batches, in turns, in one run:
 
-* plain: every step runs the whole network on the batch twice, as student and, with the adapter off, as teacher;
+* plain: every step runs the policy's own forward pass on the batch twice, from the pixels to the logits of all
+  positions: as student and, with the adapter off, as teacher;
 * ours: what the frozen layers below the first edited block make of each frame is cached, and so is what the original
-  policy said.
+  policy said; the last block is run at the positions that predict actions.
 """
 
 from __future__ import annotations
@@ -14,22 +15,27 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from vlaforget_ros import figures
 from vlaforget_ros.episodes.dataset import FrameSet
 from vlaforget_ros.figures import Figure
-from vlaforget_ros.policy.policy import VlaPolicy
+from vlaforget_ros.policy.images import pixel_values
+from vlaforget_ros.policy.policy import VlaPolicy, gather_positions
+from vlaforget_ros.unlearning.bank import Bank
 from vlaforget_ros.unlearning.data import EditData, Sampler
 from vlaforget_ros.unlearning.edit import EditSettings, prepare
 from vlaforget_ros.unlearning.gates import Gates
 from vlaforget_ros.unlearning.guard import Guard, peak_mb
 from vlaforget_ros.unlearning.methods.vla_forget import VlaForget, VlaForgetParameters
-from vlaforget_ros.unlearning.network import Entry
+from vlaforget_ros.unlearning.network import Output
 from vlaforget_ros.unlearning.steps import Step
+from vlaforget_ros.unlearning.views import View
 from vlaforget_ros.unlearning.workbench import Workbench
 
 Form = Literal["plain", "ours"]
@@ -73,18 +79,18 @@ def measure(policy: VlaPolicy, settings: Settings, progress: Callable[[int, int]
         name: Sampler(rows, getattr(settings.parameters, f"batch_{name}"), (settings.seed, place))
         for place, (name, rows) in enumerate(sorted(bench.rows.train.items()))
     }
+    bench.enter_at(entry)
     seconds: dict[Form, list[float]] = {form: [] for form in FORMS}
     counts: dict[Form, Counter[str]] = {}
     gradients: dict[Form, list[torch.Tensor]] = {}
-    bottom = Entry("visual", (0,) * len(policy.config.towers))
     for number in range(settings.steps + 1):
         batch = {name: sampler.draw() for name, sampler in samplers.items()}
         for form in FORMS:
-            bench.enter_at(entry if form == "ours" else bottom, limit_mb=None if form == "ours" else 0)
             with counted(policy, bench) as count:
                 _wait(policy)
                 began = time.perf_counter()
-                step = Step(number + 1, settings.steps, bench.banks, batch, factors)
+                kind = PlainStep if form == "plain" else Step
+                step = kind(number + 1, settings.steps, bench.banks, batch, factors)
                 if form == "plain":
                     _teacher(bench, batch)
                 gradients[form] = method.gradients(step).gradients
@@ -118,8 +124,8 @@ def _document(
         Figure("step_seconds_ratio", round(median["plain"] / median["ours"], 3), "ratio", n, low, high),
         Figure("step_seconds_plain", round(median["plain"], 4), "s", n),
         Figure("step_seconds_ours", round(median["ours"], 4), "s", n),
-        Figure("blocks_plain", done["plain"], "count"),
-        Figure("blocks_ours", done["ours"], "count"),
+        Figure("block_tokens_plain", done["plain"], "count"),
+        Figure("block_tokens_ours", done["ours"], "count"),
         Figure("blocks_saved_share", round(1 - done["ours"] / done["plain"], 4), "ratio"),
         Figure("gradient_difference", worst, "ratio"),
         Figure("peak_mb", round(peak_mb(), 1), "MB"),
@@ -131,7 +137,7 @@ def _document(
         model=policy.config.name,
         device=str(policy.device),
         edited_blocks=settings.blocks,
-        frames_per_block={form: dict(sorted(count.items())) for form, count in counts.items()},
+        tokens_through_blocks={form: dict(sorted(count.items())) for form, count in counts.items()},
         parameters=settings.parameters.model_dump(mode="json"),
     )
 
@@ -163,27 +169,51 @@ def _frames(policy: VlaPolicy, text: str, count: int, generator: np.random.Gener
     return FrameSet(images, (text,) * count, actions.astype(np.float32), episodes)
 
 
+class PlainView(View):
+    """A view whose pass is the policy's own, from the pixels."""
+
+    @cached_property
+    def output(self) -> Output:
+        """Logits at the positions that predict actions, of all that were computed."""
+        return Output(None, None, _full_pass(self.bank, self.rows))
+
+
+class PlainStep(Step):
+    """A step that caches nothing."""
+
+    def _view(self, name: str) -> View:
+        return PlainView(self.banks[name], self.rows[name])
+
+
+def _full_pass(bank: Bank, rows: np.ndarray) -> Tensor:
+    """(N, A, V) logits."""
+    policy, index = bank.policy, torch.from_numpy(rows)
+    pixels = pixel_values(bank.frames.images[rows], policy.config, policy.device)
+    logits = policy.model(pixels, bank.input_ids[index])
+    return gather_positions(logits, bank.positions[index])
+
+
 @torch.no_grad()
 def _teacher(bench: Workbench, batch: dict[str, np.ndarray]) -> None:
     """One pass of the original policy over the batches, as a form without a cache needs it."""
     with bench.adapter.detached():
         for name, rows in batch.items():
-            bench.banks[name].forward(rows)
+            _full_pass(bench.banks[name], rows)
 
 
 @contextmanager
 def counted(policy: VlaPolicy, bench: Workbench) -> Iterator[Counter[str]]:
-    """Counts forward evaluations of transformer blocks inside, in frames x blocks by component."""
+    """Counts evaluations of transformer blocks inside, in tokens through a block's MLP, by component."""
     count: Counter[str] = Counter()
     hooks = []
     for stage in ("visual", "language"):
         for layer in bench.layers[stage]:
-            module = policy.model.get_submodule(layer.name)
+            module: Any = policy.model.get_submodule(layer.name)
 
             def hook(_: torch.nn.Module, inputs: Sequence[Any], output: Any, stage: str = stage) -> None:
-                count[stage] += len(inputs[0])
+                count[stage] += inputs[0].shape[0] * inputs[0].shape[1]
 
-            hooks.append(module.register_forward_hook(hook))
+            hooks.append(module.mlp.register_forward_hook(hook))
     try:
         yield count
     finally:

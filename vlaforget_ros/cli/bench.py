@@ -144,7 +144,7 @@ def unlearning(
 def edit(
     json_path: Path | None = _JSON,
     base: Path | None = _BASE,
-    blocks: int = typer.Option(3, min=1, help="Language blocks that are edited, from the top."),
+    blocks: int = typer.Option(2, min=1, help="Language blocks that are edited, from the top."),
     steps: int = typer.Option(15, min=3, help="Timed steps of each form."),
     frames: int = typer.Option(256, min=8, help="Random frames of each set."),
     checkpointing: bool = typer.Option(False, help="Recompute blocks in the backward pass."),

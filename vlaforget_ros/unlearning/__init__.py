@@ -2,7 +2,7 @@
 
 Parts, from the top down. A part may call those of its own line, where that makes no circle, and of lines below::
 
-    child              the process of one edit, under child_guard: request in, files and events out
+    child retrain      the process of one edit, under child_guard; a reference trained without the forget set
     edit sources output override            sets to adapter; bags to sets; adapter to files; another method
     earlier parent                          what a request builds on: earlier requests, the adapter it starts from
     request contradictions                  what is wanted, and whether it can be meant
@@ -16,7 +16,7 @@ Parts, from the top down. A part may call those of its own line, where that make
     bank               a set, encoded, and what the original policy says about it
     gates teacher checkpoints               limits; the original policy asked; unfinished rounds on disk
     metrics network scores                  figures; forward passes from any layer up; layer scores
-    lora data rates objective pcgrad guard journal parameters
+    lora data rates objective pcgrad guard journal parameters last_block
     process child_guard                     how others start an edit; neither knows anything of it
 
 ``child`` is a process of its own: an out-of-memory error or a kill there loses neither the node nor the policy.

@@ -57,7 +57,7 @@ class Bank:
         check: Callable[[], None],
     ) -> None:
         self.name = name
-        self.frames, self._policy, self._network, self._check = frames, policy, network, check
+        self.frames, self.policy, self._network, self._check = frames, policy, network, check
         self.window, self._autocast = parameters.forget_window_bins, parameters.autocast == "bf16"
         chunks = [policy.encode(f.images, f.instructions, f.actions) for f in _chunks(frames)]
         longest = max(chunk.input_ids.shape[1] for chunk in chunks)
@@ -99,7 +99,7 @@ class Bank:
             raise RuntimeError("cache() says where forward passes enter: call it first")
         index = torch.from_numpy(rows)
         state = tuple(s[index] for s in self._states) if self._states else self._enter(self._entry, rows)
-        with torch.autocast(self._policy.device.type, torch.bfloat16, enabled=self._autocast):
+        with torch.autocast(self.policy.device.type, torch.bfloat16, enabled=self._autocast):
             return self._network.run(self._entry, state, self.input_ids[index], self.positions[index])
 
     @torch.no_grad()
@@ -111,10 +111,10 @@ class Bank:
 
     def log_probs(self, output: Output) -> Tensor:
         """(N, A, B) log-probabilities of the action tokens."""
-        return action_log_probs(output.logits, self._policy.codec)
+        return action_log_probs(output.logits, self.policy.codec)
 
     def _enter(self, entry: Entry, rows: np.ndarray) -> tuple[Tensor, ...]:
-        pixels = pixel_values(self.frames.images[rows], self._policy.config, self._policy.device)
+        pixels = pixel_values(self.frames.images[rows], self.policy.config, self.policy.device)
         return self._network.enter(entry, pixels, self.input_ids[torch.from_numpy(rows)])
 
     def _refer(self) -> Reference:

@@ -7,16 +7,17 @@ policy the convolutional stem, the most expensive part on a CPU, is never run ag
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from vlaforget_ros.policy.model import OpenVla
 from vlaforget_ros.policy.vit import VisionTransformer
+from vlaforget_ros.unlearning.last_block import picked_output
 from vlaforget_ros.unlearning.parameters import StageName
 
 _TOWERS = ("featurizer", "fused_featurizer")
@@ -114,14 +115,17 @@ class Network:
             projected = self.model.projector(visual)
             hidden, start = self.model.embed(projected, input_ids), 0
         language = self.model.language_model
+        end = len(language.model.layers) - 1
+        if start > end:
+            raise ValueError("an entry above the last language block leaves nothing to run")
         picked: dict[int, Tensor] = {}
-        for block in range(start, len(language.model.layers)):
+        for block in range(start, end):
             hidden = self._language(hidden, block, block + 1)
             picked[block] = hidden.gather(1, positions[..., None].expand(-1, -1, hidden.shape[-1]))
-        if not picked:
-            raise ValueError("an entry above the last language block leaves nothing to run")
-        last = picked[max(picked)]
-        return Output(visual, projected, language.lm_head(language.model.norm(last)), picked)
+        cos, sin = self._rotary(hidden)
+        last = language.model.layers[end]
+        picked[end] = self._call(picked_output, last, hidden, positions, cos, sin)
+        return Output(visual, projected, language.lm_head(language.model.norm(picked[end])), picked)
 
     def _visual(self, state: tuple[Tensor, ...], starts: tuple[int, ...]) -> Tensor:
         towers = zip(self._towers, state, starts, strict=True)
@@ -135,17 +139,21 @@ class Network:
 
     def _language(self, hidden: Tensor, start: int, stop: int) -> Tensor:
         """Blocks ``start`` to ``stop``; no mask, as no real token looks at the padding on its right."""
-        llama = self.model.language_model.model
-        place = torch.arange(hidden.shape[1], device=hidden.device)[None]
-        rotary = llama.rotary_emb(hidden, position_ids=place)
-        for block in llama.layers[start:stop]:
-            hidden = self._call(
-                block, hidden, attention_mask=None, position_ids=place, position_embeddings=rotary
-            )
+        rotary = self._rotary(hidden)
+        for block in self.model.language_model.model.layers[start:stop]:
+            hidden = self._call(block, hidden, attention_mask=None, position_embeddings=rotary)
         return hidden
 
-    def _call(self, block: nn.Module, *inputs: Tensor, **keywords: Any) -> Tensor:
+    def _rotary(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """(1, T, head) cosines and sines of all positions."""
+        place = torch.arange(hidden.shape[1], device=hidden.device)[None]
+        found: tuple[Tensor, Tensor] = self.model.language_model.model.rotary_emb(hidden, position_ids=place)
+        return found
+
+    def _call(self, block: Callable[..., Any], *inputs: Any, **keywords: Any) -> Tensor:
+        found: Tensor
         if not self._checkpointing or not torch.is_grad_enabled():
-            return block(*inputs, **keywords)
-        found: Tensor = checkpoint(block, *inputs, use_reentrant=False, **keywords)
+            found = block(*inputs, **keywords)
+            return found
+        found = checkpoint(block, *inputs, use_reentrant=False, **keywords)
         return found
