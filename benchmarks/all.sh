@@ -1,10 +1,13 @@
 #!/bin/sh
-# All benchmarks into one folder: benchmarks/all.sh [FOLDER]. About 30 minutes on two cores.
+# All benchmarks but `bench unlearning`, which is many hours, into one folder: benchmarks/all.sh [FOLDER]. About 30
+# minutes on two cores.
 set -eu
 cd "$(dirname "$0")/.."
 . ./activate.sh
 out="${1:-runs/bench/$(date -u +%Y%m%dT%H%M%S)}"
 mkdir -p "$out"
+vlaforget bench edit --json "$out/edit.json"
+vlaforget bench sizing --json "$out/sizing.json"
 vlaforget bench swap --json "$out/swap.json"
 vlaforget bench ticks --json "$out/ticks.json"
 vlaforget bench base --json "$out/base.json"
