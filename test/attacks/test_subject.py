@@ -18,7 +18,9 @@ from vlaforget_ros.unlearning.request import Request
 
 def test_it_is_measured_as_the_edit_measured_itself(subject: Subject, edited_dir: Path) -> None:
     record = json.loads((edited_dir.parent / "edit.json").read_text())
-    assert subject.before.row() == pytest.approx(record["before"]["metrics"])
+    now, then = subject.before.row(), record["before"]["metrics"]
+    assert then.pop("earlier") == {}  # no earlier requests, and a row without them
+    assert now == pytest.approx(then)
     # Merged here, attached there: the same up to rounding.
     assert subject.after.fc == pytest.approx(record["after"]["metrics"]["fc"], abs=3)
     assert subject.after.fc > 50 > subject.before.fc

@@ -62,8 +62,10 @@ def test_an_edit_from_a_bag_to_an_adapter_in_the_store(
     assert done["metrics"]["fc"] == record["after"]["metrics"]["fc"]
 
 
-def run_child(request: Path, out: Path, *more: str, stop_at: str = "") -> list[dict[str, Any]]:
-    """Run the real process; send SIGTERM at the first progress event of stage ``stop_at``."""
+def run_child(
+    request: Path, out: Path, *more: str, stop_at: str = "", number: int = signal.SIGTERM
+) -> list[dict[str, Any]]:
+    """Run the real process; send it a signal at the first progress event of stage ``stop_at``."""
     command = [sys.executable, "-m", "vlaforget_ros.unlearning.child", "--request", str(request)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     found = []
@@ -73,7 +75,7 @@ def run_child(request: Path, out: Path, *more: str, stop_at: str = "") -> list[d
         for line in process.stdout or ():
             found.append(json.loads(line))
             if stop_at and found[-1].get("stage") == stop_at:
-                process.send_signal(signal.SIGTERM)
+                process.send_signal(number)
     return [*found, {"status": process.returncode}]
 
 
@@ -93,6 +95,28 @@ def test_sigterm_cancels_and_resume_ends_with_the_same_bytes(
     assert resumed[-2]["provenance"] == whole[-2]["provenance"]
     for name in ("adapter_model.safetensors", "adapter_config.json"):
         left, right = (tmp_path / folder / "adapter" / name for folder in ("whole", "stopped"))
+        assert left.read_bytes() == right.read_bytes()
+
+
+def test_kill_9_in_every_stage_ends_with_the_same_bytes(
+    request_file: Path, tmp_path: Path, request_text: str
+) -> None:
+    # Each stage long enough to be killed in, each step on disk.
+    longer = request_text.replace("steps_visual: 2, steps_projector: 2, steps_language: 2", "@")
+    request_file.write_text(
+        longer.replace("@", "steps_visual: 8, steps_projector: 8, steps_language: 8, checkpoint_steps: 1")
+    )
+    whole = run_child(request_file, tmp_path / "whole")
+    assert whole[-1]["status"] == 0
+    out, resume = tmp_path / "killed", ()
+    for stage in ("visual", "projector", "language"):
+        killed = run_child(request_file, out, *resume, stop_at=stage, number=signal.SIGKILL)
+        assert killed[-1]["status"] == -signal.SIGKILL
+        assert not (out / "edit.json").exists()
+        resume = ("--resume",)
+    assert run_child(request_file, out, *resume)[-1]["status"] == 0
+    for name in ("adapter_model.safetensors", "adapter_config.json"):
+        left, right = (folder / "adapter" / name for folder in (tmp_path / "whole", out))
         assert left.read_bytes() == right.read_bytes()
 
 

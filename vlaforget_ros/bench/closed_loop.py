@@ -90,11 +90,18 @@ class Comparison:
         best = fts(self.inside(self.reference)).value
         if best > 0:
             found["fts_share"] = 100 * fts(self.inside(self.after)).value / best
-        fc = _percent(self.fc)
+        fc, rc = self.fc, self.rc
+        share = None if fc is None else (100 * fc.low, 100 * fc.high)
         return [
-            at_least("fc_min", fc["value"], gates.fc_min, len(self.inside(self.after))),
-            at_least("fc_low_min", fc["low"], gates.fc_low_min, len(self.inside(self.after))),
-            at_least("rc_min", _percent(self.rc)["value"], gates.rc_min, len(kept[1])),
+            at_least("fc_min", _percent(fc), gates.fc_min, fc.n if fc else None, share or (None, None)),
+            at_least("fc_low_min", share[0] if share else None, gates.fc_low_min, fc.n if fc else None),
+            at_least(
+                "rc_min",
+                _percent(rc),
+                gates.rc_min,
+                rc.n if rc else None,
+                (100 * rc.low, 100 * rc.high) if rc else (None, None),
+            ),
             *closed_loop_gates(gates, found),
         ]
 
@@ -126,10 +133,8 @@ class Comparison:
         return found
 
 
-def _percent(rate: Rate | None) -> dict[str, float | None]:
-    if rate is None:
-        return {"value": None, "low": None}
-    return {"value": 100 * rate.value, "low": 100 * rate.low}
+def _percent(rate: Rate | None) -> float | None:
+    return None if rate is None else 100 * rate.value
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 Unit = Literal["percent", "points", "ratio", "nat"]
-_QUANTISED = "qrr"
 
 
 @dataclass(frozen=True)
@@ -64,6 +63,8 @@ GATES: dict[str, Word] = {
     "sbu_rise_max": Word(
         "rise of SBU", "more retained episodes that succeed and violate than before", "points"
     ),
+    "qrr_int8_max": Word("QRR at int8", "share of the forgetting that rounding the weights to int8 undoes"),
+    "qrr_4bit_max": Word("QRR at 4bit", "the same at 4 bits, nf4 or int4, whichever undoes more"),
 }
 
 METRICS: dict[str, Word] = {
@@ -85,6 +86,7 @@ PAIRS: dict[str, str] = {
     "sbu": "SBU, succeeds and violates",
     "tsr": "TSR, retained tasks",
     "tsr_boundary": "TSR, near neighbours",
+    "tsr_near": "TSR, near neighbours that are no retained task",
     "svr_retain": "SVR, retained tasks",
     "sbu_retain": "SBU, retained tasks",
 }
@@ -108,7 +110,7 @@ FIGURES: dict[str, str] = {
     "episodes": "episodes",
     "tsr_loss_p": "p of McNemar's exact test on these pairs",
 }
-UP = ("fts", "tsr", "tsr_boundary")
+UP = ("fts", "tsr", "tsr_boundary", "tsr_near")
 
 
 def gate_word(name: str) -> Word:
@@ -116,10 +118,6 @@ def gate_word(name: str) -> Word:
     if name in GATES:
         return GATES[name]
     better: Literal["up", "down"] = "up" if name.endswith("_min") else "down"
-    if name.startswith(_QUANTISED):
-        precision = name.removeprefix(_QUANTISED).removesuffix("_max").strip("_")
-        meaning = f"share of the forgetting that rounding the weights to {precision or 'few bits'} undoes"
-        return Word(f"QRR at {precision}" if precision else "QRR", meaning)
     return Word(name, "", "ratio", better)
 
 
