@@ -29,6 +29,7 @@ from vlaforget_ros.unlearning.views import Terms, Views
 class ScrubParameters(JointParameters):
     """Parameters of ``scrub``."""
 
+    learning_rate: float = Field(default=3e-4, gt=0, le=1)
     steps: int = Field(default=40, ge=2, description="steps of a cycle")
     cycles: int = Field(default=4, ge=1, le=20)
     max_share: float = Field(default=0.5, gt=0, le=1, description="share of a cycle that alternates")
