@@ -101,6 +101,17 @@ def test_the_picture_is_drawn(tmp_path: Path) -> None:
     assert (tmp_path / "plot.png").stat().st_size > 10_000
 
 
+def test_cells_of_other_episodes_are_not_mixed_in(tmp_path: Path) -> None:
+    models = models_directory()
+    few, more = (
+        cells.Settings(models / "tiny", models / "tiny-never-saw", tmp_path, Episodes(n)) for n in (2, 3)
+    )
+    cells.require_same(few)
+    cells.require_same(few)
+    with pytest.raises(UnlearningError, match="other episodes"):
+        cells.require_same(more)
+
+
 @pytest.mark.timeout(300)
 def test_real_cells_are_made_once(tmp_path: Path) -> None:
     models = models_directory()

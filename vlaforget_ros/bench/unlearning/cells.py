@@ -22,6 +22,7 @@ from vlaforget_ros.bench.unlearning.variants import REFERENCES, Variant
 from vlaforget_ros.cell.rollouts import PolicySpec, run
 from vlaforget_ros.demo.plan import make_plan
 from vlaforget_ros.errors import ErrorCode, UnlearningError
+from vlaforget_ros.policy import checkpoint
 from vlaforget_ros.policy.policy import VlaPolicy
 from vlaforget_ros.unlearning.process import CHILD, EditProcess, Progress, edit_command
 from vlaforget_ros.unlearning.request import Request, read_request
@@ -62,6 +63,30 @@ class Settings:
     budget_s: float = 240.0
     attacks: bool = False
     threads: int = 2
+
+
+def require_same(settings: Settings) -> None:
+    """Cells of other episodes or another base must not end up in one table.
+
+    Raises:
+        UnlearningError: 300 when the folder was begun with others.
+    """
+    identity = {
+        "base": checkpoint.digest(settings.base),
+        "episodes": asdict(settings.episodes),
+        "recorded": list(settings.recorded),
+    }
+    file = settings.out / "identity.json"
+    if not file.is_file():
+        figures.write(file, identity)
+    elif json.loads(file.read_text()) != identity:
+        raise UnlearningError(
+            ErrorCode.UNLEARNING_BAD_REQUEST,
+            "this folder holds cells of another base or of other episodes",
+            value=str(settings.out),
+            limit=file.read_text(),
+            remedy="give the same options, or another --out",
+        )
 
 
 def record_bag(settings: Settings, scenario: str, report: Report) -> Path:

@@ -7,7 +7,14 @@ from dataclasses import asdict
 from typing import Any
 
 from vlaforget_ros import figures
-from vlaforget_ros.bench.unlearning.cells import RECORDING_SEED, Report, Settings, record_bag, run_cell
+from vlaforget_ros.bench.unlearning.cells import (
+    RECORDING_SEED,
+    Report,
+    Settings,
+    record_bag,
+    require_same,
+    run_cell,
+)
 from vlaforget_ros.bench.unlearning.summary import better_on_both, figures_of
 from vlaforget_ros.bench.unlearning.variants import REFERENCES, Variant
 
@@ -30,6 +37,7 @@ def measure(
         seeds: of the edits; references have no edit and are measured once.
         report: called with (what, done, all).
     """
+    require_same(settings)
     for scenario in scenarios:
         record_bag(settings, scenario, report)
     wanted = [
