@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 
 from vlaforget_ros.unlearning.checkpoints import Checkpoints
 from vlaforget_ros.unlearning.gates import Gates, damage_gates, forget_gates, passed
@@ -116,26 +116,7 @@ class Runner:
         factors = self._factors(modules, plan)
         plan.start(bench, modules)
         checkpoints = Checkpoints(self.journal, plan.name, factors, plan.state, plan.set_state)
-        micro_batch = 0
-
-        def listen(log: StepLog) -> None:
-            checkpoints.curve.append(curve_point(log))
-            self.listener(plan.stage, plan.number, log)
-
-        if plan.steps:
-            loop = Loop(
-                bench.banks,
-                bench.rows.train,
-                factors,
-                plan.masks(bench, modules),
-                plan.gradients,
-                bench.parameters,
-                plan.steps,
-                plan.seed(bench.seed),
-                bench.guard,
-                checkpoints,
-            )
-            micro_batch = loop.run(listen)
+        micro_batch = self._train(plan, modules, factors, checkpoints) if plan.steps else 0
         plan.finish(bench, modules)
         after = bench.check()
         kept, reason = plan.judge(before, after, self.gates)
@@ -162,6 +143,34 @@ class Runner:
         self.journal.finish(done.name, done.row(), bench.adapter.tensors())
         self.rounds.append(done)
         return done
+
+    def _train(
+        self,
+        plan: RoundPlan,
+        modules: Sequence[str],
+        factors: Sequence[nn.Parameter],
+        checkpoints: Checkpoints,
+    ) -> int:
+        """The steps of a round; returns the most frames of a set in one pass at the end, 0: whole batches."""
+        bench = self.bench
+
+        def listen(log: StepLog) -> None:
+            checkpoints.curve.append(curve_point(log))
+            self.listener(plan.stage, plan.number, log)
+
+        loop = Loop(
+            bench.banks,
+            bench.rows.train,
+            factors,
+            plan.masks(bench, modules),
+            plan.gradients,
+            bench.parameters,
+            plan.steps,
+            plan.seed(bench.seed),
+            bench.guard,
+            checkpoints,
+        )
+        return loop.run(listen)
 
     def _factors(self, modules: Sequence[str], plan: RoundPlan) -> list[Any]:
         adapter = self.bench.adapter
