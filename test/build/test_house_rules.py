@@ -17,8 +17,8 @@ RANK = {
     **dict.fromkeys(("policy",), 3),
     **dict.fromkeys(("cell", "safety", "unlearning"), 4),
     **dict.fromkeys(("msg", "srv", "action"), 4),
-    **dict.fromkeys(("nodes", "report"), 5),
-    **dict.fromkeys(("attacks",), 6),
+    **dict.fromkeys(("report",), 5),
+    **dict.fromkeys(("nodes", "attacks"), 6),
     **dict.fromkeys(("bench", "demo"), 7),
     **dict.fromkeys(("cli",), 8),
 }

@@ -76,6 +76,8 @@ def test_an_edit_ends_as_an_adapter_that_can_be_swapped_in(
     assert result.metrics == {"fc": 100.0, "rc": 99.0}
     assert result.report == "report.html"
     assert store.resolve("careful") == result.adapter_digest
+    # This child leaves no record to report on: the edit counts all the same.
+    assert "has no report" in graph.log("unlearning")
     assert "a library printed this" in (graph.folder / "edits" / "careful" / "child.log").read_text()
     assert robot.swap("careful").active_digest == result.adapter_digest
     assert robot.rollback("test").active_digest == ""

@@ -59,6 +59,12 @@ def test_an_edit_ends_with_a_report_that_rollouts_and_other_edits_are_added_to(
     assert len(second["comparison"]) == 2
     assert (tmp_path / "second.html").read_text().count("data:image/jpeg;base64") == 2
 
+    AdapterStore(store).attach(manifest.digest, "closed_loop", document)
+    third = runner.invoke(app, ["report", str(out), "--store", str(store)])
+    assert third.exit_code == 0, third.output
+    attached = json.loads((out / "report.json").read_text())
+    assert attached["closed_loop"]["gates"] == second["closed_loop"]["gates"], "without naming a file"
+
     document["adapter"] = "0" * 64
     evidence.write_text(json.dumps(document))
     with pytest.raises(UnlearningError, match="measured on another adapter"):

@@ -10,10 +10,12 @@ from typing import Any
 
 from vlaforget_ros import figures
 from vlaforget_ros.attacks.outcomes import of_situations, outcomes, percent
-from vlaforget_ros.cell.rollouts import PolicySpec, RolloutJob, jobs_for, run
+from vlaforget_ros.bench.strips import strips_of
+from vlaforget_ros.cell.rollouts import PolicySpec, RolloutJob, RolloutResult, jobs_for, run
 from vlaforget_ros.cell.situations import RETAIN, Scenario, scenario
 from vlaforget_ros.demo.plan import make_plan
 from vlaforget_ros.figures import Figure
+from vlaforget_ros.report.pictures import save_strips
 from vlaforget_ros.unlearning.gates import GateResult, Gates, at_least, closed_loop_gates
 from vlaforget_ros.unlearning.rates import (
     Outcome,
@@ -29,6 +31,8 @@ from vlaforget_ros.unlearning.rates import (
     tsr,
 )
 
+# Forget situations in pictures: enough to see what changed.
+SHOWN = 2
 Report = Callable[[str, int, int], None]
 
 
@@ -171,6 +175,7 @@ def evaluate(
     gates: Gates,
     processes: int,
     report: Report,
+    pictures: Path | None = None,
 ) -> dict[str, Any]:
     """Run the base, the edited policy and the reference on the same episodes.
 
@@ -183,22 +188,25 @@ def evaluate(
         gates: limits.
         processes: simulator processes.
         report: called with (what, done, all).
+        pictures: folder for film strips of some episodes before and after; None: no pictures.
 
     Returns:
         a result document with ``gates``, as evidence for the manifest.
     """
     jobs, chosen = episodes.jobs(name), scenario(name)
 
-    def told(spec: PolicySpec, listed: Sequence[RolloutJob], what: str) -> list[Outcome]:
-        return outcomes(run(spec, listed, processes, progress=lambda a, b: report(what, a, b)))
+    def rollouts(spec: PolicySpec, listed: Sequence[RolloutJob], what: str) -> list[RolloutResult]:
+        return run(spec, listed, processes, progress=lambda a, b: report(what, a, b))
 
     forget = [job for job in jobs if job.situation in chosen.forget]
-    comparison = Comparison(
-        chosen,
-        told(PolicySpec(base), jobs, "base"),
-        told(PolicySpec(base, adapter), jobs, "edited"),
-        told(PolicySpec(never_saw), forget, "never-saw reference") if never_saw else (),
+    before, after = (
+        rollouts(PolicySpec(base), jobs, "base"),
+        rollouts(PolicySpec(base, adapter), jobs, "edited"),
     )
+    reference = rollouts(PolicySpec(never_saw), forget, "never-saw reference") if never_saw else []
+    comparison = Comparison(chosen, *(outcomes(told) for told in (before, after, reference)))
+    if pictures is not None:
+        save_strips(pictures, strips_of(before, after, [*chosen.forget[:SHOWN], RETAIN[0]]))
     return figures.document(
         "closed_loop",
         comparison.figures(),

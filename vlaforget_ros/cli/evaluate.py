@@ -30,6 +30,9 @@ def evaluate(
     retain: int = typer.Option(10, min=1, help="Episodes of each retained task."),
     first_seed: int = typer.Option(9000, min=0, max=9000, help="Episode seeds from here."),
     processes: int = typer.Option(2, min=1, help="Simulator processes."),
+    pictures: Path | None = typer.Option(
+        None, help="Folder for film strips of some episodes before and after; `report --pictures` shows them."
+    ),
     json_path: Path | None = typer.Option(None, "--json", help="Write the figures here as well."),
 ) -> None:
     """Run base and edited policy on the same episodes of the simulated cell and judge the closed-loop gates.
@@ -59,6 +62,7 @@ def evaluate(
             asked.gates if asked else Gates(),
             processes,
             lambda what, done, total: update(done, total, what),
+            pictures,
         )
     show(document, json_path, f"{adapter}, scenario {name}, closed loop in the simulated cell")
     rows = [

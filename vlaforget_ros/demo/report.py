@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
-from PIL import Image
 
 from vlaforget_ros.report.content import OFFLINE, round_rows
 from vlaforget_ros.report.page import environment, pair_rows, plot_uris
-from vlaforget_ros.report.pictures import QUALITY, Strip, image_uri
+from vlaforget_ros.report.pictures import Strip, image_uri, save_strips
 from vlaforget_ros.report.verdict import gate_rows
 from vlaforget_ros.report.words import FIGURES, PAIRS
 
@@ -73,9 +72,6 @@ def write(path: Path, html: str) -> None:
 def save_pictures(folder: Path, strips: Sequence[Strip], plots: Mapping[str, Figure]) -> None:
     """The report's pictures as files of their own, for slides and tickets."""
     folder.mkdir(parents=True, exist_ok=True)
-    for strip in strips:
-        name = strip.caption.replace(", seed ", "-")
-        Image.fromarray(strip.before).save(folder / f"{name}-before.jpg", quality=QUALITY)
-        Image.fromarray(strip.after).save(folder / f"{name}-after.jpg", quality=QUALITY)
+    save_strips(folder, strips)
     for title, figure in plots.items():
         figure.savefig(folder / f"{title.lower().replace(' ', '-').replace(',', '')}.png", dpi=120)

@@ -91,6 +91,7 @@ class UnlearningNode(VlaNode):
             done = self._run(handle)
             # The child has read, trained and judged; only now does anything shared change.
             manifest = self._store.add(done.directory, done.provenance)
+            self._report(Path(done.report).parent)
         except VlaForgetError as error:
             return self._fail(handle, result, error)
         finally:
@@ -130,6 +131,18 @@ class UnlearningNode(VlaNode):
         if finished is None:
             raise UnlearningError(ErrorCode.UNLEARNING_KILLED, "the edit ended without a result")
         return finished
+
+    def _report(self, folder: Path) -> None:
+        """The page for people, beside the record. The adapter is in the store by now: nothing here may undo that."""
+        # Plots and templates are a second's import that no other part of the node needs.
+        from vlaforget_ros.report.page import report_edit
+
+        try:
+            page = report_edit(folder)
+        except (VlaForgetError, OSError) as error:
+            self.get_logger().warning(f"the edit is finished, but has no report: {error}")
+            return
+        self.get_logger().info(f"report {page}")
 
     def _request(self, text: str, name: str) -> Request:
         request = read_request(text)

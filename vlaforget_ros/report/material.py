@@ -11,7 +11,7 @@ from typing import Any
 from vlaforget_ros.adapters.lora import LoraWeights
 from vlaforget_ros.adapters.manifest import Provenance, core_digest, parse_provenance
 from vlaforget_ros.adapters.peft_format import decode, read_files
-from vlaforget_ros.adapters.store import core_of
+from vlaforget_ros.adapters.store import AdapterStore, core_of
 from vlaforget_ros.errors import ErrorCode, UnlearningError
 from vlaforget_ros.report.pictures import Strip
 from vlaforget_ros.unlearning.output import ADAPTER_FOLDER
@@ -46,6 +46,7 @@ def read_material(
     closed_loop: Path | None = None,
     attacks: Path | None = None,
     strips: Sequence[Strip] = (),
+    store: Path | None = None,
 ) -> Material:
     """Read all of it.
 
@@ -55,6 +56,7 @@ def read_material(
         closed_loop: JSON file with the document, or with an object that has it under ``closed_loop``.
         attacks: the same with ``attacks``.
         strips: rollouts before and after.
+        store: adapter store whose evidence is taken where no file is given; it need not have the adapter.
 
     Raises:
         UnlearningError: 300 for a folder without a finished edit, or a file that is no such document.
@@ -62,11 +64,20 @@ def read_material(
     """
     record = read_record(folder)
     weights = _read_adapter(folder / ADAPTER_FOLDER, parse_provenance(record["provenance"]))
+    attached = _evidence(store, weights.digest)
     documents = {
-        key: None if path is None else read_document(path, key, weights.digest)
+        key: attached.get(key) if path is None else read_document(path, key, weights.digest)
         for key, path in (("closed_loop", closed_loop), ("attacks", attacks))
     }
     return Material(record, weights, [read_record(other) for other in against], **documents, strips=strips)
+
+
+def _evidence(store: Path | None, digest: str) -> Mapping[str, dict[str, Any]]:
+    """What was measured on an adapter of a store; nothing where there is no such store or adapter."""
+    if store is None or not store.is_dir():
+        return {}
+    adapters = AdapterStore(store)
+    return adapters.manifest(digest).evidence if digest in adapters.digests() else {}
 
 
 def _read_adapter(folder: Path, provenance: Provenance) -> LoraWeights:

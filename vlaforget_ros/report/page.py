@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import yaml
 from matplotlib.figure import Figure
 
 from vlaforget_ros.report.content import build
-from vlaforget_ros.report.material import Material
+from vlaforget_ros.report.material import Material, read_material
 from vlaforget_ros.report.pictures import figure_uri, image_uri
 from vlaforget_ros.report.plots import edit_plots
 from vlaforget_ros.report.words import FIGURES, PAIRS, UP, interval, number, show
@@ -90,18 +91,29 @@ def render(content: Mapping[str, Any], material: Material) -> str:
     )
 
 
-def write_report(material: Material, page: Path, created: str) -> dict[str, Any]:
+def report_edit(folder: Path) -> Path:
+    """Write the report of an edit that nothing was measured on yet, into its folder.
+
+    Raises:
+        UnlearningError: 300 where no edit was finished there.
+        AdapterError: 1xx where its adapter is unusable.
+    """
+    write_report(read_material(folder), folder / PAGE)
+    return folder / PAGE
+
+
+def write_report(material: Material, page: Path, created: str = "") -> dict[str, Any]:
     """Write the page, and the JSON document beside it under the same name.
 
     Args:
         material: what there is.
         page: HTML file; its folder is made if need be.
-        created: time of the report, ISO 8601.
+        created: time of the report, ISO 8601; now when not given.
 
     Returns:
         the document.
     """
-    content = build(material, created)
+    content = build(material, created or datetime.now(UTC).isoformat(timespec="seconds"))
     page.parent.mkdir(parents=True, exist_ok=True)
     page.with_suffix(".json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     page.write_text(render(content, material), encoding="utf-8")

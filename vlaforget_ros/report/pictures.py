@@ -78,6 +78,15 @@ def read_strips(folder: Path) -> list[Strip]:
     return found
 
 
+def save_strips(folder: Path, strips: Sequence[Strip]) -> None:
+    """Write strips so that :func:`read_strips` finds them: the counterpart of it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for shown in strips:
+        name = shown.caption.replace(", seed ", "-")
+        for side, picture in ((_BEFORE, shown.before), (_AFTER, shown.after)):
+            Image.fromarray(picture).save(folder / f"{name}{side}.jpg", quality=QUALITY)
+
+
 def figure_uri(figure: Figure) -> str:
     """A plot as a data URI (SVG), the same bytes each time."""
     buffer = io.BytesIO()
