@@ -46,7 +46,7 @@ class TableBank:
         self.mask = torch.ones(self.bins.shape) if mask is None else torch.tensor(mask)
         self.logits = torch.tensor(probabilities).log().requires_grad_(True)
         original = self.logits.detach() if reference is None else torch.tensor(reference).log()
-        self.reference = SimpleNamespace(log_probs=original)
+        self.reference = original
         self.motion_reference = objective.motion_log_prob(original, self.bins, window)
         self.hidden = hidden or {}
         self.frames = SimpleNamespace(desired=desired)

@@ -1,9 +1,11 @@
-"""The sets of an edit as tensors, with what the original policy says about each frame, computed once."""
+"""The sets of an edit as tensors, with what the original policy says about each frame: once, and only if asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -21,16 +23,14 @@ CHUNK = 128
 
 
 @dataclass(frozen=True, eq=False)
-class Reference:
-    """What the original policy says about the frames of a set; constant, so it is never computed twice.
+class Features:
+    """Features of the original policy on the frames of a set.
 
     Args:
-        log_probs: (N, A, B) log-probabilities of the action tokens under teacher forcing.
-        visual: (N, patches, vision_dim) features.
-        projected: (N, patches, D) features.
+        visual: (N, patches, vision_dim).
+        projected: (N, patches, D).
     """
 
-    log_probs: Tensor
     visual: Tensor
     projected: Tensor
 
@@ -40,11 +40,12 @@ class Bank:
 
     Args:
         name: of the set.
-        policy: the policy; while the bank is built no adapter may be attached to it.
+        policy: the policy under edit.
         network: the same policy's network.
         frames: the set.
         parameters: label width and window of the objective.
         check: called between chunks; may raise (cancelled, out of memory).
+        original: inside it the policy is the original one: no second copy of the model is needed.
     """
 
     def __init__(
@@ -55,8 +56,9 @@ class Bank:
         frames: FrameSet,
         parameters: MethodParameters,
         check: Callable[[], None],
+        original: Callable[[], AbstractContextManager[None]],
     ) -> None:
-        self.name = name
+        self.name, self._original = name, original
         self.frames, self.policy, self._network, self._check = frames, policy, network, check
         self.window, self._autocast = parameters.forget_window_bins, parameters.autocast == "bf16"
         chunks = [policy.encode(f.images, f.instructions, f.actions) for f in _chunks(frames)]
@@ -67,8 +69,6 @@ class Bank:
         self.bins = bins_of(torch.cat([chunk.action_tokens for chunk in chunks]), policy.codec)
         self.mask = _undesired(self.bins, frames, policy, self.window)
         self._bottom = Entry("visual", (0,) * len(policy.config.towers))
-        self.reference = self._refer()
-        self.motion_reference = objective.motion_log_prob(self.reference.log_probs, self.bins, self.window)
         self._entry: Entry | None = None
         self._states: tuple[Tensor, ...] = ()
 
@@ -97,16 +97,14 @@ class Bank:
         """A forward pass of some frames from the present entry."""
         if self._entry is None:
             raise RuntimeError("cache() says where forward passes enter: call it first")
-        index = torch.from_numpy(rows)
-        state = tuple(s[index] for s in self._states) if self._states else self._enter(self._entry, rows)
+        index, state = torch.from_numpy(rows), self._state(self._entry, rows)
         with torch.autocast(self.policy.device.type, torch.bfloat16, enabled=self._autocast):
             return self._network.run(self._entry, state, self.input_ids[index], self.positions[index])
 
     @torch.no_grad()
     def fresh(self, rows: np.ndarray) -> Output:
         """A whole forward pass from the pixels, whatever the present entry is."""
-        index = torch.from_numpy(rows)
-        state = self._enter(self._bottom, rows)
+        index, state = torch.from_numpy(rows), self._state(self._bottom, rows)
         return self._network.run(self._bottom, state, self.input_ids[index], self.positions[index])
 
     def log_probs(self, output: Output) -> Tensor:
@@ -117,16 +115,38 @@ class Bank:
         pixels = pixel_values(self.frames.images[rows], self.policy.config, self.policy.device)
         return self._network.enter(entry, pixels, self.input_ids[torch.from_numpy(rows)])
 
-    def _refer(self) -> Reference:
-        parts: list[tuple[Tensor, Tensor, Tensor]] = []
+    def _state(self, entry: Entry, rows: np.ndarray) -> tuple[Tensor, ...]:
+        """States at an entry, from the cache where they are in it."""
+        if self._states and entry == self._entry:
+            index = torch.from_numpy(rows)
+            return tuple(state[index] for state in self._states)
+        return self._enter(entry, rows)
+
+    # Each is constant and may cost a pass over the whole set: only methods that use it pay for it.
+
+    @cached_property
+    def reference(self) -> Tensor:
+        """(N, A, B) log-probabilities of the action tokens under the original policy and teacher forcing."""
+        return torch.cat([self.log_probs(output) for output in self._original_outputs()])
+
+    @cached_property
+    def motion_reference(self) -> Tensor:
+        """(N, A) log-probability of the recorded motion under the original policy."""
+        return objective.motion_log_prob(self.reference, self.bins, self.window)
+
+    @cached_property
+    def features(self) -> Features:
+        """Features of the original policy; the largest of the cached tensors by far."""
+        parts = [(output.visual, output.projected) for output in self._original_outputs()]
+        visual, projected = (torch.cat(column) for column in zip(*parts, strict=True))
+        return Features(visual, projected)
+
+    def _original_outputs(self) -> Iterator[Output]:
         for rows in _chunk_rows(len(self)):
             self._check()
-            output = self.fresh(rows)
-            if output.visual is None or output.projected is None:
-                raise RuntimeError("a pass from the first visual block shows all features")
-            parts.append((self.log_probs(output), output.visual, output.projected))
-        log_probs, visual, projected = (torch.cat(column) for column in zip(*parts, strict=True))
-        return Reference(log_probs, visual, projected)
+            with self._original():
+                output = self.fresh(rows)
+            yield output
 
 
 def _undesired(bins: Tensor, frames: FrameSet, policy: VlaPolicy, window: int) -> Tensor:

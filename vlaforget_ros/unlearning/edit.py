@@ -146,9 +146,12 @@ def prepare(policy: VlaPolicy, data: EditData, settings: EditSettings, guard: Gu
     policy.model.eval().requires_grad_(False)
     layers, sets = policy.components(), data.sets()
     network = Network(policy.model, parameters.gradient_checkpointing)
-    banks = {n: Bank(n, policy, network, frames, parameters, guard.check) for n, frames in sets.items()}
-    rows, evaluation = evaluation_of(policy, data, parameters, settings.gates.tau_retain, seed)
     adapter = EditAdapter(policy.model, method.rank, _alpha(method), method.dense)
+    banks = {
+        name: Bank(name, policy, network, frames, parameters, guard.check, adapter.detached)
+        for name, frames in sets.items()
+    }
+    rows, evaluation = evaluation_of(policy, data, parameters, settings.gates.tau_retain, seed)
     bench = Workbench(policy, network, adapter, banks, rows, evaluation, parameters, seed, guard, layers)
     bench.enter_at(Entry("language", (0,)), limit_mb=0)
     return bench

@@ -37,7 +37,7 @@ def test_the_loss_on_a_real_bank_is_made_of_mean_token_probabilities(open_method
     codec = opened.bench.policy.codec
     (hold,) = bins_of(torch.from_numpy(codec.encode(codec.hold[None])), codec)
     # Fresh factors change nothing: the reference's probabilities, of one bin each, at undesired tokens.
-    probabilities, values = bank.reference.log_probs[rows].exp(), []
+    probabilities, values = bank.reference[rows].exp(), []
     for frame, row in enumerate(rows):
         tokens = [token for token in range(4) if bank.mask[row, token]]
         good = sum(probabilities[frame, token, hold[token]].item() for token in tokens) / len(tokens)

@@ -226,9 +226,11 @@ def _is_worse(before: float | None, after: float | None) -> bool:
 def _feature_losses(view: View) -> Sequence[Tensor]:
     """One value for each kind of feature that the present stage can change."""
     losses = []
-    output, reference = view.output, view.bank.reference
+    output = view.output
     if output.visual is not None and output.visual.requires_grad:
-        losses.append(objective.feature_loss(output.visual, reference.visual[view.index]).mean())
+        losses.append(objective.feature_loss(output.visual, view.bank.features.visual[view.index]).mean())
     if output.projected is not None and output.projected.requires_grad:
-        losses.append(objective.feature_loss(output.projected, reference.projected[view.index]).mean())
+        losses.append(
+            objective.feature_loss(output.projected, view.bank.features.projected[view.index]).mean()
+        )
     return losses
