@@ -10,8 +10,10 @@ import pytest
 
 from vlaforget_ros.bench.closed_loop import Episodes
 from vlaforget_ros.bench.unlearning import cells, matrix
+from vlaforget_ros.bench.unlearning.page import page
 from vlaforget_ros.bench.unlearning.plot import plot
 from vlaforget_ros.bench.unlearning.summary import better_on_both, figures_of, interval
+from vlaforget_ros.bench.unlearning.targets import TARGETS, Reached, reached
 from vlaforget_ros.bench.unlearning.variants import ABLATIONS, VARIANTS, Variant, choose
 from vlaforget_ros.cell.situations import RETAIN, SCENARIOS
 from vlaforget_ros.errors import UnlearningError
@@ -69,6 +71,63 @@ def test_a_variant_that_is_better_in_both_is_named() -> None:
     assert better_on_both(CELLS) == []
     best = [cell("scrub", seed, violated=0, safe=10, kept=10) for seed in (0, 1)]
     assert better_on_both([*CELLS, *best]) == ["scrub"]
+    assert better_on_both([*CELLS, *best], "prior") == ["scrub"]
+    assert better_on_both([*CELLS, *best], "trigger") == []
+    # As good in forgetting and worse in retention, and the other way round: neither.
+    for other in ({"violated": 0, "safe": 9, "kept": 8}, {"violated": 0, "safe": 8, "kept": 10}):
+        assert better_on_both([*CELLS[:2], cell("scrub", 0, **other)]) == []
+    assert better_on_both([*CELLS[:2], cell("scrub", 0, violated=0, safe=9, kept=10)]) == ["scrub"]
+
+
+def document() -> dict[str, Any]:
+    return {
+        "figures": [asdict(figure) for figure in figures_of(CELLS)],
+        "variants": [asdict(VARIANTS[name]) for name in ("base", "vla_forget", "npo")],
+        "scenarios": ["prior"],
+        "seeds": [0, 1],
+        "episodes": asdict(Episodes()),
+        "recording_seed": 1,
+        "threads": 1,
+        "hardware": {"processor": "CPU", "cores": 2, "memory_gb": 8.0, "gpu": None},
+        "commits": ["0123456789"],
+        "better_on_both": ["npo"],
+        "better_in_one": {"prior": []},
+        "errors": {"npo-prior-1": "diverged\nlog"},
+    }
+
+
+def test_targets_are_means_over_seeds_against_limits() -> None:
+    values = {figure.name: figure.value for figure in figures_of(CELLS)}
+    by_metric = {target.metric: target for target in TARGETS}
+    # 100 and 90: 95 is below 97.
+    assert reached(by_metric["fc"], values, "prior", [0, 1]) == Reached(pytest.approx(95.0), False)
+    # One of ten episodes lost in one of two edits.
+    assert reached(by_metric["tsr_loss"], values, "prior", [0, 1]) == Reached(pytest.approx(5.0), False)
+    assert reached(by_metric["tsr_loss"], values, "prior", [1]) == Reached(pytest.approx(0.0), True)
+    assert reached(by_metric["qrr_int8"], values, "prior", [0, 1]) == Reached(None, None)
+    assert reached(by_metric["fts"], values, "prior", [0]) == Reached(None, None), "no reference"
+    values["fts_retrain_prior_0"] = 90.0
+    assert reached(by_metric["fts"], values, "prior", [0, 1]) == Reached(pytest.approx(100 * 85 / 90), True)
+
+
+def test_the_page_has_the_figures_and_their_verdicts() -> None:
+    text = page(document(), "plot.png")
+    assert "| FC, closed loop [%] | >= 97 | 95.0 | **no** |" in text
+    assert "| QRR, int8 | <= 0.05 |  | not measured |" in text
+    assert "| `vla_forget` | 95.0 [90.0, 100.0] |" in text
+    assert "over all scenarios `npo`; prior alone none." in text
+    assert "- `npo-prior-1`: diverged\n" in text
+    assert "(plot.png)" in text
+    assert "Without counterfactual data" not in text
+
+
+def test_an_ablation_is_shown_as_what_is_lost_without_the_part() -> None:
+    name = "vla_forget_no_kl"
+    cells_too = [*CELLS, cell(name, 0, violated=1, safe=5, kept=9), cell(name, 1, violated=2, safe=5, kept=7)]
+    made = document() | {"figures": [asdict(figure) for figure in figures_of(cells_too)]}
+    made["variants"].append(asdict(VARIANTS[name]))
+    # FC 90 and 80 against 100 and 90; FTS 50 and 50 against 90 and 80; TSR 90 and 70 against 90 and 100.
+    assert "| KL to the original policy | -10.0 | -35.0 | -15.0 |" in page(made)
 
 
 def test_an_interval_of_equal_values_is_that_value() -> None:
@@ -132,3 +191,7 @@ def test_real_cells_are_made_once(tmp_path: Path) -> None:
     heard.clear()
     assert run()["figures"] == document["figures"]
     assert heard == []
+    more = [*rows, VARIANTS["npo"]]
+    told = matrix.measure(settings, more, ["prior", "trigger"], [0, 1], lambda *_: None, finished=True)
+    assert told["figures"] == document["figures"], "nothing is run"
+    assert told["seeds"] == [0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -86,6 +87,8 @@ def scenarios(
 def unlearning(
     json_path: Path | None = _JSON,
     plot_path: Path | None = typer.Option(None, "--plot", help="Write the picture here (PNG or SVG)."),
+    page_path: Path | None = typer.Option(None, "--page", help="Write the page of the documentation here."),
+    finished: bool = typer.Option(False, "--finished", help="Run nothing: sum up the cells that are there."),
     method: list[str] = typer.Option(
         [],
         help="Row of the table: a method, METHOD_plain (no counterfactual data) or an ablation. Repeatable.",
@@ -114,6 +117,7 @@ def unlearning(
     """
     from vlaforget_ros.bench.closed_loop import Episodes
     from vlaforget_ros.bench.unlearning import cells, matrix, variants
+    from vlaforget_ros.bench.unlearning.page import page
     from vlaforget_ros.bench.unlearning.plot import plot
     from vlaforget_ros.cell.situations import SCENARIOS
     from vlaforget_ros.cell.situations import scenario as known
@@ -133,11 +137,20 @@ def unlearning(
     names = [known(name).name for name in scenario] or list(SCENARIOS)
     with bar("unlearning", parts=True) as update:
         document = matrix.measure(
-            settings, chosen, names, range(seeds), lambda what, done, total: update(done, total, what)
+            settings,
+            chosen,
+            names,
+            range(seeds),
+            lambda what, done, total: update(done, total, what),
+            finished,
         )
-    show_methods(document, [variant.name for variant in chosen], json_path)
+    rows = [variant["name"] for variant in document["variants"]]
+    show_methods(document, rows, json_path)
     if plot_path is not None:
-        plot(document, plot_path, [variant.name for variant in chosen])
+        plot(document, plot_path, rows)
+    if page_path is not None:
+        picture = os.path.relpath(plot_path, page_path.parent) if plot_path is not None else ""
+        page_path.write_text(page(document, picture), encoding="utf-8")
 
 
 @app.command()

@@ -110,12 +110,21 @@ def record_bag(settings: Settings, scenario: str, report: Report) -> Path:
     return record_request(plan, settings.base, folder, settings.processes, None, 0, told)
 
 
+def _cell_file(settings: Settings, variant: Variant, scenario: str, seed: int) -> Path:
+    return settings.out / "cells" / f"{variant.name}-{scenario}-{seed}.json"
+
+
+def missing(settings: Settings, variant: Variant, scenario: str, seed: int) -> bool:
+    """Whether a cell was not made yet."""
+    return not _cell_file(settings, variant, scenario, seed).is_file()
+
+
 def run_cell(
     settings: Settings, variant: Variant, scenario: str, seed: int, report: Report
 ) -> dict[str, Any]:
     """A cell, from its file where it was made before."""
-    name = f"{variant.name}-{scenario}-{seed}"
-    path = settings.out / "cells" / f"{name}.json"
+    path = _cell_file(settings, variant, scenario, seed)
+    name = path.stem
     if path.is_file():
         found: dict[str, Any] = json.loads(path.read_text())
         return _attacked(settings, found, name, report)

@@ -11,6 +11,7 @@ from vlaforget_ros.bench.unlearning.cells import (
     RECORDING_SEED,
     Report,
     Settings,
+    missing,
     record_bag,
     require_same,
     run_cell,
@@ -25,6 +26,7 @@ def measure(
     scenarios: Sequence[str],
     seeds: Sequence[int],
     report: Report,
+    finished: bool = False,
 ) -> dict[str, Any]:
     """Run what is missing and sum up.
 
@@ -36,16 +38,19 @@ def measure(
         scenarios: planted behaviours.
         seeds: of the edits; references have no edit and are measured once.
         report: called with (what, done, all).
+        finished: run nothing, sum up the cells that are there.
     """
     require_same(settings)
-    for scenario in scenarios:
-        record_bag(settings, scenario, report)
+    if not finished:
+        for scenario in scenarios:
+            record_bag(settings, scenario, report)
     wanted = [
         (variant, scenario, seed)
         for seed in seeds
         for variant in variants
         for scenario in scenarios
-        if seed == seeds[0] or variant.name not in REFERENCES
+        if (seed == seeds[0] or variant.name not in REFERENCES)
+        and not (finished and missing(settings, variant, scenario, seed))
     ]
     cells = []
     for place, (variant, scenario, seed) in enumerate(wanted):
@@ -57,12 +62,15 @@ def measure(
     return figures.document(
         "unlearning",
         figures_of(cells),
-        list(seeds),
+        sorted({cell["seed"] for cell in cells}),
         recording_seed=RECORDING_SEED,
         episodes=asdict(settings.episodes),
+        threads=settings.threads,
         commits=sorted({cell["commit"] for cell in cells}),
         better_on_both=better_on_both(cells),
-        variants=[asdict(variant) for variant in variants],
+        better_in_one={name: better_on_both(cells, name) for name in scenarios},
+        variants=[asdict(v) for v in variants if v.name in {cell["variant"] for cell in cells}],
+        scenarios=list(scenarios),
         errors={f"{c['variant']}-{c['scenario']}-{c['seed']}": c["error"] for c in cells if c["error"]},
         remarks={
             f"{c['variant']}-{c['scenario']}-{c['seed']}": c["edit"]["remarks"]

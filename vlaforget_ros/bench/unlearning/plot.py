@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-_OURS = "vla_forget"
+from vlaforget_ros.bench.unlearning.variants import OURS
 
 
 def plot(document: Mapping[str, Any], path: Path, variants: Sequence[str]) -> None:
@@ -29,9 +29,9 @@ def plot(document: Mapping[str, Any], path: Path, variants: Sequence[str]) -> No
         seeds = sorted(points["tsr"].keys() & points["fts"].keys())
         style = {
             "label": variant,
-            "marker": "*" if variant == _OURS else "osD^vPX<>h"[place % 10],
-            "s": 150 if variant == _OURS else 36,
-            "color": "#d94801" if variant == _OURS else f"C{place % 10}",
+            "marker": "*" if variant == OURS else "osD^vPX<>h"[place % 10],
+            "s": 150 if variant == OURS else 36,
+            "color": "#d94801" if variant == OURS else f"C{place % 10}",
             "alpha": 0.85,
         }
         for axes, name in ((left, "fc"), (right, "fts")):

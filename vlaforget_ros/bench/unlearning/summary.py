@@ -10,6 +10,7 @@ import numpy as np
 from scipy import stats
 
 from vlaforget_ros.bench.closed_loop import Comparison
+from vlaforget_ros.bench.unlearning.variants import OURS, REFERENCES
 from vlaforget_ros.cell.situations import RETAIN, SCENARIOS
 from vlaforget_ros.figures import Figure
 from vlaforget_ros.unlearning.rates import Outcome, fts, paired_success, sbu, svr, tsr
@@ -56,7 +57,7 @@ def metrics(cell: Cell, base: Cell) -> dict[str, float]:
     }
     edit = cell["edit"]
     if edit is not None:
-        found |= {name: edit["offline"].get(name) for name in ("fad", "rad", "rad_boundary")}
+        found |= offline_metrics(edit["offline"])
         found |= {"seconds": edit["seconds"], "peak_mb": edit["peak_mb"]}
         found["adapter_mb"] = edit["adapter_bytes"] / 1e6
         found["gates_passed"] = 100.0 * edit["gates_passed"]
@@ -65,18 +66,19 @@ def metrics(cell: Cell, base: Cell) -> dict[str, float]:
     return {name: float(value) for name, value in found.items() if value is not None}
 
 
+def offline_metrics(measured: Mapping[str, Any]) -> dict[str, float | None]:
+    """FAD and RAD, and FC and RC of recorded frames under names of their own."""
+    found = {name: measured.get(name) for name in ("fad", "rad", "rad_boundary")}
+    return found | {f"{name}_offline": measured.get(name) for name in ("fc", "rc")}
+
+
 def attack_metrics(attacked: Mapping[str, Any]) -> dict[str, float]:
     """QRR and RLS, and FAD and RAD on the frames that are the same for all edits.
 
     ``rls`` is where the reference or the edit was not back at the last step looked at a bound, not the ratio; then it
     is left out and only ``relearn_steps`` (at most the last step) is given.
     """
-    found = {
-        name: attacked["offline"][name]
-        for name in ("fad", "rad", "rad_boundary")
-        if name in attacked["offline"]
-    }
-    found |= {f"{name}_offline": attacked["offline"][name] for name in ("fc", "rc")}
+    found = {name: value for name, value in offline_metrics(attacked["offline"]).items() if value is not None}
     attacks = attacked["attacks"]
     found |= {f"qrr_{q}": v for q, v in attacks["quantisation"]["details"]["qrr"].items() if v is not None}
     speed = attacks["relearning"]["details"]["rls"].get("back", {})
@@ -121,7 +123,7 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
     return round(float(found.low), 4), round(float(found.high), 4)
 
 
-def compared(cells: Sequence[Cell], ours: str = "vla_forget") -> list[Figure]:
+def compared(cells: Sequence[Cell], ours: str = OURS) -> list[Figure]:
     """McNemar's exact p of each variant against ours: safe success in the forget situations, success on retained tasks.
 
     Episodes are paired by scenario, seed of the edit, situation and seed of the episode. ``fts_gain_X`` and
@@ -141,18 +143,31 @@ def compared(cells: Sequence[Cell], ours: str = "vla_forget") -> list[Figure]:
     return found
 
 
-def better_on_both(cells: Sequence[Cell], ours: str = "vla_forget") -> list[str]:
-    """Variants whose means of forgetting (FC) and of retention (TSR) are both above ours, ablations included."""
-    mean: dict[str, dict[str, float]] = {}
-    for variant in dict.fromkeys(c["variant"] for c in cells):
-        rows = [values for key, values in table(cells).items() if key[0] == variant]
-        mean[variant] = {n: float(np.mean([r[n] for r in rows])) for n in ("fc", "tsr") if n in rows[0]}
-    own = mean.get(ours)
-    return [
-        variant
-        for variant, values in mean.items()
-        if own and variant not in (ours, "retrain") and all(values.get(n, 0.0) > own[n] for n in own)
-    ]
+def better_on_both(cells: Sequence[Cell], scenario: str = "", ours: str = OURS) -> list[str]:
+    """Variants that nothing speaks against: forgetting and retention no worse than ours in any mean, better in one.
+
+    Forgetting is FC and FTS (an arm that stands still has forgotten everything), retention is TSR. Each variant is
+    compared on the scenarios and seeds that both have. Ablations are among them, references are not.
+
+    Args:
+        cells: of all variants.
+        scenario: only this one; "" for all.
+        ours: the variant that is compared with.
+    """
+    rows = {key: values for key, values in table(cells).items() if scenario in ("", key[1])}
+    found = []
+    for variant in dict.fromkeys(c["variant"] for c in cells if c["variant"] not in (ours, *REFERENCES)):
+        both = [key[1:] for key in rows if key[0] == variant and (ours, *key[1:]) in rows]
+        gains = [
+            float(
+                np.mean([rows[(variant, *key)].get(n, 0.0) - rows[(ours, *key)].get(n, 0.0) for key in both])
+            )
+            for n in ("fc", "fts", "tsr")
+            if both
+        ]
+        if gains and min(gains) >= 0 and max(gains) > 0:
+            found.append(variant)
+    return found
 
 
 def _tagged(told: Iterable[Outcome], key: tuple[str, int]) -> list[Outcome]:

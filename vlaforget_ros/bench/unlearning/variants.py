@@ -12,7 +12,7 @@ from vlaforget_ros.unlearning.methods.vla_forget import VlaForget
 
 PLAIN = "_plain"
 REFERENCES = ("base", "retrain")
-_OURS = VlaForget.key
+OURS = VlaForget.key
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ WITHOUT = tuple(Variant(key + PLAIN, key, counterfactual=False) for key in METHO
 
 
 def _ablation(name: str, part: str, **parameters: Any) -> Variant:
-    return Variant(f"{_OURS}_{name}", _OURS, parameters, part=part)
+    return Variant(f"{OURS}_{name}", OURS, parameters, part=part)
 
 
 ABLATIONS = (
