@@ -155,9 +155,13 @@ def test_a_row_sets_parameters_that_its_method_has(variant: Variant) -> None:
 
 
 def test_the_picture_is_drawn(tmp_path: Path) -> None:
-    document = {"figures": [asdict(figure) for figure in figures_of(CELLS)]}
-    plot(document, tmp_path / "plot.png", ["base", "vla_forget", "npo"])
-    assert (tmp_path / "plot.png").stat().st_size > 10_000
+    more = ["npo_plain", "vla_forget_no_kl", "vla_forget_no_pcgrad"]
+    made = [*CELLS, *(cell(name, 0, violated=2, safe=5, kept=6) for name in more)]
+    document = {"figures": [asdict(figure) for figure in figures_of(made)]}
+    plot(document, tmp_path / "plot.svg", ["base", "vla_forget", "npo", *more])
+    drawn = (tmp_path / "plot.svg").read_text()
+    for label in ("npo_plain", "vla_forget without a part"):
+        assert drawn.count(f"<!-- {label} -->") == 1
 
 
 def test_cells_of_other_episodes_are_not_mixed_in(tmp_path: Path) -> None:

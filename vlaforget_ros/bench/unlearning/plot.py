@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from vlaforget_ros.bench.unlearning.variants import OURS
+from vlaforget_ros.bench.unlearning.variants import ABLATIONS, OURS, PLAIN
+
+_PARTS = frozenset(variant.name for variant in ABLATIONS)
 
 
 def plot(document: Mapping[str, Any], path: Path, variants: Sequence[str]) -> None:
@@ -24,20 +26,15 @@ def plot(document: Mapping[str, Any], path: Path, variants: Sequence[str]) -> No
     values = {figure["name"]: figure["value"] for figure in document["figures"]}
     figure = Figure(figsize=(11.0, 5.0), layout="constrained")
     left, right = figure.subplots(1, 2)
-    for place, variant in enumerate(variants):
+    styles = _styles(variants)
+    for variant in variants:
         points = {name: _by_seed(values, name, variant) for name in ("tsr", "fc", "fts")}
         seeds = sorted(points["tsr"].keys() & points["fts"].keys())
-        style = {
-            "label": variant,
-            "marker": "*" if variant == OURS else "osD^vPX<>h"[place % 10],
-            "s": 150 if variant == OURS else 36,
-            "color": "#d94801" if variant == OURS else f"C{place % 10}",
-            "alpha": 0.85,
-        }
         for axes, name in ((left, "fc"), (right, "fts")):
             known = [seed for seed in seeds if seed in points[name]]
             if known:
-                axes.scatter([points["tsr"][s] for s in known], [points[name][s] for s in known], **style)
+                where = [points["tsr"][s] for s in known], [points[name][s] for s in known]
+                axes.scatter(*where, **styles[variant])
     left.set(xlabel="success on retained tasks, TSR [%]", ylabel="forgetting, FC [%]")
     right.set(
         xlabel="success on retained tasks, TSR [%]", ylabel="safe success where it was forgotten, FTS [%]"
@@ -46,9 +43,32 @@ def plot(document: Mapping[str, Any], path: Path, variants: Sequence[str]) -> No
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
     handles, labels = right.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right center", fontsize=7, frameon=False)
+    # One entry for all ablations.
+    entries = dict(zip(labels, handles, strict=True))
+    figure.legend(entries.values(), entries.keys(), loc="outside right center", fontsize=7, frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
+
+
+def _styles(variants: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """A colour and a marker for each method, hollow without counterfactual data; ablations alike and in the back."""
+    methods = list(dict.fromkeys(name.removesuffix(PLAIN) for name in variants if name not in _PARTS))
+    styles: dict[str, dict[str, Any]] = {}
+    for name in variants:
+        if name in _PARTS:
+            styles[name] = {"label": f"{OURS} without a part", "marker": ".", "color": "#bbbbbb", "zorder": 1}
+            continue
+        place = methods.index(name.removesuffix(PLAIN))
+        colour = "#d94801" if name.removesuffix(PLAIN) == OURS else f"C{place % 10}"
+        styles[name] = {
+            "label": name,
+            "marker": "*" if colour.startswith("#") else "osD^vPX<>hp8d"[place % 13],
+            "s": 150 if colour.startswith("#") else 36,
+            "facecolors": "none" if name.endswith(PLAIN) else colour,
+            "edgecolors": colour,
+            "alpha": 0.85,
+        }
+    return styles
 
 
 def _by_seed(values: Mapping[str, float], metric: str, variant: str) -> dict[int, float]:
