@@ -14,7 +14,7 @@ from vlaforget_ros.bench.unlearning.page import page
 from vlaforget_ros.bench.unlearning.plot import plot
 from vlaforget_ros.bench.unlearning.summary import better_on_both, figures_of, interval
 from vlaforget_ros.bench.unlearning.targets import TARGETS, Reached, reached
-from vlaforget_ros.bench.unlearning.variants import ABLATIONS, VARIANTS, Variant, choose
+from vlaforget_ros.bench.unlearning.variants import ABLATIONS, VARIANTS, Variant, choose, with_settings
 from vlaforget_ros.cell.situations import RETAIN, SCENARIOS
 from vlaforget_ros.errors import UnlearningError
 from vlaforget_ros.paths import models_directory
@@ -147,6 +147,17 @@ def test_rows_of_the_table() -> None:
     assert [variant.name for variant in choose(["npo", "base"], True, True)] == ["base", "retrain", "npo"]
     with pytest.raises(UnlearningError, match="did you mean npo_plain"):
         choose(["npo_plane"], True, True)
+
+
+def test_rows_once_more_with_a_parameter_set() -> None:
+    rows = with_settings(choose(["npo"], True, True), ["learning_rate=3e-4", "learning_rate=0.001"])
+    assert [row.name for row in rows[2:]] == ["npo", "npo_learning_rate_3e-4", "npo_learning_rate_0.001"]
+    assert [row.parameters for row in rows[3:]] == [{"learning_rate": 0.0003}, {"learning_rate": 0.001}]
+    with pytest.raises(UnlearningError, match="did you mean learning_rate"):
+        with_settings(rows, ["learning_rat=1"])
+    for bad in ("learning_rate=-1", "learning_rate", "learning_rate=[", ""):
+        with pytest.raises(UnlearningError, match="KEY=VALUE"):
+            with_settings(rows, [bad])
 
 
 @pytest.mark.parametrize("variant", [*ABLATIONS, VARIANTS["npo"]], ids=lambda v: v.name)

@@ -93,6 +93,9 @@ def unlearning(
         [],
         help="Row of the table: a method, METHOD_plain (no counterfactual data) or an ablation. Repeatable.",
     ),
+    setting: list[str] = typer.Option(
+        [], "--set", help="KEY=VALUE: every row once more with this parameter, to compare values. Repeatable."
+    ),
     scenario: list[str] = typer.Option([], help="trigger, binding or prior; all when not given. Repeatable."),
     seeds: int = typer.Option(3, min=1, help="Edits of each row and scenario, with seeds from 0."),
     plain: bool = typer.Option(True, help="Also every method without counterfactual data."),
@@ -133,7 +136,7 @@ def unlearning(
         attacks=attacks,
         threads=threads,
     )
-    chosen = variants.choose(method, plain, ablations)
+    chosen = variants.with_settings(variants.choose(method, plain, ablations), setting)
     names = [known(name).name for name in scenario] or list(SCENARIOS)
     with bar("unlearning", parts=True) as update:
         document = matrix.measure(

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+import yaml
+from pydantic import ValidationError
 
 from vlaforget_ros.errors import ErrorCode, UnlearningError, did_you_mean
 from vlaforget_ros.unlearning.methods import METHODS
@@ -58,6 +61,41 @@ ABLATIONS = (
     _ablation("no_selection", "layer selection", selection="all"),
 )
 VARIANTS: dict[str, Variant] = {v.name: v for v in (BASE, RETRAIN, *WITH, *WITHOUT, *ABLATIONS)}
+
+
+def with_settings(variants: Sequence[Variant], settings: Sequence[str]) -> list[Variant]:
+    """Each variant once more for each setting, with that parameter of its method; references only as they are.
+
+    Args:
+        variants: rows.
+        settings: ``KEY=VALUE``, the value as in YAML.
+
+    Raises:
+        UnlearningError: 300 where it has no such form, or a method has no such parameter or refuses the value.
+    """
+    edited = [variant for variant in variants if variant.name not in REFERENCES]
+    return [*variants, *(_set(variant, setting) for setting in settings for variant in edited)]
+
+
+def _set(variant: Variant, setting: str) -> Variant:
+    key, _, text = setting.partition("=")
+    known = METHODS[variant.method].Parameters
+    try:
+        # Refused here, not after an hour of other rows.
+        checked = known.model_validate({**variant.parameters, key: yaml.safe_load(text)})
+    except (ValidationError, yaml.YAMLError) as error:
+        raise UnlearningError(
+            ErrorCode.UNLEARNING_BAD_REQUEST,
+            f"no setting of {variant.name}: {str(error).splitlines()[-2].strip()}",
+            value=setting,
+            limit="KEY=VALUE, for example learning_rate=0.0003",
+            remedy=did_you_mean(key, known.model_fields),
+        ) from error
+    return replace(
+        variant,
+        name=f"{variant.name}_{key}_{text}",
+        parameters={**variant.parameters, key: getattr(checked, key)},
+    )
 
 
 def choose(names: Sequence[str], plain: bool, ablations: bool) -> list[Variant]:
