@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from edit_parts import bag, base_dir, request_text
 
 from vlaforget_ros.adapters import LoraWeights
 
-# The small policy, its bag and its request, in one place.
-_PARTS = Path(__file__).resolve().parents[1] / "unlearning" / "conftest.py"
-_spec = importlib.util.spec_from_file_location("unlearning_parts", _PARTS)
-if _spec is None or _spec.loader is None:
-    raise ImportError(str(_PARTS))
-_parts = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_parts)
-base_dir, bag, request_text = _parts.base_dir, _parts.bag, _parts.request_text
+__all__ = ["bag", "base_dir", "request_text"]
 
 BASE = "ab" * 32
 
