@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,12 @@ def test_the_page_has_the_figures_and_their_verdicts() -> None:
     assert "- `npo-prior-1`: diverged\n" in text
     assert "(plot.png)" in text
     assert "Without counterfactual data" not in text
+
+
+def test_the_page_in_the_documentation_is_that_of_the_results() -> None:
+    root = Path(__file__).resolve().parents[2]
+    results = json.loads((root / "benchmarks" / "results" / "unlearning.json").read_text())
+    assert (root / "docs" / "comparison.md").read_text() == page(results, "images/comparison.png")
 
 
 def test_an_ablation_is_shown_as_what_is_lost_without_the_part() -> None:

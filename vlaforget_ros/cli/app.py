@@ -15,6 +15,7 @@ from vlaforget_ros.cli import (
     evaluate,
     graph,
     history,
+    models,
     report,
     retrain,
     train,
@@ -58,6 +59,7 @@ evaluate.register(app)
 attack.register(app)
 report.register(app)
 history.register(app)
+models.register(app)
 train.register(app)
 retrain.register(app)
 app.add_typer(adapters.app, name="adapters")

@@ -1,9 +1,10 @@
-"""Base checkpoints on disk: config.json, tokenizer.json, model.safetensors, named by their digest."""
+"""Base checkpoints on disk, ours (config, tokenizer and one file of weights) or released; named by their digest."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -13,11 +14,14 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import nn
 
-from vlaforget_ros.errors import ErrorCode, PolicyError
 from vlaforget_ros.policy.config import PolicyConfig
 from vlaforget_ros.policy.model import OpenVla
+from vlaforget_ros.policy.released import is_released, load_network
+from vlaforget_ros.policy.shards import INDEX, Shards
+from vlaforget_ros.policy.unusable import unusable
 
-_FILES = ("config.json", "tokenizer.json", "model.safetensors")
+TOKENIZER = "tokenizer.json"
+_FILES = ("config.json", TOKENIZER, "model.safetensors")
 
 
 def save(directory: Path, model: OpenVla, tokenizer: Tokenizer) -> str:
@@ -32,29 +36,66 @@ def save(directory: Path, model: OpenVla, tokenizer: Tokenizer) -> str:
 
 def digest(directory: Path) -> str:
     """SHA-256 over the names and SHA-256 digests of the checkpoint's files, as 64 hex digits."""
-    _require_files(directory)
-    lines = [[name, hashlib.sha256((directory / name).read_bytes()).hexdigest()] for name in _FILES]
+    lines = [[name, _sha256(directory / name)] for name in files(directory)]
     return hashlib.sha256(json.dumps(lines).encode()).hexdigest()
 
 
-def load(directory: Path, device: str = "cpu") -> tuple[OpenVla, Tokenizer]:
-    """Read a checkpoint; every key must be there and none besides.
+def files(directory: Path) -> tuple[str, ...]:
+    """Names of the files that make a checkpoint, in either layout. Raises PolicyError 207 where one is missing."""
+    if not is_released(directory):
+        _require(directory, _FILES)
+        return _FILES
+    _require(directory, ("config.json", TOKENIZER))
+    index = (INDEX,) if (directory / INDEX).is_file() else ()
+    return ("config.json", TOKENIZER, *index, *Shards.open(directory).files)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def load(directory: Path, device: str = "cpu", dtype: torch.dtype | None = None) -> tuple[OpenVla, Tokenizer]:
+    """Read a checkpoint, ours or in OpenVLA's released layout; every key must be there and none besides.
+
+    Args:
+        directory: of the checkpoint.
+        device: where to.
+        dtype: of a released checkpoint's weights; None: as stored.
 
     Raises:
         PolicyError: 207 naming the file, key or shape that is wrong.
     """
-    _require_files(directory)
+    if is_released(directory):
+        _require(directory, (TOKENIZER,))
+        tokenizer = read_tokenizer(directory)
+        return load_network(directory, device, dtype), tokenizer
+    _require(directory, _FILES)
+    tokenizer = read_tokenizer(directory)
+    config = read_own_config(directory)
     try:
-        config = PolicyConfig.model_validate_json((directory / "config.json").read_text())
-        tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
         tensors = load_file(directory / "model.safetensors")
-    except (ValidationError, SafetensorError, ValueError) as error:
-        raise _bad(directory, str(error)) from error
-    except Exception as error:  # tokenizers raises bare Exception for a malformed file
-        raise _bad(directory, f"tokenizer.json: {error}") from error
+    except (SafetensorError, ValueError) as error:
+        raise unusable(directory, str(error)) from error
     model = OpenVla(config)
     _assign(directory, model, tensors)
     return model.to(device).eval(), tokenizer
+
+
+def read_own_config(directory: Path) -> PolicyConfig:
+    """The configuration of a checkpoint in our layout. Raises PolicyError 207."""
+    try:
+        return PolicyConfig.model_validate_json((directory / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValidationError, ValueError) as error:
+        raise unusable(directory, f"config.json: {error}") from error
+
+
+def read_tokenizer(directory: Path) -> Tokenizer:
+    """The text tokenizer. Raises PolicyError 207."""
+    try:
+        return Tokenizer.from_file(str(directory / TOKENIZER))
+    except Exception as error:  # tokenizers raises bare Exception for a malformed file
+        raise unusable(directory, f"{TOKENIZER}: {error}") from error
 
 
 def _assign(directory: Path, model: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
@@ -62,28 +103,18 @@ def _assign(directory: Path, model: nn.Module, tensors: dict[str, torch.Tensor])
     missing = sorted(expected.keys() - tensors.keys())
     unexpected = sorted(tensors.keys() - expected.keys())
     if missing or unexpected:
-        raise _bad(directory, f"missing keys {missing[:5]}, unexpected keys {unexpected[:5]}")
+        raise unusable(directory, f"missing keys {missing[:5]}, unexpected keys {unexpected[:5]}")
     for name, tensor in tensors.items():
         if tensor.shape != expected[name].shape:
-            raise _bad(
+            raise unusable(
                 directory, f"{name} has shape {tuple(tensor.shape)}, not {tuple(expected[name].shape)}"
             )
         if not torch.isfinite(tensor).all():
-            raise _bad(directory, f"{name} holds non-finite values")
+            raise unusable(directory, f"{name} holds non-finite values")
     model.load_state_dict(tensors, assign=True)
 
 
-def _require_files(directory: Path) -> None:
-    absent = [name for name in _FILES if not (directory / name).is_file()]
+def _require(directory: Path, names: Sequence[str]) -> None:
+    absent = [name for name in names if not (directory / name).is_file()]
     if absent:
-        raise _bad(directory, f"missing file(s) {', '.join(absent)}")
-
-
-def _bad(directory: Path, message: str) -> PolicyError:
-    return PolicyError(
-        ErrorCode.POLICY_BAD_CHECKPOINT,
-        f"unusable checkpoint: {message}",
-        value=str(directory),
-        limit="config.json, tokenizer.json and model.safetensors as `vlaforget train` writes them",
-        remedy="give the folder of a whole checkpoint",
-    )
+        raise unusable(directory, f"missing file(s) {', '.join(absent)}")

@@ -18,7 +18,7 @@ from vlaforget_ros.policy.actions import ActionCodec
 from vlaforget_ros.policy.config import PolicyConfig
 from vlaforget_ros.policy.images import check_image, pixel_values
 from vlaforget_ros.policy.model import OpenVla
-from vlaforget_ros.policy.prompt import PAD, prompt_ids, special_id
+from vlaforget_ros.policy.prompt import prompt_ids
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class VlaPolicy:
         self.config: PolicyConfig = model.config
         self.base_digest = base_digest
         self._tokenizer = tokenizer
-        self._pad_id = special_id(tokenizer, PAD)
+        self._pad_id = int(self.config.language["pad_token_id"])
         self.normalisation = self.config.norm_stats[_unnorm_key(self.config, unnorm_key)]
         self.codec = ActionCodec(self.normalisation, self.config.action_vocab_end, self.config.bins)
         self._prompt_ids = lru_cache(maxsize=256)(self._encode_prompt)

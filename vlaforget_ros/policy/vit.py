@@ -81,7 +81,8 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv2d(channels[-1], config.dim, kernel_size=size, stride=size)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        return self.proj(self.stem(pixels)).flatten(2).transpose(1, 2)
+        # Images come in single precision, whatever the weights are in.
+        return self.proj(self.stem(pixels.to(self.proj.weight.dtype))).flatten(2).transpose(1, 2)
 
 
 class VisionTransformer(nn.Module):

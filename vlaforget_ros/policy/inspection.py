@@ -1,0 +1,85 @@
+"""What a checkpoint is, from its configuration and the headers of its files: no weight is read."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from vlaforget_ros.errors import PolicyError
+from vlaforget_ros.policy.checkpoint import TOKENIZER, read_own_config, read_tokenizer
+from vlaforget_ros.policy.config import PolicyConfig, VisionTowerConfig
+from vlaforget_ros.policy.prompt import BOS, special_id
+from vlaforget_ros.policy.released import is_released, read_config
+from vlaforget_ros.policy.shards import Shards
+
+RELEASED, OWN = "OpenVLA as released", "vlaforget"
+
+
+def inspect(directory: Path, heads: tuple[int, ...] = ()) -> dict[str, Any]:
+    """Layout, sizes, components, data sets, and what would keep it from being served.
+
+    Args:
+        directory: of the checkpoint.
+        heads: attention heads of each vision tower, where no file says so.
+
+    Raises:
+        PolicyError: 207 where configuration or weights cannot be read at all.
+    """
+    shards = Shards.open(directory)
+    released = is_released(directory)
+    config = read_config(directory, shards, heads) if released else read_own_config(directory)
+    language = config.language
+    counts = {"visual": 0, "projector": 0, "language": 0}
+    for name, shape in shards.shapes.items():
+        counts[_component(name)] += math.prod(shape)
+    return {
+        "name": config.name,
+        "layout": RELEASED if released else OWN,
+        "parameters": sum(counts.values()),
+        "bytes": shards.bytes,
+        "files": len(shards.files),
+        "components": {
+            "visual": {"parameters": counts["visual"], "towers": [_tower(tower) for tower in config.towers]},
+            "projector": {"parameters": counts["projector"], "layers": 3},
+            "language": {
+                "parameters": counts["language"],
+                "blocks": language.get("num_hidden_layers", 32),
+                "width": language.get("hidden_size", 4096),
+            },
+        },
+        "image_size": config.featurizer.image_size,
+        "action_tokens": [config.action_vocab_end - config.bins, config.action_vocab_end - 1],
+        "data_sets": {key: len(stats.q01) for key, stats in config.norm_stats.items()},
+        "problems": _problems(directory, config),
+    }
+
+
+def _component(name: str) -> str:
+    part = name.split(".", 1)[0]
+    return {"vision_backbone": "visual", "projector": "projector"}.get(part, "language")
+
+
+def _tower(tower: VisionTowerConfig) -> dict[str, Any]:
+    return {
+        "blocks": tower.depth,
+        "used": tower.feature_block % tower.depth + 1,
+        "width": tower.dim,
+        "heads": tower.heads,
+        "patches": tower.patches,
+    }
+
+
+def _problems(directory: Path, config: PolicyConfig) -> list[str]:
+    """What would be refused when it is served, in words."""
+    found = []
+    if not (directory / TOKENIZER).is_file():
+        found.append(f"{TOKENIZER} is missing: copy the tokenizer of the release beside the weights")
+    else:
+        try:
+            special_id(read_tokenizer(directory), BOS)
+        except PolicyError as error:
+            found.append(error.message)
+    if len(config.norm_stats) > 1:
+        found.append(f"unnorm_key must name one of {len(config.norm_stats)} data sets")
+    return found

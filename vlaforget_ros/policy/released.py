@@ -1,0 +1,258 @@
+"""OpenVLA checkpoints in the layout in which they were released, without running their code.
+
+A folder with ``config.json`` (``model_type`` openvla), safetensors files with an index, and a tokenizer. What
+config.json leaves to timm and to library defaults is read from the shapes of the weights.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import nn
+
+from vlaforget_ros.policy.config import ActionNormalisation, PolicyConfig, VisionTowerConfig
+from vlaforget_ros.policy.model import OpenVla
+from vlaforget_ros.policy.shards import Shards
+from vlaforget_ros.policy.unusable import unusable
+
+ARCHITECTURE = "OpenVLAForActionPrediction"
+# Attention heads are in no file; timm knows them by the name of the network.
+HEADS = {"vit_large_patch14_reg4_dinov2.lvd142m": 16, "vit_so400m_patch14_siglip_224": 16}
+# Of a Llama tokenizer: the lone "▁" that upstream appends to the prompt.
+SPACE_ID = 29871
+_NAMES = ("dx", "dy", "dz", "droll", "dpitch", "dyaw", "gripper")
+_UNITS = ("m", "m", "m", "rad", "rad", "rad", "0..1")
+# Mean and deviation of the pixels: DINO's and SigLIP's.
+_IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_SIGLIP = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+# SigLIP's pooling head is in the files and has no part in the features.
+_UNUSED = re.compile(r"vision_backbone\.fused_featurizer\.attn_pool\.")
+
+
+class _TextConfig(BaseModel):
+    """Keyword arguments of LlamaConfig, which knows the defaults of what is not given."""
+
+    model_config = ConfigDict(extra="allow")
+    model_type: str = "llama"
+    vocab_size: int = Field(gt=0)
+    pad_token_id: int | None = None
+
+
+class ReleasedConfig(BaseModel):
+    """The part of upstream's config.json that is used here."""
+
+    model_config = ConfigDict(extra="ignore")
+    architectures: list[str] = Field(default_factory=list)
+    image_sizes: list[int]
+    image_resize_strategy: str = "resize-naive"
+    llm_backbone_id: str = ""
+    n_action_bins: int = 256
+    norm_stats: dict[str, dict[str, Any]] | None = None
+    pad_to_multiple_of: int = 64
+    pad_token_id: int = 32000
+    text_config: _TextConfig
+    timm_model_ids: list[str]
+
+
+def is_released(directory: Path) -> bool:
+    """Whether config.json says that this is a checkpoint in the released layout."""
+    try:
+        found = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and (
+        "timm_model_ids" in found or ARCHITECTURE in found.get("architectures", [])
+    )
+
+
+def read_config(directory: Path, shards: Shards, heads: tuple[int, ...] = ()) -> PolicyConfig:
+    """The configuration of a released checkpoint.
+
+    Args:
+        directory: of the checkpoint.
+        shards: its weights; their shapes give the sizes of the vision towers.
+        heads: attention heads of each vision tower, for towers that timm does not know by name.
+
+    Raises:
+        PolicyError: 207 naming what is missing or unknown.
+    """
+    released = _read(directory)
+    if released.image_resize_strategy != "resize-naive":
+        raise unusable(directory, f"image_resize_strategy {released.image_resize_strategy} is not supported")
+    if released.text_config.model_type != "llama":
+        raise unusable(
+            directory, f"language model {released.text_config.model_type}: only llama is supported"
+        )
+    names = ["featurizer", "fused_featurizer"][: len(released.timm_model_ids)]
+    if heads and len(heads) != len(names):
+        raise unusable(directory, f"{len(heads)} numbers of heads for {len(names)} vision towers")
+    towers = [
+        _tower(directory, released, shards, place, name, heads[place] if heads else 0)
+        for place, name in enumerate(names)
+    ]
+    language = released.text_config.model_dump(exclude={"model_type", "torch_dtype", "dtype"})
+    # The text config of the release names a padding id only; without a tokenizer of its own it is the model's.
+    language["pad_token_id"] = released.pad_token_id
+    return PolicyConfig(
+        name=directory.name,
+        featurizer=towers[0],
+        fused_featurizer=towers[1] if len(towers) > 1 else None,
+        language=language,
+        bins=released.n_action_bins,
+        action_vocab_end=released.text_config.vocab_size - released.pad_to_multiple_of,
+        prompt_suffix_id=SPACE_ID if released.llm_backbone_id.startswith("llama2") else None,
+        norm_stats=usable_statistics(directory, released.norm_stats),
+    )
+
+
+def load_network(
+    directory: Path, device: str = "cpu", dtype: torch.dtype | None = None, heads: tuple[int, ...] = ()
+) -> OpenVla:
+    """The network of a released checkpoint, tensor by tensor onto the device: no second copy is in memory.
+
+    Args:
+        directory: of the checkpoint.
+        device: where to.
+        dtype: of the weights; None: as stored.
+        heads: as in :func:`read_config`.
+
+    Raises:
+        PolicyError: 207 listing missing and unexpected keys and wrong shapes, before any weight is read.
+    """
+    shards = Shards.open(directory)
+    config = read_config(directory, shards, heads)
+    with torch.device("meta"):
+        model = OpenVla(config)
+    _require_keys(directory, model, shards)
+    for name, tensor in shards.tensors(device, dtype):
+        if not _UNUSED.match(name):
+            _assign(model, name, tensor)
+    _rebuild_buffers(model, device)
+    return model.eval()
+
+
+def usable_statistics(
+    directory: Path, statistics: Mapping[str, Mapping[str, Any]] | None
+) -> dict[str, ActionNormalisation]:
+    """``norm_stats`` by data set, without data sets whose bounds leave an action no range.
+
+    Raises:
+        PolicyError: 207 where none is left.
+    """
+    found: dict[str, ActionNormalisation] = {}
+    why: list[str] = []
+    for key, entry in (statistics or {}).items():
+        try:
+            found[key] = _normalisation(entry["action"])
+        except (KeyError, TypeError, ValueError) as error:
+            why.append(f"{key}: {_reason(error)}")
+    if not found:
+        raise unusable(
+            directory,
+            "config.json has no usable norm_stats" + (f" ({'; '.join(why[:3])})" if why else ""),
+            "copy norm_stats (dataset_statistics.json of a fine-tuning run) into config.json",
+        )
+    return found
+
+
+def _normalisation(action: Mapping[str, Any]) -> ActionNormalisation:
+    low, high = tuple(map(float, action["q01"])), tuple(map(float, action["q99"]))
+    known = len(low) == len(_NAMES)
+    return ActionNormalisation(
+        names=_NAMES if known else tuple(f"action_{place}" for place in range(len(low))),
+        units=_UNITS if known else ("",) * len(low),
+        q01=low,
+        q99=high,
+        mask=tuple(action.get("mask", [True] * len(low))),
+        hold=(0.0,) * len(low),
+    )
+
+
+def _tower(
+    directory: Path, released: ReleasedConfig, shards: Shards, place: int, name: str, heads: int
+) -> VisionTowerConfig:
+    prefix = f"vision_backbone.{name}."
+    shapes = {
+        key.removeprefix(prefix): shape for key, shape in shards.shapes.items() if key.startswith(prefix)
+    }
+    identity = released.timm_model_ids[place]
+    try:
+        dim, _, _, patch = shapes["patch_embed.proj.weight"]
+        mlp = shapes["blocks.0.mlp.fc1.weight"][0]
+    except KeyError as error:
+        raise unusable(directory, f"vision tower {identity} lacks {prefix}{error.args[0]}") from error
+    depth = 1 + max(int(key.split(".")[1]) for key in shapes if key.startswith("blocks."))
+    dino = "cls_token" in shapes
+    try:
+        return VisionTowerConfig(
+            image_size=released.image_sizes[place],
+            patch_size=patch,
+            dim=dim,
+            depth=depth,
+            heads=heads or HEADS.get(identity) or guessed_heads(dim),
+            mlp_dim=mlp,
+            registers=shapes["reg_token"][1] if "reg_token" in shapes else 0,
+            class_token=dino,
+            layer_scale="blocks.0.ls1.scale_factor" in shapes,
+            feature_block=-2,
+            mean=_IMAGENET[0] if dino else _SIGLIP[0],
+            std=_IMAGENET[1] if dino else _SIGLIP[1],
+        )
+    except (ValidationError, IndexError) as error:
+        raise unusable(directory, f"vision tower {identity}: {_reason(error)}") from error
+
+
+def guessed_heads(dim: int) -> int:
+    """Heads of a tower that timm does not know by name: 64 wide as in all large ones, 16 wide in small ones."""
+    return dim // 64 if dim >= 256 else max(1, dim // 16)
+
+
+def _require_keys(directory: Path, model: nn.Module, shards: Shards) -> None:
+    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    given = {name: shape for name, shape in shards.shapes.items() if not _UNUSED.match(name)}
+    missing, unexpected = sorted(wanted.keys() - given.keys()), sorted(given.keys() - wanted.keys())
+    if missing or unexpected:
+        raise unusable(directory, f"missing keys: {_listed(missing)}; unexpected keys: {_listed(unexpected)}")
+    for name, shape in wanted.items():
+        if given[name] != shape:
+            raise unusable(directory, f"{name} has shape {given[name]}, the configuration wants {shape}")
+
+
+def _assign(model: nn.Module, name: str, tensor: torch.Tensor) -> None:
+    owner, _, attribute = name.rpartition(".")
+    setattr(model.get_submodule(owner), attribute, nn.Parameter(tensor, requires_grad=False))
+
+
+def _rebuild_buffers(model: OpenVla, device: str) -> None:
+    """Rotary frequencies are computed, not stored."""
+    inner = model.language_model.model
+    with torch.device(device):
+        inner.rotary_emb = type(inner.rotary_emb)(config=model.language_model.config)
+    left = [name for name, tensor in [*model.named_buffers(), *model.named_parameters()] if tensor.is_meta]
+    if left:
+        raise RuntimeError(f"never filled: {left}")
+
+
+def _read(directory: Path) -> ReleasedConfig:
+    try:
+        return ReleasedConfig.model_validate_json((directory / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValidationError) as error:
+        raise unusable(directory, f"config.json: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")
+    return f"{type(error).__name__}: {error}"
+
+
+def _listed(names: list[str], most: int = 8) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return (", ".join(names[:most]) + more) or "none"

@@ -1,0 +1,111 @@
+"""Weights in safetensors files, one or many: names and shapes without reading them, tensors one at a time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from vlaforget_ros.policy.unusable import unusable
+
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+
+
+@dataclass(frozen=True)
+class Shards:
+    """The weights of a checkpoint.
+
+    Args:
+        directory: of the checkpoint.
+        files: names of the safetensors files, in the order of their names.
+        shapes: tensor name -> shape, from the files' headers.
+        places: tensor name -> file.
+        bytes: of all tensors as stored.
+    """
+
+    directory: Path
+    files: tuple[str, ...]
+    shapes: dict[str, tuple[int, ...]]
+    places: dict[str, str]
+    bytes: int
+
+    @classmethod
+    def open(cls, directory: Path) -> Shards:
+        """Read the headers.
+
+        Raises:
+            PolicyError: 207 for a missing, truncated or malformed file, and for an index that says something else than
+                the files.
+        """
+        listed = _index(directory)
+        files = sorted(set(listed.values())) if listed is not None else [SINGLE]
+        absent = [name for name in files if not (directory / name).is_file()]
+        if absent:
+            raise unusable(directory, f"missing file(s) {', '.join(absent)}")
+        shapes: dict[str, tuple[int, ...]] = {}
+        places: dict[str, str] = {}
+        for name in files:
+            found = _shapes(directory, name)
+            twice = sorted(found.keys() & shapes.keys())
+            if twice:
+                raise unusable(directory, f"{twice[0]} is in {places[twice[0]]} and in {name}")
+            shapes.update(found)
+            places.update(dict.fromkeys(found, name))
+        if listed is not None and listed != places:
+            wrong = sorted(
+                name for name in listed.keys() | places.keys() if listed.get(name) != places.get(name)
+            )
+            raise unusable(
+                directory,
+                f"{INDEX} disagrees with the files about {len(wrong)} tensors: {', '.join(wrong[:5])}",
+            )
+        size = sum((directory / name).stat().st_size for name in files)
+        return cls(directory, tuple(files), shapes, places, size)
+
+    def tensors(self, device: str, dtype: torch.dtype | None) -> Iterator[tuple[str, Tensor]]:
+        """All tensors, file by file, each put on the device before the next one is read.
+
+        Args:
+            device: where to.
+            dtype: of floating-point tensors; None: as stored.
+
+        Raises:
+            PolicyError: 207 for a file that cannot be read, or a value that is not finite.
+        """
+        for file in self.files:
+            try:
+                with safe_open(self.directory / file, framework="pt", device=device) as opened:
+                    for name in opened.keys():  # noqa: SIM118, it is no dict
+                        tensor = opened.get_tensor(name)
+                        if not torch.isfinite(tensor).all():
+                            raise unusable(self.directory, f"{name} in {file} holds non-finite values")
+                        yield (
+                            name,
+                            tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor,
+                        )
+            except (OSError, SafetensorError) as error:
+                raise unusable(self.directory, f"{file}: {error}") from error
+
+
+def _index(directory: Path) -> dict[str, str] | None:
+    path = directory / INDEX
+    if not path.is_file():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+        return {str(name): str(file) for name, file in found.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise unusable(directory, f"{INDEX} is no index: {type(error).__name__}: {error}") from error
+
+
+def _shapes(directory: Path, file: str) -> dict[str, tuple[int, ...]]:
+    try:
+        with safe_open(directory / file, framework="pt") as opened:
+            return {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise unusable(directory, f"{file} is damaged or truncated: {error}") from error
