@@ -58,3 +58,17 @@ def test_non_finite_actions_are_refused() -> None:
     with pytest.raises(PolicyError) as caught:
         CODEC.encode(np.array([np.nan, 0.0]))
     assert caught.value.code == ErrorCode.POLICY_NON_FINITE_ACTION
+
+
+def test_liberos_gripper_is_signed_and_inverted_and_goes_back() -> None:
+    stats = ActionNormalisation(
+        names=("x", "gripper"), units=("m", ""), q01=(-1.0, 0.0), q99=(1.0, 1.0), mask=(True, False),
+        hold=(0.0, 1.0), gripper="libero",
+    )  # fmt: skip
+    codec = ActionCodec(stats, 320)
+    closed, opened = codec.encode(np.array([[0.0, 1.0], [0.0, -1.0]]))
+    # Closed is 0 in the model's data, open is 1: the bins around 0 and at 1.
+    assert (320 - closed[-1] - 1) in (127, 128)
+    assert 320 - opened[-1] - 1 in (254, 255)
+    assert codec.decode(np.array([closed, opened]))[:, -1].tolist() == [1.0, -1.0]
+    assert codec.span.tolist() == [2.0, 2.0]

@@ -109,6 +109,42 @@ def test_inspect_says_what_it_is_without_reading_weights(released: Path) -> None
     assert CliRunner().invoke(app, ["inspect", "tiny"]).exit_code == 0
 
 
+def test_options_beside_the_weights_belong_to_the_checkpoint(released: Path) -> None:
+    plain, before = VlaPolicy.load(released), checkpoint.digest(released)
+    _config(norm_stats={"robot": {"action": ACTION}, "other": {"action": ACTION}})(released)
+    assert inspect(released)["problems"] == [
+        "vlaforget.yaml must name the data set (unnorm_key): there are 2"
+    ]
+    with pytest.raises(PolicyError, match="unnorm_key"):
+        VlaPolicy.load(released)
+    options = "{unnorm_key: other, centre_crop: 0.9, gripper: libero, hold_gripper: 1, dtype: bfloat16, heads: [2, 3]}"
+    (released / "vlaforget.yaml").write_text(options)
+    policy = VlaPolicy.load(released)
+    assert policy.base_digest not in (before, plain.base_digest)
+    assert inspect(released)["problems"] == []
+    assert next(policy.model.parameters()).dtype == torch.bfloat16
+    assert policy.hold_action().tolist() == [0.0] * 6 + [1.0]
+    image = np.random.default_rng(0).integers(0, 256, (28, 28, 3), dtype=np.uint8)
+    assert policy.act(image, INSTRUCTION).action[-1] in (-1.0, 0.0, 1.0)
+    assert policy.encode(image[None], [INSTRUCTION], np.zeros((1, 7))).pixel_values.shape == (1, 6, 28, 28)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("centre_crops: 0.9", "did you mean centre_crop"),
+        ("centre_crop: 0", "centre_crop: Input should be greater than 0"),
+        ("[", "vlaforget.yaml"),
+        ("unnorm_key: robots", "did you mean robot"),
+        ("heads: [2]", "1 numbers of heads for 2 vision towers"),
+    ],
+)
+def test_bad_options_are_refused(released: Path, text: str, says: str) -> None:
+    (released / "vlaforget.yaml").write_text(text)
+    with pytest.raises(PolicyError, match=re.escape(says)):
+        VlaPolicy.load(released)
+
+
 def test_heads_of_towers_without_a_known_name() -> None:
     assert [guessed_heads(dim) for dim in (48, 64, 1024, 1152)] == [3, 4, 16, 18]
 

@@ -29,6 +29,7 @@ class ActionCodec:
         self.high = np.array(normalisation.q99)
         self.mask = np.array(normalisation.mask)
         self.hold = np.array(normalisation.hold, dtype=np.float32)
+        self._libero = normalisation.gripper == "libero"
 
     @property
     def dims(self) -> int:
@@ -38,7 +39,10 @@ class ActionCodec:
     @property
     def span(self) -> np.ndarray:
         """(A,) distance between the bounds of each dimension, the unit of the action distance."""
-        return np.where(self.mask, self.high - self.low, 1.0)
+        span = np.where(self.mask, self.high - self.low, 1.0)
+        if self._libero:
+            span[-1] = 2.0
+        return span
 
     def encode(self, actions: np.ndarray) -> np.ndarray:
         """Token ids (…, A) int64 of actions (…, A) in robot units; values outside the bounds are clipped.
@@ -51,6 +55,8 @@ class ActionCodec:
             raise PolicyError(
                 ErrorCode.POLICY_NON_FINITE_ACTION, "cannot encode an action", value=actions, limit="finite"
             )
+        if self._libero:
+            actions = np.concatenate([actions[..., :-1], (1.0 - actions[..., -1:]) / 2.0], axis=-1)
         scaled = 2.0 * (actions - self.low) / np.where(self.mask, self.high - self.low, 1.0) - 1.0
         value = np.clip(np.where(self.mask, scaled, actions), -1.0, 1.0)
         return self.vocab_end - np.digitize(value, self.edges).astype(np.int64)
@@ -74,7 +80,10 @@ class ActionCodec:
         index = np.clip(self.vocab_end - tokens - 1, 0, self.bins - 2)
         value = self.centres[index]
         scaled = 0.5 * (value + 1.0) * (self.high - self.low) + self.low
-        return np.where(self.mask, scaled, value).astype(np.float32)
+        found = np.where(self.mask, scaled, value).astype(np.float32)
+        if self._libero:
+            found[..., -1] = -np.sign(2.0 * found[..., -1] - 1.0)
+        return found
 
     def is_action(self, tokens: np.ndarray) -> np.ndarray:
         """Which tokens are action tokens, as booleans of the same shape."""

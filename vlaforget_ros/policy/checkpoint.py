@@ -16,6 +16,7 @@ from torch import nn
 
 from vlaforget_ros.policy.config import PolicyConfig
 from vlaforget_ros.policy.model import OpenVla
+from vlaforget_ros.policy.options import FILE as OPTIONS
 from vlaforget_ros.policy.released import is_released, load_network
 from vlaforget_ros.policy.shards import INDEX, Shards
 from vlaforget_ros.policy.unusable import unusable
@@ -46,8 +47,8 @@ def files(directory: Path) -> tuple[str, ...]:
         _require(directory, _FILES)
         return _FILES
     _require(directory, ("config.json", TOKENIZER))
-    index = (INDEX,) if (directory / INDEX).is_file() else ()
-    return ("config.json", TOKENIZER, *index, *Shards.open(directory).files)
+    present = [name for name in (INDEX, OPTIONS) if (directory / name).is_file()]
+    return ("config.json", TOKENIZER, *present, *Shards.open(directory).files)
 
 
 def _sha256(path: Path) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -52,7 +52,8 @@ class VisionTowerConfig(_Frozen):
 class ActionNormalisation(_Frozen):
     """Statistics that map bins in [-1, 1] to robot units, one entry per action dimension.
 
-    Where ``mask`` is false the value in [-1, 1] is passed on raw (the gripper in OpenVLA).
+    Where ``mask`` is false the value in [-1, 1] is passed on raw (the gripper in OpenVLA). ``gripper`` libero: the last
+    dimension is 0 (closed) to 1 (open) in the model's training data, and +1 (close) or -1 (open) for the robot.
     """
 
     names: tuple[str, ...]
@@ -61,6 +62,7 @@ class ActionNormalisation(_Frozen):
     q99: tuple[float, ...]
     mask: tuple[bool, ...]
     hold: tuple[float, ...]
+    gripper: Literal["as_is", "libero"] = "as_is"
 
     @model_validator(mode="after")
     def _check(self) -> ActionNormalisation:
@@ -85,6 +87,7 @@ class PolicyConfig(_Frozen):
 
     ``language`` holds keyword arguments of transformers' ``LlamaConfig``; ``vocab_size`` in it counts padding,
     ``action_vocab_end`` is one past the last action token (32000 in OpenVLA), below which the 256 bins lie.
+    ``centre_crop`` is the share of the image's area that the model is shown.
     """
 
     model_type: str = "openvla"
@@ -95,6 +98,7 @@ class PolicyConfig(_Frozen):
     bins: int = 256
     action_vocab_end: int
     prompt_suffix_id: int | None = None
+    centre_crop: float = Field(default=1.0, gt=0, le=1)
     norm_stats: dict[str, ActionNormalisation]
 
     @property

@@ -9,6 +9,7 @@ from typing import Any
 from vlaforget_ros.errors import PolicyError
 from vlaforget_ros.policy.checkpoint import TOKENIZER, read_own_config, read_tokenizer
 from vlaforget_ros.policy.config import PolicyConfig, VisionTowerConfig
+from vlaforget_ros.policy.options import FILE as OPTIONS
 from vlaforget_ros.policy.prompt import BOS, special_id
 from vlaforget_ros.policy.released import is_released, read_config
 from vlaforget_ros.policy.shards import Shards
@@ -81,5 +82,5 @@ def _problems(directory: Path, config: PolicyConfig) -> list[str]:
         except PolicyError as error:
             found.append(error.message)
     if len(config.norm_stats) > 1:
-        found.append(f"unnorm_key must name one of {len(config.norm_stats)} data sets")
+        found.append(f"{OPTIONS} must name the data set (unnorm_key): there are {len(config.norm_stats)}")
     return found

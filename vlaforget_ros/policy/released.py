@@ -16,8 +16,11 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import nn
 
+from vlaforget_ros.errors import did_you_mean
 from vlaforget_ros.policy.config import ActionNormalisation, PolicyConfig, VisionTowerConfig
 from vlaforget_ros.policy.model import OpenVla
+from vlaforget_ros.policy.options import FILE as OPTIONS
+from vlaforget_ros.policy.options import CheckpointOptions, read_options
 from vlaforget_ros.policy.shards import Shards
 from vlaforget_ros.policy.unusable import unusable
 
@@ -72,17 +75,18 @@ def is_released(directory: Path) -> bool:
 
 
 def read_config(directory: Path, shards: Shards, heads: tuple[int, ...] = ()) -> PolicyConfig:
-    """The configuration of a released checkpoint.
+    """The configuration of a released checkpoint, its ``vlaforget.yaml`` included.
 
     Args:
         directory: of the checkpoint.
         shards: its weights; their shapes give the sizes of the vision towers.
-        heads: attention heads of each vision tower, for towers that timm does not know by name.
+        heads: attention heads of each vision tower, in place of those of ``vlaforget.yaml``.
 
     Raises:
         PolicyError: 207 naming what is missing or unknown.
     """
-    released = _read(directory)
+    released, options = _read(directory), read_options(directory)
+    heads = heads or options.heads
     if released.image_resize_strategy != "resize-naive":
         raise unusable(directory, f"image_resize_strategy {released.image_resize_strategy} is not supported")
     if released.text_config.model_type != "llama":
@@ -107,7 +111,8 @@ def read_config(directory: Path, shards: Shards, heads: tuple[int, ...] = ()) ->
         bins=released.n_action_bins,
         action_vocab_end=released.text_config.vocab_size - released.pad_to_multiple_of,
         prompt_suffix_id=SPACE_ID if released.llm_backbone_id.startswith("llama2") else None,
-        norm_stats=usable_statistics(directory, released.norm_stats),
+        norm_stats=usable_statistics(directory, released.norm_stats, options),
+        centre_crop=options.centre_crop,
     )
 
 
@@ -119,7 +124,7 @@ def load_network(
     Args:
         directory: of the checkpoint.
         device: where to.
-        dtype: of the weights; None: as stored.
+        dtype: of the weights; None: as ``vlaforget.yaml`` says, and without it as stored.
         heads: as in :func:`read_config`.
 
     Raises:
@@ -130,7 +135,7 @@ def load_network(
     with torch.device("meta"):
         model = OpenVla(config)
     _require_keys(directory, model, shards)
-    for name, tensor in shards.tensors(device, dtype):
+    for name, tensor in shards.tensors(device, dtype or read_options(directory).torch_dtype):
         if not _UNUSED.match(name):
             _assign(model, name, tensor)
     _rebuild_buffers(model, device)
@@ -138,18 +143,23 @@ def load_network(
 
 
 def usable_statistics(
-    directory: Path, statistics: Mapping[str, Mapping[str, Any]] | None
+    directory: Path, statistics: Mapping[str, Mapping[str, Any]] | None, options: CheckpointOptions
 ) -> dict[str, ActionNormalisation]:
-    """``norm_stats`` by data set, without data sets whose bounds leave an action no range.
+    """``norm_stats`` by data set, without data sets whose bounds leave an action no range; only the chosen one, if any.
 
     Raises:
-        PolicyError: 207 where none is left.
+        PolicyError: 207 where none is left, or not the chosen one.
     """
+    if options.unnorm_key and options.unnorm_key not in (statistics or {}):
+        hint = did_you_mean(options.unnorm_key, statistics or {})
+        raise unusable(directory, f"{OPTIONS}: no data set {options.unnorm_key} in norm_stats", hint)
     found: dict[str, ActionNormalisation] = {}
     why: list[str] = []
     for key, entry in (statistics or {}).items():
+        if options.unnorm_key not in ("", key):
+            continue
         try:
-            found[key] = _normalisation(entry["action"])
+            found[key] = _normalisation(entry["action"], options)
         except (KeyError, TypeError, ValueError) as error:
             why.append(f"{key}: {_reason(error)}")
     if not found:
@@ -161,7 +171,7 @@ def usable_statistics(
     return found
 
 
-def _normalisation(action: Mapping[str, Any]) -> ActionNormalisation:
+def _normalisation(action: Mapping[str, Any], options: CheckpointOptions) -> ActionNormalisation:
     low, high = tuple(map(float, action["q01"])), tuple(map(float, action["q99"]))
     known = len(low) == len(_NAMES)
     return ActionNormalisation(
@@ -170,7 +180,8 @@ def _normalisation(action: Mapping[str, Any]) -> ActionNormalisation:
         q01=low,
         q99=high,
         mask=tuple(action.get("mask", [True] * len(low))),
-        hold=(0.0,) * len(low),
+        hold=(*(0.0,) * (len(low) - 1), options.hold_gripper),
+        gripper=options.gripper,
     )
 
 
