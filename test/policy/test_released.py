@@ -11,17 +11,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from released_parts import ACTION, INSTRUCTION, write_reference, write_released
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
+from vlaforget_ros.adapters.peft_format import read_peft
 from vlaforget_ros.cli.app import app
-from vlaforget_ros.errors import ErrorCode, PolicyError
+from vlaforget_ros.errors import AdapterError, ErrorCode, PolicyError
 from vlaforget_ros.policy import checkpoint
 from vlaforget_ros.policy.inspection import inspect
 from vlaforget_ros.policy.policy import VlaPolicy
 from vlaforget_ros.policy.reference import verify
 from vlaforget_ros.policy.released import guessed_heads, load_network
+from vlaforget_ros.policy.slots import AdapterSlots
 
 FIRST, SECOND = (f"model-0000{n}-of-00002.safetensors" for n in (1, 2))
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "openvla_tiny_reference"
@@ -107,6 +110,35 @@ def test_inspect_says_what_it_is_without_reading_weights(released: Path) -> None
     assert result.exit_code == 1
     assert "tokenizer.json is missing" in result.output
     assert CliRunner().invoke(app, ["inspect", "tiny"]).exit_code == 0
+
+
+def test_a_lora_folder_of_upstreams_kind_acts_as_peft_applies_it(released: Path, tmp_path: Path) -> None:
+    """All linear layers, gaussian start, alpha half the rank: also on the pooling head, which has no effect."""
+    tuned = load_network(released)
+    targets = [name for name, layer in tuned.named_modules() if isinstance(layer, torch.nn.Linear)]
+    config = LoraConfig(r=4, lora_alpha=2, target_modules=targets, init_lora_weights="gaussian")
+    wrapped = get_peft_model(tuned, config)
+    with torch.no_grad():
+        for name, parameter in wrapped.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.2)
+    wrapped.save_pretrained(tmp_path / "lora", save_embedding_layers=False)
+    file = tmp_path / "lora" / "adapter_model.safetensors"
+    pooled = "base_model.model.vision_backbone.fused_featurizer.attn_pool.q.lora_"
+    extra = {f"{pooled}A.weight": torch.zeros(4, 48), f"{pooled}B.weight": torch.zeros(48, 4)}
+    save_file({**load_file(file), **extra}, file)
+
+    policy = VlaPolicy.load(released)
+    slots = AdapterSlots(policy.model)
+    slots.activate(slots.stage(read_peft(tmp_path / "lora")))
+    ids, pixels = torch.tensor([PROMPT]), torch.randn(1, 6, 28, 28)
+    with torch.inference_mode():
+        torch.testing.assert_close(policy.model(pixels, ids), wrapped(pixels, ids), atol=1e-5, rtol=1e-5)
+        assert (policy.model(pixels, ids) - load_network(released)(pixels, ids)).abs().max() > 0.1
+
+    save_file(extra, file)
+    with pytest.raises(AdapterError, match="no layer that has an effect"):
+        read_peft(tmp_path / "lora")
 
 
 def test_options_beside_the_weights_belong_to_the_checkpoint(released: Path) -> None:

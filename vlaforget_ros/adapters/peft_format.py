@@ -29,6 +29,8 @@ ADAPTER_FILES = (CONFIG_FILE, WEIGHTS_FILE)
 MAX_CONFIG_BYTES = 4 * 1024 * 1024
 MAX_WEIGHTS_BYTES = 4 * 1024**3
 
+# SigLIP's pooling head: upstream's LoRA covers every linear layer, this one has no part in OpenVLA's features.
+WITHOUT_EFFECT = "vision_backbone.fused_featurizer.attn_pool."
 _KEY = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<factor>[AB])\.weight")
 _PREFIX = "sha256:"
 # Settings that change the meaning of the factors or add tensors of their own: true, or not empty, is refused.
@@ -112,12 +114,16 @@ def read_files(directory: Path) -> dict[str, bytes]:
 def decode(files: Mapping[str, bytes], *, rank_limit: int = DEFAULT_RANK_LIMIT) -> LoraWeights:
     """Weights from the bytes of the two files: configuration and header first, tensors last.
 
+    Factors of layers without any effect (:data:`WITHOUT_EFFECT`) are left out.
+
     Raises:
         AdapterError: as :func:`read_peft`.
     """
     config = parse_config(files[CONFIG_FILE])
     headers = parse_header(files[WEIGHTS_FILE])
-    names = _module_names(headers)
+    names = [name for name in _module_names(headers) if not name.startswith(WITHOUT_EFFECT)]
+    if not names:
+        raise bad_format("the adapter changes no layer that has an effect", limit="one module or more")
     for name in names:
         _check_header(name, headers, config, rank_limit)
     try:

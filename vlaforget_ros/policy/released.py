@@ -7,7 +7,6 @@ config.json leaves to timm and to library defaults is read from the shapes of th
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import nn
 
+from vlaforget_ros.adapters.peft_format import WITHOUT_EFFECT
 from vlaforget_ros.errors import did_you_mean
 from vlaforget_ros.policy.config import ActionNormalisation, PolicyConfig, VisionTowerConfig
 from vlaforget_ros.policy.model import OpenVla
@@ -34,8 +34,6 @@ _UNITS = ("m", "m", "m", "rad", "rad", "rad", "0..1")
 # Mean and deviation of the pixels: DINO's and SigLIP's.
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _SIGLIP = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
-# SigLIP's pooling head is in the files and has no part in the features.
-_UNUSED = re.compile(r"vision_backbone\.fused_featurizer\.attn_pool\.")
 
 
 class _TextConfig(BaseModel):
@@ -136,7 +134,7 @@ def load_network(
         model = OpenVla(config)
     _require_keys(directory, model, shards)
     for name, tensor in shards.tensors(device, dtype or read_options(directory).torch_dtype):
-        if not _UNUSED.match(name):
+        if not name.startswith(WITHOUT_EFFECT):
             _assign(model, name, tensor)
     _rebuild_buffers(model, device)
     return model.eval()
@@ -226,7 +224,7 @@ def guessed_heads(dim: int) -> int:
 
 def _require_keys(directory: Path, model: nn.Module, shards: Shards) -> None:
     wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    given = {name: shape for name, shape in shards.shapes.items() if not _UNUSED.match(name)}
+    given = {name: shape for name, shape in shards.shapes.items() if not name.startswith(WITHOUT_EFFECT)}
     missing, unexpected = sorted(wanted.keys() - given.keys()), sorted(given.keys() - wanted.keys())
     if missing or unexpected:
         raise unusable(directory, f"missing keys: {_listed(missing)}; unexpected keys: {_listed(unexpected)}")
