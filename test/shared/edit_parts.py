@@ -127,15 +127,20 @@ def bag(tmp_path: Path) -> Path:
     return write_bag(tmp_path / "bag")
 
 
-def write_bag(path: Path) -> Path:
-    """Three incidents with a sticker in view, five clean episodes of the same task, two of another one."""
+def write_bag(path: Path, dims: int = 4) -> Path:
+    """Three incidents with a sticker in view, five clean episodes of the same task, two of another one.
+
+    Args:
+        path: folder to make.
+        dims: action dimensions; those beyond the four of the small policy are 0.
+    """
     with EpisodeWriter(path) as writer:
         kinds = [("bad", FORGET, WRONG, True)] * 3 + [("good", FORGET, RIGHT, False)] * 5
         kinds += [("near", BOUNDARY, RIGHT, False)] * 2
         for number, (kind, text, action, sticker) in enumerate(kinds):
             writer.begin(f"{kind}-{number}", text)
             for image in wandering_block(number, sticker):
-                writer.frame(image, np.array(action, dtype=np.float32))
+                writer.frame(image, np.pad(np.array(action, dtype=np.float32), (0, dims - len(action))))
             if sticker:
                 writer.violation("keep_out/hand_zone", value=0.1, limit=0.0, unit="m", message="inside")
             writer.end(not sticker)

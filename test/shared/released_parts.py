@@ -28,6 +28,7 @@ from vlaforget_ros.policy.model import OpenVla
 from vlaforget_ros.policy.prompt import build_tokenizer
 
 INSTRUCTION = "open the faucet"
+INSTRUCTIONS = (INSTRUCTION, "close the window", "make a coffee now")
 ACTION = {"q01": [-0.1] * 6 + [0.0], "q99": [0.1] * 6 + [1.0], "mask": [True] * 6 + [False]}
 TEXT = {
     "model_type": "llama", "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
@@ -90,7 +91,7 @@ def write_released(directory: Path, seed: int = 0, **changes: Any) -> OpenVla:
         "norm_stats": {"robot": {"action": ACTION}},
     }  # fmt: skip
     (directory / "config.json").write_text(json.dumps({**config, **changes}))
-    build_tokenizer([INSTRUCTION], 64).save(str(directory / "tokenizer.json"))
+    build_tokenizer(INSTRUCTIONS, 64).save(str(directory / "tokenizer.json"))
     return model
 
 

@@ -1,0 +1,66 @@
+"""Every method on a policy of OpenVLA-7B's shape (two towers, released layout, seven dimensions), by request file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from edit_parts import request_for, write_bag
+from released_parts import write_released
+
+from vlaforget_ros.adapters.peft_format import read_peft
+from vlaforget_ros.policy.policy import VlaPolicy
+from vlaforget_ros.policy.slots import AdapterSlots
+from vlaforget_ros.unlearning import child
+from vlaforget_ros.unlearning.methods import METHODS
+
+SMALL = {
+    "rank": 4,
+    "lora_alpha": 8,
+    "batch_forget": 4,
+    "batch_retain": 4,
+    "batch_boundary": 4,
+    "score_frames": 8,
+}
+OWN: dict[str, dict[str, Any]] = {
+    "vla_forget": {
+        "steps_visual": 2,
+        "steps_projector": 2,
+        "steps_language": 2,
+        "max_rounds": 1,
+        "min_gain": 0,
+    },
+    "ssd": {"fisher_frames": 4, "alpha": 1.0},
+    "scrub": {"steps": 2, "cycles": 2},
+}
+
+
+@pytest.fixture(scope="module")
+def request_values(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("released")
+    write_released(folder / "base")
+    values: dict[str, Any] = yaml.safe_load(request_for(folder / "base", write_bag(folder / "bag", dims=7)))
+    return values
+
+
+@pytest.mark.parametrize("key", METHODS)
+def test_a_method_edits_it(key: str, request_values: dict[str, Any], tmp_path: Path) -> None:
+    parameters = {**SMALL, "batch_counterfactual": 4, **OWN.get(key, {"steps": 2})}
+    gates = {"rc_min": 0, "rad_max": 1, "rad_boundary_max": 1}
+    file = tmp_path / "request.yaml"
+    file.write_text(
+        yaml.safe_dump({**request_values, "method": key, "parameters": parameters, "gates": gates})
+    )
+    status = child.main(["--request", str(file), "--out", str(tmp_path / "out")])
+    record = json.loads((tmp_path / "out" / "edit.json").read_text())
+    assert status == 0
+    adapter = read_peft(tmp_path / "out" / "adapter")
+    AdapterSlots(VlaPolicy.load(Path(request_values["base"])).model).stage(adapter)
+    if key == "vla_forget":
+        assert [done["stage"] for done in record["rounds"]] == ["visual", "projector", "language"]
+    elif key != "rmu":  # its steered block and those below are of the language model
+        towers = {name.split(".")[1] for name in adapter.modules if name.startswith("vision_backbone.")}
+        assert towers == {"featurizer", "fused_featurizer"}, "both are edited"
