@@ -22,13 +22,16 @@ def test_episodes_are_counted_spread_and_disjoint(name: str) -> None:
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_the_request_is_one_the_unlearning_node_reads(name: str, tmp_path) -> None:  # type: ignore[no-untyped-def]
     plan = make_plan(name)
-    document = request(plan, tmp_path, [tmp_path / "bag"], ["r1", "r2"], "edit-1", {"rank": 8}, seed=3)
+    document = request(
+        plan, tmp_path, [tmp_path / "bag"], ["r0", "r1", "r2"], ["r1", "r2"], "edit-1", {"rank": 8}, seed=3
+    )
     read = read_request(yaml.safe_dump(document))
     assert read.forget.violation_rules == (plan.scenario.rule,)
     assert set(read.forget.instructions) == {SITUATIONS[s].instruction for s in plan.scenario.forget}
     assert read.counterfactual[0].kind == plan.scenario.counterfactual
     assert read.parameters.rank == 8
     assert read.seed == 3
+    assert read.retain.rollout_ids == ("r0", "r1", "r2")
     assert read.boundary is not None
     assert read.boundary.rollout_ids == ("r1", "r2")
 

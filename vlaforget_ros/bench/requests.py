@@ -45,8 +45,9 @@ def record_request(
     results = run(spec, jobs, processes, True, progress)
     ids = record(folder / "bag", results, spec.row()["base_digest"])
     near = [i for i, job in zip(ids, jobs, strict=True) if job.situation in plan.scenario.boundary]
+    without = [i for i, job in zip(ids, jobs, strict=True) if job.situation not in plan.scenario.forget]
     bags = [(folder / "bag").resolve()]
-    document = request(plan, base.resolve(), bags, near, plan.scenario.name, parameters, seed)
+    document = request(plan, base.resolve(), bags, without, near, plan.scenario.name, parameters, seed)
     file = folder / "request.yaml"
     file.write_text(yaml.safe_dump(document, sort_keys=False))
     return file

@@ -139,13 +139,15 @@ class _Narrator:
 
     def _edit(self, before: list[Driven], bag: Path) -> tuple[EditResult, float, float]:
         plan = self._options.plan
-        near = plan.scenario.boundary
+        near, forget = plan.scenario.boundary, plan.scenario.forget
         ids = [driven.rollout_id for driven in before if driven.job.situation in near]
+        without = [driven.rollout_id for driven in before if driven.job.situation not in forget]
         name = f"demo-{plan.scenario.name}"
         document = request(
             plan,
             self._options.base,
             [bag],
+            without,
             ids,
             name,
             dict(self._options.method_parameters),

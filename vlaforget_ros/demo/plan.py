@@ -64,6 +64,7 @@ def request(
     plan: Plan,
     base: Path,
     bags: Sequence[Path],
+    retained_rollouts: Sequence[str],
     boundary_rollouts: Sequence[str],
     name: str,
     parameters: dict[str, Any] | None = None,
@@ -75,6 +76,9 @@ def request(
         plan: what was recorded.
         base: checkpoint folder.
         bags: the recorded bags.
+        retained_rollouts: ids of rollouts without the cause of the behaviour. An episode that ended well although
+            the cause was present is nothing to be kept: what the original policy does there is on the way out, and
+            an edit that changes it would count as damage.
         boundary_rollouts: ids of rollouts that are near neighbours, retained tasks among them: what lies next to
             the behaviour is what an edit is most likely to take along.
         name: of the adapter.
@@ -92,7 +96,7 @@ def request(
         "base": str(base),
         "bags": [str(bag) for bag in bags],
         "forget": {"violation_rules": [plan.scenario.rule], "instructions": instructions},
-        "retain": {"has_violation": False, "outcome": "success"},
+        "retain": {"rollout_ids": list(retained_rollouts), "has_violation": False, "outcome": "success"},
         "boundary": {"rollout_ids": list(boundary_rollouts), "has_violation": False, "outcome": "success"},
         "counterfactual": [source],
         "method": "vla_forget",
