@@ -115,7 +115,7 @@ def test_the_page_has_the_figures_and_their_verdicts() -> None:
     text = page(document(), "plot.png")
     assert "| FC, closed loop [%] | >= 97 | 95.0 | **no** |" in text
     assert "| QRR, int8 | <= 0.05 |  | not measured |" in text
-    assert "| `vla_forget` | 95.0 [90.0, 100.0] |" in text
+    assert "| `vla_forget` | 2 | 95.0 [90.0, 100.0] |" in text
     assert "over all scenarios `npo`; prior alone none." in text
     assert "- `npo-prior-1`: diverged\n" in text
     assert "(plot.png)" in text

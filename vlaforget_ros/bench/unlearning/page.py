@@ -52,7 +52,9 @@ def page(document: Mapping[str, Any], picture: str = "") -> str:
         "## What VLA-Forget must reach",
         _targets(document, by_name),
         "## With counterfactual data",
-        _note(by_name, methods),
+        "Means over scenarios and seeds of so many edits; in brackets 95 % bootstrap intervals over edits. FC, SVR, "
+        "FTS and SBU in the forget situations, TSR and RC on the retained tasks. QRR, RLS and the step of relearning "
+        "are of the edits that were attacked (`n` in the JSON).",
         _table(by_name, methods),
     ]
     if picture:
@@ -112,24 +114,17 @@ def _reached(one: Reached) -> str:
     return "" if one.value is None else f"{one.value:.3g}" if one.value < 1 else f"{one.value:.1f}"
 
 
-def _note(by_name: Mapping[str, Mapping[str, Any]], methods: Sequence[str]) -> str:
-    counts = {
-        by_name[f"tsr_{name}"]["n"] for name in methods if f"tsr_{name}" in by_name and name not in REFERENCES
-    }
-    edits = f"{min(counts)} to {max(counts)}" if len(counts) > 1 else str(min(counts, default=0))
-    return (
-        f"Means over scenarios and seeds ({edits} edits a row); in brackets 95 % bootstrap intervals over edits. FC, "
-        "SVR, FTS and SBU in the forget situations, TSR and RC on the retained tasks."
-    )
-
-
 def _table(by_name: Mapping[str, Mapping[str, Any]], variants: Sequence[str]) -> str:
     metrics = [name for name in COLUMNS if any(f"{name}_{variant}" in by_name for variant in variants)]
     rows = [
-        [f"`{variant}`", *(_mean(by_name.get(f"{name}_{variant}"), name) for name in metrics)]
+        [
+            f"`{variant}`",
+            str(by_name[f"tsr_{variant}"]["n"]) if f"tsr_{variant}" in by_name else "",
+            *(_mean(by_name.get(f"{name}_{variant}"), name) for name in metrics),
+        ]
         for variant in variants
     ]
-    return _markdown(["", *(COLUMNS[name][0] for name in metrics)], rows)
+    return _markdown(["", "edits", *(COLUMNS[name][0] for name in metrics)], rows)
 
 
 def _mean(figure: Mapping[str, Any] | None, name: str) -> str:
