@@ -162,16 +162,12 @@ def _dino(model: OpenVla, pixels: Tensor) -> Tensor:
         "layernorm.weight": ours["norm.weight"],
         "layernorm.bias": ours["norm.bias"],
     }
+    renamed = {"norm1": "norm1", "norm2": "norm2", "attn.proj": "attention.o_proj"}
+    table |= _blocks(ours, "encoder.layer", renamed, "attention")
     for block in range(3):
-        one, other = f"blocks.{block}", f"encoder.layer.{block}"
-        renamed = {
-            "norm1": "norm1", "norm2": "norm2", "mlp.fc1": "mlp.fc1", "mlp.fc2": "mlp.fc2",
-            "attn.proj": "attention.o_proj",
-        }  # fmt: skip
-        table |= _renamed(ours, one, other, renamed)
-        table |= _split(ours, one, f"{other}.attention", ("q_proj", "k_proj", "v_proj"))
         for scale in (1, 2):
-            table[f"{other}.layer_scale{scale}.lambda1"] = ours[f"{one}.ls{scale}.scale_factor"]
+            lambdas = f"encoder.layer.{block}.layer_scale{scale}.lambda1"
+            table[lambdas] = ours[f"blocks.{block}.ls{scale}.scale_factor"]
     theirs.load_state_dict(table)
     return theirs(pixels, output_hidden_states=True).hidden_states[-2][:, 5:]
 
@@ -190,31 +186,25 @@ def _siglip(model: OpenVla, pixels: Tensor) -> Tensor:
         "post_layernorm.weight": ours["norm.weight"],
         "post_layernorm.bias": ours["norm.bias"],
     }
-    for block in range(3):
-        one, other = f"blocks.{block}", f"encoder.layers.{block}"
-        renamed = {
-            "norm1": "layer_norm1", "norm2": "layer_norm2", "mlp.fc1": "mlp.fc1", "mlp.fc2": "mlp.fc2",
-            "attn.proj": "self_attn.out_proj",
-        }  # fmt: skip
-        table |= _renamed(ours, one, other, renamed)
-        table |= _split(ours, one, f"{other}.self_attn", ("q_proj", "k_proj", "v_proj"))
+    renamed = {"norm1": "layer_norm1", "norm2": "layer_norm2", "attn.proj": "self_attn.out_proj"}
+    table |= _blocks(ours, "encoder.layers", renamed, "self_attn")
     wanted = theirs.state_dict().keys()
     prefix = "vision_model." if any(name.startswith("vision_model.") for name in wanted) else ""
     theirs.load_state_dict({prefix + name: value for name, value in table.items()})
     return theirs(pixels, output_hidden_states=True).hidden_states[-2]
 
 
-def _renamed(ours: dict[str, Tensor], one: str, other: str, names: dict[str, str]) -> dict[str, Tensor]:
-    return {
-        f"{other}.{new}.{kind}": ours[f"{one}.{old}.{kind}"]
-        for old, new in names.items()
-        for kind in ("weight", "bias")
-    }
-
-
-def _split(ours: dict[str, Tensor], one: str, other: str, names: tuple[str, ...]) -> dict[str, Tensor]:
-    return {
-        f"{other}.{name}.{kind}": part
-        for kind in ("weight", "bias")
-        for name, part in zip(names, ours[f"{one}.attn.qkv.{kind}"].chunk(3), strict=True)
-    }
+def _blocks(
+    ours: dict[str, Tensor], prefix: str, renamed: dict[str, str], attention: str
+) -> dict[str, Tensor]:
+    """Three blocks under the names of the library, the fused projection taken apart."""
+    found = {}
+    names = {"mlp.fc1": "mlp.fc1", "mlp.fc2": "mlp.fc2", **renamed}
+    for block in range(3):
+        for kind in ("weight", "bias"):
+            for old, new in names.items():
+                found[f"{prefix}.{block}.{new}.{kind}"] = ours[f"blocks.{block}.{old}.{kind}"]
+            parts = ours[f"blocks.{block}.attn.qkv.{kind}"].chunk(3)
+            for name, part in zip("qkv", parts, strict=True):
+                found[f"{prefix}.{block}.{attention}.{name}_proj.{kind}"] = part
+    return found

@@ -27,7 +27,7 @@ from vlaforget_ros.policy.released import load_network
 from vlaforget_ros.policy.unusable import unusable
 
 TENSORS, CASES = "reference.safetensors", "reference.json"
-# A tenth of the smallest step of a bin of 1/127.5 in a range of a centimetre, far above rounding.
+# Rounding to single precision; the bins of a range of a centimetre are forty times as wide.
 ACTION_LIMIT = 1e-6
 
 
