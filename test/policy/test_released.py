@@ -113,9 +113,13 @@ def test_inspect_says_what_it_is_without_reading_weights(released: Path) -> None
 
 
 def test_a_lora_folder_of_upstreams_kind_acts_as_peft_applies_it(released: Path, tmp_path: Path) -> None:
-    """All linear layers, gaussian start, alpha half the rank: also on the pooling head, which has no effect."""
+    """All linear layers but the LM head, gaussian start, alpha half the rank; the pooling head has no effect."""
     tuned = load_network(released)
-    targets = [name for name, layer in tuned.named_modules() if isinstance(layer, torch.nn.Linear)]
+    targets = [
+        name
+        for name, layer in tuned.named_modules()
+        if isinstance(layer, torch.nn.Linear) and not name.endswith("lm_head")
+    ]
     config = LoraConfig(r=4, lora_alpha=2, target_modules=targets, init_lora_weights="gaussian")
     wrapped = get_peft_model(tuned, config)
     with torch.no_grad():

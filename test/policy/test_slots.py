@@ -57,7 +57,7 @@ def random_weights(model: nn.Module, seed: int, rank: int = 4, scale: float = 0.
             scale * torch.randn(module.out_features, rank, generator=generator),
         )
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear)
+        if isinstance(module, nn.Linear) and not name.endswith("lm_head")
     }
     return LoraWeights.from_tensors(tensors, alpha=2.0 * rank)
 

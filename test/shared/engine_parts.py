@@ -16,7 +16,9 @@ TASK = "open the faucet"
 
 def random_weights(model: nn.Module, seed: int, base: str) -> LoraWeights:
     generator = torch.Generator().manual_seed(seed)
-    linear = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear)}
+    linear = {
+        n: m for n, m in model.named_modules() if isinstance(m, nn.Linear) and not n.endswith("lm_head")
+    }
     tensors = {
         name: (
             0.3 * torch.randn(4, module.in_features, generator=generator),

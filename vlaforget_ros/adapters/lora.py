@@ -141,7 +141,7 @@ class LoraWeights:
             if name not in shapes:
                 raise AdapterError(
                     ErrorCode.ADAPTER_BAD_SHAPE,
-                    "the adapter is for a linear layer that this model does not have",
+                    "the adapter is for a linear layer that this model does not have or does not let adapters change",
                     value=name,
                     remedy=did_you_mean(name, shapes) if len(shapes) < 2000 else "check the base model",
                 )

@@ -2,5 +2,6 @@
 
 ``config`` and ``model`` (with ``vit``) are the network in upstream OpenVLA's layout, ``actions``, ``prompt`` and
 ``images`` turn robot data into tokens and back, ``checkpoint`` reads and writes weights, ``policy`` puts them
-together. ``slots`` and ``engine`` serve a policy with adapters; ``cloning`` trains one.
+together. ``decoding`` (on ``llama``) generates action tokens; ``slots`` and ``engine`` serve a policy with adapters;
+``cloning`` trains one.
 """

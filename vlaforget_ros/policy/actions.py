@@ -37,6 +37,11 @@ class ActionCodec:
         return len(self.low)
 
     @property
+    def tokens(self) -> range:
+        """Ids of the action tokens."""
+        return range(self.vocab_end - self.bins, self.vocab_end)
+
+    @property
     def span(self) -> np.ndarray:
         """(A,) distance between the bounds of each dimension, the unit of the action distance."""
         span = np.where(self.mask, self.high - self.low, 1.0)

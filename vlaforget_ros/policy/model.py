@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM
-from transformers.cache_utils import DynamicCache
 
 from vlaforget_ros.policy.config import PolicyConfig
 from vlaforget_ros.policy.vit import VisionTransformer
@@ -86,17 +85,3 @@ class OpenVla(nn.Module):
             inputs_embeds=self.embed(projected, input_ids), attention_mask=attention_mask, use_cache=False
         )
         return output.logits
-
-    @torch.inference_mode()
-    def generate(self, pixel_values: Tensor, input_ids: Tensor, count: int) -> Tensor:
-        """Greedy tokens (B, count), deterministic; all rows of ``input_ids`` have the same length."""
-        embeds = self.embed(self.projector(self.vision_backbone(pixel_values)), input_ids)
-        cache = DynamicCache(config=self.language_model.config)
-        tokens: list[Tensor] = []
-        for _ in range(count):
-            output = self.language_model(
-                inputs_embeds=embeds, past_key_values=cache, use_cache=True, logits_to_keep=1
-            )
-            tokens.append(output.logits[:, -1].argmax(dim=-1))
-            embeds = self.language_model.get_input_embeddings()(tokens[-1])[:, None]
-        return torch.stack(tokens, dim=1)

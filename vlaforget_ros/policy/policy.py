@@ -16,6 +16,7 @@ from vlaforget_ros.errors import ErrorCode, PolicyError, did_you_mean
 from vlaforget_ros.policy import checkpoint
 from vlaforget_ros.policy.actions import ActionCodec
 from vlaforget_ros.policy.config import PolicyConfig
+from vlaforget_ros.policy.decoding import Decoder
 from vlaforget_ros.policy.images import check_image, pixel_values
 from vlaforget_ros.policy.model import OpenVla
 from vlaforget_ros.policy.prompt import prompt_ids
@@ -71,10 +72,17 @@ class VlaPolicy:
         tokenizer: its tokenizer.
         base_digest: digest of the checkpoint it came from.
         unnorm_key: which entry of ``norm_stats`` to use; required when there are several.
+        checked_tokens: leading tokens of an action that are looked for in the whole vocabulary, so that one which is no
+            action becomes a fault; the others are looked for among the actions alone.
     """
 
     def __init__(
-        self, model: OpenVla, tokenizer: Tokenizer, base_digest: str, unnorm_key: str | None = None
+        self,
+        model: OpenVla,
+        tokenizer: Tokenizer,
+        base_digest: str,
+        unnorm_key: str | None = None,
+        checked_tokens: int = 1,
     ) -> None:
         self.model = model
         self.config: PolicyConfig = model.config
@@ -83,6 +91,7 @@ class VlaPolicy:
         self._pad_id = int(self.config.language["pad_token_id"])
         self.normalisation = self.config.norm_stats[_unnorm_key(self.config, unnorm_key)]
         self.codec = ActionCodec(self.normalisation, self.config.action_vocab_end, self.config.bins)
+        self._decoder = Decoder(model, self.codec.tokens, checked_tokens)
         self._prompt_ids = lru_cache(maxsize=256)(self._encode_prompt)
 
     @classmethod
@@ -127,7 +136,7 @@ class VlaPolicy:
         for length in sorted({len(prompt) for prompt in prompts}):
             rows = [i for i, prompt in enumerate(prompts) if len(prompt) == length]
             ids = torch.tensor([prompts[i] for i in rows], device=self.device)
-            tokens = self.model.generate(pixels[rows], ids, self.codec.dims).cpu().numpy()
+            tokens = self._decoder.generate(pixels[rows], ids, self.codec.dims).cpu().numpy()
             found.update({i: self._prediction(row) for i, row in zip(rows, tokens, strict=True)})
         return [found[i] for i in range(len(prompts))]
 

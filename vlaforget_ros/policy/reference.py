@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from vlaforget_ros.policy.actions import ActionCodec
+from vlaforget_ros.policy.decoding import Decoder
 from vlaforget_ros.policy.model import OpenVla
 from vlaforget_ros.policy.released import load_network
 from vlaforget_ros.policy.unusable import unusable
@@ -101,7 +102,7 @@ def _case(
     prompts = ids.expand(len(pixels), -1)
     projected = model.projector(model.vision_backbone(pixels))
     logits = model.logits(projected, prompts)[:, -1]
-    own = model.generate(pixels, prompts, codec.dims).cpu().numpy()
+    own = Decoder(model, codec.tokens, checked=codec.dims).generate(pixels, prompts, codec.dims).cpu().numpy()
     decoded = codec.decode(own) if codec.is_action(own).all() else np.full(own.shape, np.nan)
     return [
         Difference(number, "projector features", _largest(projected, features), 1e-5),

@@ -17,6 +17,8 @@ from torch.nn import functional
 from vlaforget_ros.adapters.lora import LoraModule, LoraWeights
 from vlaforget_ros.errors import AdapterError, ErrorCode
 
+_LM_HEAD = "lm_head"
+
 
 @dataclass(frozen=True)
 class Delta:
@@ -57,7 +59,8 @@ class AdapterSlots:
 
     Args:
         model: the network that serves; it keeps its modules, parameters and state_dict keys.
-        module_names: linear layers that adapters may change; all of them if None.
+        module_names: linear layers that adapters may change; if None all of them but the LM head, of which serving
+            computes only a few rows.
 
     Raises:
         AdapterError: 104 where a name is no linear layer of the model.
@@ -65,7 +68,9 @@ class AdapterSlots:
 
     def __init__(self, model: nn.Module, module_names: Iterable[str] | None = None) -> None:
         linear = {name: module for name, module in model.named_modules() if _is_served_linear(module)}
-        names = list(linear) if module_names is None else list(module_names)
+        names = (
+            [n for n in linear if not n.endswith(_LM_HEAD)] if module_names is None else list(module_names)
+        )
         for name in names:
             if name not in linear:
                 raise AdapterError(

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from vlaforget_ros.policy.llama import picked_output, rotary_of
 from vlaforget_ros.policy.model import OpenVla
 from vlaforget_ros.policy.vit import VisionTransformer
-from vlaforget_ros.unlearning.last_block import picked_output
 from vlaforget_ros.unlearning.parameters import StageName
 
 _TOWERS = ("featurizer", "fused_featurizer")
@@ -122,7 +122,7 @@ class Network:
         for block in range(start, end):
             hidden = self._language(hidden, block, block + 1)
             picked[block] = hidden.gather(1, positions[..., None].expand(-1, -1, hidden.shape[-1]))
-        cos, sin = self._rotary(hidden)
+        cos, sin = rotary_of(language.model, hidden, hidden.shape[1])
         last = language.model.layers[end]
         picked[end] = self._call(picked_output, last, hidden, positions, cos, sin)
         return Output(visual, projected, language.lm_head(language.model.norm(picked[end])), picked)
@@ -139,16 +139,10 @@ class Network:
 
     def _language(self, hidden: Tensor, start: int, stop: int) -> Tensor:
         """Blocks ``start`` to ``stop``; no mask, as no real token looks at the padding on its right."""
-        rotary = self._rotary(hidden)
+        rotary = rotary_of(self.model.language_model.model, hidden, hidden.shape[1])
         for block in self.model.language_model.model.layers[start:stop]:
             hidden = self._call(block, hidden, attention_mask=None, position_embeddings=rotary)
         return hidden
-
-    def _rotary(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """(1, T, head) cosines and sines of all positions."""
-        place = torch.arange(hidden.shape[1], device=hidden.device)[None]
-        found: tuple[Tensor, Tensor] = self.model.language_model.model.rotary_emb(hidden, position_ids=place)
-        return found
 
     def _call(self, block: Callable[..., Any], *inputs: Any, **keywords: Any) -> Tensor:
         found: Tensor
