@@ -34,9 +34,11 @@ def digests(policy: VlaPolicy, store: AdapterStore) -> list[str]:
     ]
 
 
-@pytest.fixture
-def engine(policy: VlaPolicy, store: AdapterStore, digests: list[str]) -> Iterator[InferenceEngine]:
-    with InferenceEngine(policy, store) as running:
+@pytest.fixture(params=[False, True], ids=["factors", "merged"])
+def engine(
+    policy: VlaPolicy, store: AdapterStore, digests: list[str], request: pytest.FixtureRequest
+) -> Iterator[InferenceEngine]:
+    with InferenceEngine(policy, store, merge=request.param) as running:
         yield running
 
 

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from vlaforget_ros.adapters import AdapterStore, LoraModule, LoraWeights, read_peft
 from vlaforget_ros.errors import AdapterError, ErrorCode
+from vlaforget_ros.policy.merged import FixedSlots, MergedSlots
 from vlaforget_ros.policy.model import OpenVla
 from vlaforget_ros.policy.policy import Batch, VlaPolicy
-from vlaforget_ros.policy.slots import AdapterSlots
+from vlaforget_ros.policy.slots import AdapterSlots, Delta
 
 INSTRUCTIONS = ["open the faucet", "close the window", "make a coffee", "make a coffee", "open the faucet"]
 TARGETS = r".*(blocks\.\d+\.(attn\.(qkv|proj)|mlp\.fc\d)|projector\.fc\d|([qkvo]|gate|up|down)_proj)"
@@ -62,26 +63,41 @@ def random_weights(model: nn.Module, seed: int, rank: int = 4, scale: float = 0.
     return LoraWeights.from_tensors(tensors, alpha=2.0 * rank)
 
 
+@pytest.fixture(params=[AdapterSlots, MergedSlots, FixedSlots])
+def kind(request: pytest.FixtureRequest) -> type[AdapterSlots]:
+    """Factors beside the layers, merged weights exchanged, merged weights copied into spares."""
+    found: type[AdapterSlots] = request.param
+    return found
+
+
 @pytest.mark.parametrize("settings", [{}, PATTERNS])
 def test_outputs_are_those_of_peft(
-    checkpoint_dir: Path, batch: Batch, policy: VlaPolicy, tmp_path: Path, settings: dict[str, object]
+    checkpoint_dir: Path,
+    batch: Batch,
+    policy: VlaPolicy,
+    tmp_path: Path,
+    settings: dict[str, object],
+    kind: type[AdapterSlots],
 ) -> None:
     train_peft(VlaPolicy.load(checkpoint_dir).model, batch, tmp_path, **settings)
     reference = peft.PeftModel.from_pretrained(VlaPolicy.load(checkpoint_dir).model, str(tmp_path)).eval()
     before = logits(policy.model, batch)
 
-    slots = AdapterSlots(policy.model)
+    slots = kind(policy.model)
     staged = slots.stage(read_peft(tmp_path))
     slots.activate(staged)
     found, expected = logits(policy.model, batch), logits(reference, batch)
 
     assert (found - before).abs().max() > 0.05
-    assert (found - expected).abs().max() <= 1e-6
-    if settings:
-        assert {delta.a.shape[0] for delta in staged.deltas if delta} == {2, 3, 8}
+    assert (found - expected).abs().max() <= 1e-5
+    if settings and kind is AdapterSlots:
+        assert (found - expected).abs().max() <= 1e-6
+        assert {delta.a.shape[0] for delta in staged.parts if isinstance(delta, Delta)} == {2, 3, 8}
 
 
-def test_peft_reads_the_store(checkpoint_dir: Path, policy: VlaPolicy, batch: Batch, tmp_path: Path) -> None:
+def test_peft_reads_the_store(
+    checkpoint_dir: Path, policy: VlaPolicy, batch: Batch, tmp_path: Path, kind: type[AdapterSlots]
+) -> None:
     weights = random_weights(policy.model, 1)
     store = AdapterStore(tmp_path)
     digest = store.add_weights(
@@ -89,17 +105,22 @@ def test_peft_reads_the_store(checkpoint_dir: Path, policy: VlaPolicy, batch: Ba
     ).digest
     reference = peft.PeftModel.from_pretrained(VlaPolicy.load(checkpoint_dir).model, str(store.path(digest)))
 
-    slots = AdapterSlots(policy.model)
+    slots = kind(policy.model)
     slots.activate(slots.stage(store.load(digest, base_digest=policy.base_digest)))
 
-    assert (logits(policy.model, batch) - logits(reference.eval(), batch)).abs().max() <= 1e-6
+    found, expected = logits(policy.model, batch), logits(reference.eval(), batch)
+    # Merged weights are rounded once more, and these deltas are large.
+    limit = 1e-6 if kind is AdapterSlots else 1e-4 * expected.abs().max()
+    assert (found - expected).abs().max() <= limit
 
 
-def test_with_none_active_the_model_is_the_base_bit_for_bit(policy: VlaPolicy, batch: Batch) -> None:
+def test_with_none_active_the_model_is_the_base_bit_for_bit(
+    policy: VlaPolicy, batch: Batch, kind: type[AdapterSlots]
+) -> None:
     before, keys = logits(policy.model, batch), list(policy.model.state_dict())
     weights_before = {name: value.clone() for name, value in policy.model.state_dict().items()}
 
-    slots = AdapterSlots(policy.model)
+    slots = kind(policy.model)
     idle = logits(policy.model, batch)
     slots.activate(slots.stage(random_weights(policy.model, 1)))
     changed = logits(policy.model, batch)
@@ -113,8 +134,10 @@ def test_with_none_active_the_model_is_the_base_bit_for_bit(policy: VlaPolicy, b
     assert all(torch.equal(weights_before[name], value) for name, value in policy.model.state_dict().items())
 
 
-def test_flipping_gives_each_adapter_its_own_output_again(policy: VlaPolicy, batch: Batch) -> None:
-    slots = AdapterSlots(policy.model)
+def test_flipping_gives_each_adapter_its_own_output_again(
+    policy: VlaPolicy, batch: Batch, kind: type[AdapterSlots]
+) -> None:
+    slots = kind(policy.model)
     staged = [slots.stage(random_weights(policy.model, seed, rank=seed + 1)) for seed in range(3)]
     outputs = []
     for adapter in staged:
@@ -126,8 +149,10 @@ def test_flipping_gives_each_adapter_its_own_output_again(policy: VlaPolicy, bat
         assert torch.equal(logits(policy.model, batch), outputs[index])
 
 
-def test_staging_neither_serves_nor_depends_on_the_source_tensors(policy: VlaPolicy, batch: Batch) -> None:
-    slots = AdapterSlots(policy.model)
+def test_staging_neither_serves_nor_depends_on_the_source_tensors(
+    policy: VlaPolicy, batch: Batch, kind: type[AdapterSlots]
+) -> None:
+    slots = kind(policy.model)
     weights = random_weights(policy.model, 1)
     slots.activate(slots.stage(weights))
     before = logits(policy.model, batch)
@@ -151,7 +176,7 @@ def bad_weights(model: nn.Module, kind: str) -> LoraWeights:
 
 
 @pytest.mark.parametrize(
-    ("kind", "code"),
+    ("bad", "code"),
     [
         ("nan", ErrorCode.ADAPTER_NON_FINITE),
         ("shape", ErrorCode.ADAPTER_BAD_SHAPE),
@@ -159,14 +184,14 @@ def bad_weights(model: nn.Module, kind: str) -> LoraWeights:
     ],
 )
 def test_a_refused_adapter_touches_nothing(
-    policy: VlaPolicy, batch: Batch, kind: str, code: ErrorCode
+    policy: VlaPolicy, batch: Batch, bad: str, code: ErrorCode, kind: type[AdapterSlots]
 ) -> None:
-    slots = AdapterSlots(policy.model)
+    slots = kind(policy.model)
     slots.activate(slots.stage(random_weights(policy.model, 1)))
     before = logits(policy.model, batch)
 
     with pytest.raises(AdapterError) as caught:
-        slots.stage(bad_weights(policy.model, kind))
+        slots.stage(bad_weights(policy.model, bad))
 
     assert caught.value.code == code
     assert torch.equal(logits(policy.model, batch), before)
@@ -194,28 +219,60 @@ def test_half_precision_models_keep_their_type() -> None:
     assert not torch.equal(model(x), base)
 
 
-def test_an_adapter_staged_on_another_model_is_refused(policy: VlaPolicy, checkpoint_dir: Path) -> None:
-    slots, others = AdapterSlots(policy.model), AdapterSlots(VlaPolicy.load(checkpoint_dir).model)
+def test_an_adapter_staged_on_another_model_is_refused(
+    policy: VlaPolicy, checkpoint_dir: Path, kind: type[AdapterSlots]
+) -> None:
+    slots, others = kind(policy.model), kind(VlaPolicy.load(checkpoint_dir).model)
 
     with pytest.raises(AdapterError):
         slots.activate(others.stage(random_weights(policy.model, 1)))
 
 
-def test_only_named_layers_are_served_and_a_wrong_name_is_refused(policy: VlaPolicy) -> None:
-    slots = AdapterSlots(policy.model, ["projector.fc1"])
+def test_only_named_layers_are_served_and_a_wrong_name_is_refused(
+    policy: VlaPolicy, kind: type[AdapterSlots]
+) -> None:
+    slots = kind(policy.model, ["projector.fc1"])
     assert list(slots.shapes) == ["projector.fc1"]
     with pytest.raises(AdapterError):
         slots.stage(random_weights(policy.model, 1))
     with pytest.raises(AdapterError, match=r"projector\.fc9"):
-        AdapterSlots(policy.model, ["projector.fc9"])
+        kind(policy.model, ["projector.fc9"])
 
 
-def test_removed_slots_leave_the_base_model(policy: VlaPolicy, batch: Batch) -> None:
+def test_removed_slots_leave_the_base_model(
+    policy: VlaPolicy, batch: Batch, kind: type[AdapterSlots]
+) -> None:
     before = logits(policy.model, batch)
-    slots = AdapterSlots(policy.model)
+    slots = kind(policy.model)
     slots.activate(slots.stage(random_weights(policy.model, 1)))
 
     slots.remove()
 
     assert torch.equal(logits(policy.model, batch), before)
     assert not any(module._forward_hooks for module in policy.model.modules())
+
+
+def test_fixed_weights_stay_where_a_graph_has_recorded_them(policy: VlaPolicy, batch: Batch) -> None:
+    slots = FixedSlots(policy.model)
+    layers = {name: module for name, module in policy.model.named_modules() if name in slots.shapes}
+    base = {name: module.weight for name, module in layers.items()}
+    copies = {name: weight.detach().clone() for name, weight in base.items()}
+    some = LoraWeights({"projector.fc1": random_weights(policy.model, 3).modules["projector.fc1"]})
+    staged = [slots.stage(random_weights(policy.model, seed)) for seed in range(2)] + [slots.stage(some)]
+    slots.activate(staged[2])
+    assert [name for name, module in layers.items() if module.weight is not base[name]] == ["projector.fc1"]
+    slots.activate(staged[0])
+    places = {name: module.weight.data_ptr() for name, module in layers.items()}
+    for adapter in (staged[1], None, staged[2], staged[0]):
+        slots.activate(adapter)
+        assert {name: module.weight.data_ptr() for name, module in layers.items()} == places
+    slots.remove()
+    for name, module in layers.items():
+        assert module.weight is base[name]
+        assert torch.equal(module.weight, copies[name])
+
+
+def test_merged_weights_cost_memory_only_where_an_adapter_touches_a_layer(policy: VlaPolicy) -> None:
+    weights = random_weights(policy.model, 3).modules["projector.fc1"]
+    staged = MergedSlots(policy.model).stage(LoraWeights({"projector.fc1": weights}))
+    assert staged.bytes == 4 * policy.model.projector.fc1.weight.numel()

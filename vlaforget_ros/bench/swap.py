@@ -56,14 +56,14 @@ def measure(policy: VlaPolicy, instruction: str, repeats: int = 200, seed: int =
     return figures.document("swap", found, [seed], base_digest=policy.base_digest, rank=RANK)
 
 
-def random_adapter(policy: VlaPolicy, seed: int) -> LoraWeights:
-    """A random adapter of rank 16 on every editable layer."""
+def random_adapter(policy: VlaPolicy, seed: int, scale: float = 0.1) -> LoraWeights:
+    """A random adapter of rank 16 on every editable layer, its factors drawn with this standard deviation."""
     generator = torch.Generator().manual_seed(seed)
     editable = {name for layers in policy.components().values() for layer in layers for name in layer.modules}
     tensors = {
         name: (
-            0.1 * torch.randn(RANK, module.in_features, generator=generator),
-            0.1 * torch.randn(module.out_features, RANK, generator=generator),
+            scale * torch.randn(RANK, module.in_features, generator=generator),
+            scale * torch.randn(module.out_features, RANK, generator=generator),
         )
         for name, module in policy.model.named_modules()
         if name in editable and isinstance(module, nn.Linear)

@@ -6,6 +6,7 @@ import json
 import os
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 import typer
 import yaml
@@ -223,6 +224,31 @@ def swap(
     torch.set_num_threads(1)
     policy = VlaPolicy.load(base or models_directory() / "tiny", device)
     show(measure(policy, instruction, repeats, seed), json_path, "swapping adapters of a serving policy")
+
+
+@app.command()
+def inference(
+    json_path: Path | None = _JSON,
+    model: Literal["openvla_7b"] = typer.Option("openvla_7b", help="Kind of policy."),
+    size: Literal["small", "full"] = typer.Option("small", help="Every part small, or as released (15 GB)."),
+    repeats: int = typer.Option(30, min=3, help="Timed actions of each path."),
+    device: str = typer.Option("cpu", help="cpu or cuda."),
+    threads: int = typer.Option(1, min=1, help="CPU threads."),
+    seed: int = typer.Option(0, help="Of weights, adapter and images."),
+    folder: Path | None = typer.Option(
+        None, help="Where to put the random checkpoint; the system's default."
+    ),
+) -> None:
+    """Actions per second of the serving engine beside the library's own path, and what loading takes."""
+    import torch
+
+    from vlaforget_ros.bench.inference import Settings, measure
+
+    torch.set_num_threads(threads)
+    settings = Settings(model, size, device, repeats, seed, folder)
+    with bar("actions") as update:
+        document = measure(settings, update)
+    show(document, json_path, f"{model}, {size}: random weights and an adapter, on {device}")
 
 
 @app.command()

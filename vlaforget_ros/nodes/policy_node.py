@@ -52,6 +52,13 @@ PARAMETERS = (
     ),
     Parameter("max_steps", 220, "Step cap of goals that give none.", "ticks", 1, 100000),
     Parameter("torch_threads", 1, "Threads of one inference.", "", 1, 256),
+    Parameter("resident_limit", 4, "Adapters that stay in memory, the active one included.", "", 2, 1000),
+    Parameter(
+        "merge_adapters", False, "Merge adapters into copies of the layers they touch: faster, more memory."
+    ),
+    Parameter(
+        "checked_tokens", 1, "Leading tokens of an action that may be text, which is a fault.", "", 0, 64
+    ),
 )
 
 _LAST_OUTCOME_S = 1.0
@@ -82,8 +89,17 @@ class PolicyNode(VlaNode):
 
         torch.set_num_threads(values["torch_threads"])
         self._values = values
-        self._policy = VlaPolicy.load(checkpoint_directory(values["checkpoint"]), values["device"])
-        engine = InferenceEngine(self._policy, AdapterStore(Path(values["store"])))
+        self._policy = VlaPolicy.load(
+            checkpoint_directory(values["checkpoint"]),
+            values["device"],
+            checked_tokens=values["checked_tokens"],
+        )
+        engine = InferenceEngine(
+            self._policy,
+            AdapterStore(Path(values["store"])),
+            resident_limit=values["resident_limit"],
+            merge=values["merge_adapters"],
+        )
         self._engine = engine
         self._responder = Responder(
             engine,

@@ -93,6 +93,9 @@ class Decoder:
         return place if whole else place + self._actions.start
 
     def _buffers_for(self, embeds: Tensor, length: int) -> _Buffers:
+        if embeds.is_cuda and torch.cuda.is_current_stream_capturing():
+            # Memory of a graph must live as long as the graph does: its own pool sees to that.
+            return self._allocated(embeds, length)
         key = (embeds.shape[0], length, embeds.device, embeds.dtype)
         found = self._buffers.pop(key, None) or self._allocated(embeds, length)
         if embeds.shape[0] <= _KEPT_BATCH:

@@ -18,6 +18,7 @@ import numpy as np
 from vlaforget_ros.adapters.lora import LoraWeights
 from vlaforget_ros.errors import AdapterError, ErrorCode, VlaForgetError
 from vlaforget_ros.policy.memory import free_cached_memory, is_out_of_memory, out_of_memory
+from vlaforget_ros.policy.merged import slots_for
 from vlaforget_ros.policy.owner import OwnerThread
 from vlaforget_ros.policy.policy import Prediction
 from vlaforget_ros.policy.residents import Residents
@@ -30,7 +31,7 @@ from vlaforget_ros.policy.serving import (
     SwapResult,
     adapter_info,
 )
-from vlaforget_ros.policy.slots import AdapterSlots, StagedAdapter
+from vlaforget_ros.policy.slots import StagedAdapter
 
 __all__ = [
     "AdapterInfo",
@@ -53,6 +54,7 @@ class InferenceEngine:
         policy: the policy; from now on its model belongs to the engine's thread.
         source: the adapter store.
         resident_limit: how many adapters stay in memory; while one is being staged there is one more.
+        merge: merge adapters into copies of the layers that they touch: faster inference, more memory.
         clock: steady clock [s].
 
     Raises:
@@ -65,13 +67,14 @@ class InferenceEngine:
         source: AdapterSource,
         *,
         resident_limit: int = 4,
+        merge: bool = False,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._policy = policy
         self._source = source
         self._clock = clock
         self._residents = Residents(resident_limit)
-        self._slots = AdapterSlots(policy.model)
+        self._slots = slots_for(policy.model, merge)
         self._latencies: deque[float] = deque(maxlen=_WINDOW)
         self._latency_lock = threading.Lock()
         self._last_step = -1

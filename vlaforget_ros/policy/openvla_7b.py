@@ -1,4 +1,7 @@
-"""The configuration of OpenVLA-7B: sizes as released, statistics of one action space as a placeholder."""
+"""The configuration of OpenVLA-7B, as released and with every part small.
+
+Statistics of one action space are a placeholder.
+"""
 
 from __future__ import annotations
 
@@ -46,3 +49,28 @@ def openvla_7b_config(statistics: ActionNormalisation) -> PolicyConfig:
         prompt_suffix_id=29871,
         norm_stats={"robot": statistics},
     )
+
+
+def openvla_small_config(statistics: ActionNormalisation) -> PolicyConfig:
+    """The same form with 8 million parameters: two towers, the same prompt and action tokens.
+
+    Args:
+        statistics: of the robot's actions.
+    """
+    full = openvla_7b_config(statistics)
+    towers = {
+        name: tower.model_copy(update={**sizes, "image_size": 112, "depth": 4})
+        for name, tower, sizes in (
+            ("featurizer", full.towers[0], {"dim": 128, "heads": 8, "mlp_dim": 512}),
+            ("fused_featurizer", full.towers[1], {"dim": 144, "heads": 9, "mlp_dim": 540}),
+        )
+    }
+    sizes = {
+        "hidden_size": 256,
+        "intermediate_size": 688,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 8,
+    }
+    language = {**full.language, **sizes}
+    return full.model_copy(update={"name": "openvla_small", **towers, "language": language})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from vlaforget_ros.policy import checkpoint
 from vlaforget_ros.policy.actions import ActionCodec
 from vlaforget_ros.policy.config import PolicyConfig
 from vlaforget_ros.policy.decoding import Decoder
+from vlaforget_ros.policy.graphs import Graphs
 from vlaforget_ros.policy.images import check_image, pixel_values
 from vlaforget_ros.policy.model import OpenVla
 from vlaforget_ros.policy.prompt import prompt_ids
@@ -91,14 +92,17 @@ class VlaPolicy:
         self._pad_id = int(self.config.language["pad_token_id"])
         self.normalisation = self.config.norm_stats[_unnorm_key(self.config, unnorm_key)]
         self.codec = ActionCodec(self.normalisation, self.config.action_vocab_end, self.config.bins)
-        self._decoder = Decoder(model, self.codec.tokens, checked_tokens)
+        decoder = Decoder(model, self.codec.tokens, checked_tokens)
+        self._generate = Graphs(model, partial(decoder.generate, count=self.codec.dims))
         self._prompt_ids = lru_cache(maxsize=256)(self._encode_prompt)
 
     @classmethod
-    def load(cls, directory: Path, device: str = "cpu", unnorm_key: str | None = None) -> VlaPolicy:
+    def load(
+        cls, directory: Path, device: str = "cpu", unnorm_key: str | None = None, checked_tokens: int = 1
+    ) -> VlaPolicy:
         """Read a checkpoint folder. Raises PolicyError 207."""
         model, tokenizer = checkpoint.load(directory, device)
-        return cls(model, tokenizer, checkpoint.digest(directory), unnorm_key)
+        return cls(model, tokenizer, checkpoint.digest(directory), unnorm_key, checked_tokens)
 
     @property
     def device(self) -> torch.device:
@@ -136,7 +140,7 @@ class VlaPolicy:
         for length in sorted({len(prompt) for prompt in prompts}):
             rows = [i for i, prompt in enumerate(prompts) if len(prompt) == length]
             ids = torch.tensor([prompts[i] for i in rows], device=self.device)
-            tokens = self._decoder.generate(pixels[rows], ids, self.codec.dims).cpu().numpy()
+            tokens = self._generate(pixels[rows], ids).cpu().numpy()
             found.update({i: self._prediction(row) for i, row in zip(rows, tokens, strict=True)})
         return [found[i] for i in range(len(prompts))]
 

@@ -7,12 +7,14 @@ hooks return None, so outputs are the base model's bit for bit. Nothing is ever 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.hooks import RemovableHandle
 
 from vlaforget_ros.adapters.lora import LoraModule, LoraWeights
 from vlaforget_ros.errors import AdapterError, ErrorCode
@@ -40,13 +42,14 @@ class StagedAdapter:
 
     Args:
         digest: digest of the stored adapter.
-        deltas: one entry per layer of the slots, None where the adapter leaves a layer alone.
-        bytes: device memory of the factors [B].
+        parts: one entry per layer of the slots, None where the adapter leaves a layer alone: its delta, or its whole
+            weight where the slots merge.
+        bytes: device memory of the parts [B].
         owner: the slots that staged it; no others can activate it.
     """
 
     digest: str
-    deltas: tuple[Delta | None, ...]
+    parts: tuple[Delta | Tensor | None, ...]
     bytes: int
     owner: AdapterSlots
 
@@ -80,12 +83,10 @@ class AdapterSlots:
                     limit="nn.Linear",
                 )
         self._modules = {name: linear[name] for name in names}
-        self._active: tuple[Delta | None, ...] = (None,) * len(names)
-        self._none = self._active
-        self._handles = [
-            module.register_forward_hook(self._hook(index))
-            for index, module in enumerate(self._modules.values())
-        ]
+        self._none: tuple[None, ...] = (None,) * len(names)
+        self._active: Sequence[Any] = self._none
+        self._handles: list[RemovableHandle] = []
+        self._attach()
 
     @property
     def shapes(self) -> dict[str, tuple[int, int]]:
@@ -101,12 +102,11 @@ class AdapterSlots:
         """
         weights.check()
         weights.check_fits(self.shapes)
-        deltas = tuple(
-            _delta(name, weights.modules[name], module) if name in weights.modules else None
+        parts = tuple(
+            self._part(name, weights.modules[name], module) if name in weights.modules else None
             for name, module in self._modules.items()
         )
-        size = sum(t.numel() * t.element_size() for delta in deltas if delta for t in (delta.a, delta.b))
-        return StagedAdapter(weights.digest, deltas, size, self)
+        return StagedAdapter(weights.digest, parts, sum(_bytes(part) for part in parts), self)
 
     def activate(self, staged: StagedAdapter | None) -> None:
         """Make a staged adapter, or with None the base model, serve from the next forward pass on.
@@ -115,20 +115,33 @@ class AdapterSlots:
             AdapterError: 104 for an adapter staged on another model.
         """
         if staged is None:
-            self._active = self._none
+            self._flip(self._none)
             return
         if staged.owner is not self:
             raise AdapterError(
                 ErrorCode.ADAPTER_BAD_SHAPE, "the adapter was staged on another model", value=staged.digest
             )
-        self._active = staged.deltas
+        self._flip(staged.parts)
 
     def remove(self) -> None:
-        """Take the hooks off the model, which then is the base model for good."""
-        self._active = self._none
+        """Take the adapters off the model, which then is the base model for good."""
+        self._flip(self._none)
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+
+    def _attach(self) -> None:
+        self._handles = [
+            module.register_forward_hook(self._hook(index))
+            for index, module in enumerate(self._modules.values())
+        ]
+
+    def _part(self, name: str, weights: LoraModule, module: nn.Linear) -> Delta | Tensor:
+        """What this adapter needs at one layer."""
+        return _delta(name, weights, module)
+
+    def _flip(self, parts: Sequence[Any]) -> None:
+        self._active = parts
 
     def _hook(self, index: int) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor | None]:
         def add_delta(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
@@ -151,11 +164,21 @@ def _delta(name: str, module: LoraModule, layer: nn.Linear) -> Delta:
     a, b = (
         t.detach().to(device=weight.device, dtype=dtype, copy=True).contiguous() for t in (module.a, module.b)
     )
-    if not (torch.isfinite(a).all() and torch.isfinite(b).all()):
+    require_finite(name, dtype, a, b)
+    return Delta(a, b, module.scale)
+
+
+def require_finite(name: str, dtype: torch.dtype, *tensors: Tensor) -> None:
+    """Raises AdapterError 105 where a tensor, in the model's type, holds NaN or infinity."""
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors):
         raise AdapterError(
             ErrorCode.ADAPTER_NON_FINITE,
             f"{name} overflows in the model's type",
             value=str(dtype),
             remedy="serve the base in float32 or bfloat16, or edit with a smaller scale",
         )
-    return Delta(a, b, module.scale)
+
+
+def _bytes(part: Delta | Tensor | None) -> int:
+    tensors = () if part is None else (part,) if isinstance(part, Tensor) else (part.a, part.b)
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

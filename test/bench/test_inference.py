@@ -1,0 +1,60 @@
+"""The serving benchmark: a random checkpoint in the released layout, all paths on the same weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from vlaforget_ros.bench import random_release
+from vlaforget_ros.bench.inference import Settings, load, measure
+from vlaforget_ros.policy.config import ActionNormalisation
+from vlaforget_ros.policy.inspection import inspect
+from vlaforget_ros.policy.openvla_7b import openvla_small_config
+from vlaforget_ros.policy.policy import VlaPolicy
+
+STATISTICS = ActionNormalisation(
+    names=tuple("abcdefg"),
+    units=("",) * 7,
+    hold=(0.0,) * 7,
+    q01=(-1.0,) * 7,
+    q99=(1.0,) * 7,
+    mask=(True,) * 7,
+)
+
+
+def test_all_paths_give_the_same_tokens_and_their_rates_are_reported() -> None:
+    heard: list[int] = []
+    document = measure(Settings("openvla_7b", "small", repeats=3), lambda done, total: heard.append(done))
+    values = {figure["name"]: figure["value"] for figure in document["figures"]}
+    assert values["equal_tokens_share_merged"] == values["equal_tokens_share_factors"] == 1.0
+    assert values["actions_per_second_ratio"] == pytest.approx(
+        values["actions_per_second"] / values["actions_per_second_plain"], rel=1e-6
+    )
+    assert values["load_seconds"] > 0
+    # On the CPU the weights themselves are host memory; beside them there is at most the file they come from.
+    assert values["weights_mb"] * 0.9 < values["load_peak_host_mb"]
+    assert values["load_peak_host_mb"] < values["weights_mb"] + values["largest_shard_mb"] + 200
+    assert heard[-1] == 3
+
+
+def test_the_random_checkpoint_is_one_in_the_released_layout(tmp_path: Path) -> None:
+    config = openvla_small_config(STATISTICS)
+    largest = random_release.write(tmp_path, config, ("open the door",), shard_bytes=40_000_000)
+    assert len(list(tmp_path.glob("*.safetensors"))) == 3
+    assert largest < 41_000_000
+    assert inspect(tmp_path)["problems"] == []
+    policy = VlaPolicy.load(tmp_path)
+    assert policy.config.towers == config.towers
+    assert policy.config.language == config.language
+    again = VlaPolicy.load(tmp_path)
+    for own, other in zip(policy.model.parameters(), again.model.parameters(), strict=True):
+        assert torch.equal(own, other)
+
+
+def test_loading_is_measured_in_a_process_of_its_own(tmp_path: Path) -> None:
+    random_release.write(tmp_path, openvla_small_config(STATISTICS), ("open the door",))
+    found = load(tmp_path, "cpu")
+    assert found.seconds > 0
+    assert found.host_mb > 50

@@ -1,0 +1,289 @@
+"""Actions per second of the serving engine, beside the library's own path on the same weights, in turns in one run.
+
+* plain: the network's vision and projector, then ``generate`` of the library on the embeddings, PEFT's layers active;
+* factors: the engine with the adapter's factors beside the layers;
+* merged: the engine with the adapter merged into copies of the layers; on a GPU its work is replayed as a CUDA graph.
+
+Weights are random, so tokens near a tie may differ between paths that round differently: the share of equal ones is
+reported. Loading is measured in a process of its own, which does nothing else.
+"""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import psutil
+import torch
+
+from vlaforget_ros import figures
+from vlaforget_ros.adapters import AdapterStore
+from vlaforget_ros.bench import random_release
+from vlaforget_ros.bench.swap import random_adapter
+from vlaforget_ros.figures import Figure
+from vlaforget_ros.policy.config import ActionNormalisation
+from vlaforget_ros.policy.decoding import Decoder
+from vlaforget_ros.policy.graphs import Graphs
+from vlaforget_ros.policy.images import pixel_values
+from vlaforget_ros.policy.merged import slots_for
+from vlaforget_ros.policy.openvla_7b import openvla_7b_config, openvla_small_config
+from vlaforget_ros.policy.policy import VlaPolicy
+from vlaforget_ros.unlearning.guard import peak_mb
+
+INSTRUCTION = "put the red mug on the plate"
+Model = Literal["openvla_7b"]
+Size = Literal["small", "full"]
+_WARM_UPS = 2
+_STATISTICS = ActionNormalisation(
+    names=("dx", "dy", "dz", "droll", "dpitch", "dyaw", "gripper"),
+    units=("m", "m", "m", "rad", "rad", "rad", "0..1"),
+    q01=(-0.02,) * 6 + (0.0,),
+    q99=(0.02,) * 6 + (1.0,),
+    mask=(True,) * 6 + (False,),
+    hold=(0.0,) * 7,
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is timed.
+
+    Args:
+        model: kind of policy.
+        size: every part small, or as released.
+        device: cpu or cuda; single precision on the first, bfloat16 on the second.
+        repeats: timed actions of each path.
+        seed: of weights, adapter and images.
+        folder: for the checkpoint; a temporary one if None.
+    """
+
+    model: Model
+    size: Size
+    device: str = "cpu"
+    repeats: int = 30
+    seed: int = 0
+    folder: Path | None = None
+
+
+@dataclass(frozen=True)
+class Loading:
+    """What loading a checkpoint took.
+
+    Args:
+        seconds: wall clock.
+        host_mb: most host memory beyond what the process had before.
+    """
+
+    seconds: float
+    host_mb: float
+
+
+def measure(settings: Settings, progress: Callable[[int, int], None]) -> dict[str, Any]:
+    """Load, then time the three paths in turns.
+
+    Args:
+        settings: what is timed.
+        progress: called with (rounds done, all).
+    """
+    with tempfile.TemporaryDirectory(dir=settings.folder) as directory:
+        return _measure(settings, Path(directory), progress)
+
+
+def _measure(settings: Settings, directory: Path, progress: Callable[[int, int], None]) -> dict[str, Any]:
+    build = openvla_7b_config if settings.size == "full" else openvla_small_config
+    dtype = torch.bfloat16 if settings.device.startswith("cuda") else torch.float32
+    base = directory / "base"
+    shard = random_release.write(
+        base, build(_STATISTICS), (INSTRUCTION,), settings.device, dtype, settings.seed
+    )
+    loading = load(base, settings.device)
+    policy = VlaPolicy.load(base, settings.device)
+    store = AdapterStore(directory / "store")
+    weights = random_adapter(policy, settings.seed, scale=0.01)
+    digest = store.add_weights(weights, {"name": "random", "method": "random"}).digest
+
+    paths: dict[str, Callable[[np.ndarray], tuple[int, ...]]] = {
+        "plain": _plain(_sharing(policy), store.path(digest))
+    }
+    for name, merge in (("factors", False), ("merged", True)):
+        paths[name] = _ours(_sharing(policy), store, digest, merge)
+    seconds, tokens = _in_turns(paths, policy, settings, progress)
+
+    stored = sum(parameter.numel() * parameter.element_size() for parameter in policy.model.parameters())
+    found = [*_rates(seconds, tokens), *_loading_figures(loading, stored, shard)]
+    if settings.device.startswith("cuda"):
+        found += _bandwidth(policy)
+    return figures.document(
+        "inference",
+        found,
+        [settings.seed],
+        model=settings.model,
+        size=settings.size,
+        device=settings.device,
+        dtype=str(dtype).removeprefix("torch."),
+        threads=torch.get_num_threads(),
+        adapter_rank=weights.rank,
+        adapter_layers=len(weights.modules),
+    )
+
+
+def load(directory: Path, device: str) -> Loading:
+    """What loading a checkpoint takes, in a new process."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(_load, str(directory), device).result()
+
+
+def _load(directory: str, device: str) -> Loading:
+    """In the new process: everything is imported, and the device woken, before the clock starts."""
+    torch.zeros(1, device=device)
+    process = psutil.Process()
+    before, peak_before = process.memory_info().rss / 1e6, peak_mb()
+    began = time.perf_counter()
+    VlaPolicy.load(Path(directory), device)
+    _wait(device)
+    seconds = time.perf_counter() - began
+    # The highest mark so far counts only if loading set it; the present size is a lower bound either way.
+    peak = peak_mb() - (torch.cuda.max_memory_allocated() / 1e6 if torch.cuda.is_available() else 0.0)
+    now = process.memory_info().rss / 1e6
+    return Loading(seconds, max(peak if peak > peak_before else 0.0, now) - before)
+
+
+def _sharing(policy: VlaPolicy) -> VlaPolicy:
+    """A second policy on the very same weights: modules of its own, no tensor of its own."""
+    tensors = [*policy.model.parameters(), *policy.model.buffers()]
+    model = copy.deepcopy(policy.model, {id(tensor): tensor for tensor in tensors})
+    return VlaPolicy(model, policy.tokenizer, policy.base_digest)
+
+
+def _plain(policy: VlaPolicy, adapter: Path) -> Callable[[np.ndarray], tuple[int, ...]]:
+    import peft
+
+    wrapped = peft.PeftModel.from_pretrained(policy.model, str(adapter)).eval()
+    network: Any = wrapped.base_model.model
+    prompt = policy.encode(_image(policy, 0)[None], [INSTRUCTION], np.zeros((1, policy.codec.dims))).input_ids
+    prompt = prompt[:, : -policy.codec.dims]
+    count = policy.codec.dims
+
+    @torch.inference_mode()
+    def act(image: np.ndarray) -> tuple[int, ...]:
+        pixels = pixel_values(image[None], policy.config, policy.device)
+        embeds = network.embed(network.projector(network.vision_backbone(pixels)), prompt)
+        tokens = network.language_model.generate(
+            inputs_embeds=embeds, max_new_tokens=count, min_new_tokens=count, do_sample=False, pad_token_id=0
+        )
+        policy.codec.decode(
+            np.clip(tokens[0].cpu().numpy(), policy.codec.tokens.start, policy.codec.tokens.stop - 1)
+        )
+        return tuple(int(token) for token in tokens[0])
+
+    return act
+
+
+def _ours(
+    policy: VlaPolicy, store: AdapterStore, digest: str, merge: bool
+) -> Callable[[np.ndarray], tuple[int, ...]]:
+    slots = slots_for(policy.model, merge)
+    slots.activate(slots.stage(store.load(digest)))
+    return lambda image: policy.act(image, INSTRUCTION).tokens
+
+
+def _in_turns(
+    paths: dict[str, Callable[[np.ndarray], tuple[int, ...]]],
+    policy: VlaPolicy,
+    settings: Settings,
+    progress: Callable[[int, int], None],
+) -> tuple[dict[str, np.ndarray], dict[str, list[tuple[int, ...]]]]:
+    seconds: dict[str, list[float]] = {name: [] for name in paths}
+    tokens: dict[str, list[tuple[int, ...]]] = {name: [] for name in paths}
+    for number in range(-_WARM_UPS, settings.repeats):
+        image = _image(policy, settings.seed + number + _WARM_UPS)
+        for name, act in paths.items():
+            _wait(settings.device)
+            began = time.perf_counter()
+            found = act(image)
+            _wait(settings.device)
+            if number >= 0:
+                seconds[name].append(time.perf_counter() - began)
+                tokens[name].append(found)
+        progress(max(number + 1, 0), settings.repeats)
+    return {name: np.array(values) for name, values in seconds.items()}, tokens
+
+
+def _rates(seconds: dict[str, np.ndarray], tokens: dict[str, list[tuple[int, ...]]]) -> list[Figure]:
+    n = len(seconds["plain"])
+    found = []
+    for name, suffix in (("merged", ""), ("factors", "_factors")):
+        ratios = seconds["plain"] / seconds[name]
+        low, high = (float(np.percentile(ratios, q)) for q in (2.5, 97.5))
+        ratio = float(np.median(seconds["plain"]) / np.median(seconds[name]))
+        found.append(Figure(f"actions_per_second_ratio{suffix}", ratio, "ratio", n, low, high))
+    for name, suffix in (("merged", ""), ("factors", "_factors"), ("plain", "_plain")):
+        found.append(Figure(f"actions_per_second{suffix}", 1.0 / float(np.median(seconds[name])), "1/s", n))
+    for name in ("merged", "factors"):
+        pairs = zip(tokens[name], tokens["plain"], strict=True)
+        equal = [ours == plain for own, theirs in pairs for ours, plain in zip(own, theirs, strict=True)]
+        found.append(Figure(f"equal_tokens_share_{name}", float(np.mean(equal)), "ratio", len(equal)))
+    return found
+
+
+def _loading_figures(loading: Loading, stored: int, shard: int) -> list[Figure]:
+    return [
+        Figure("load_seconds", loading.seconds, "s"),
+        Figure("load_peak_host_mb", loading.host_mb, "MB"),
+        Figure("weights_mb", stored / 1e6, "MB"),
+        Figure("largest_shard_mb", shard / 1e6, "MB"),
+        Figure("peak_mb", peak_mb(), "MB"),
+    ]
+
+
+def _bandwidth(policy: VlaPolicy, tokens: int = 16, runs: int = 10) -> list[Figure]:
+    """How much of the memory's speed decoding uses: the language model's weights are read once for each token."""
+    language: Any = policy.model.language_model
+    read = sum(p.numel() * p.element_size() for p in language.model.layers.parameters())
+    embeds = torch.randn(1, 280, language.config.hidden_size, device=policy.device).to(
+        language.lm_head.weight.dtype
+    )
+    took = []
+    for count in (1, tokens + 1):
+        decoder = Decoder(policy.model, policy.codec.tokens)
+        run = Graphs(policy.model, partial(decoder.decode, count=count))
+        took.append(_median_seconds(partial(run, embeds), policy.device, runs))
+    achieved = read * tokens / (took[1] - took[0])
+    block = torch.empty(2_000_000_000, dtype=torch.uint8, device=policy.device)
+    other = torch.empty_like(block)
+    copied = 2 * block.numel() / _median_seconds(partial(other.copy_, block), policy.device, runs)
+    return [
+        Figure("bandwidth_share", achieved / copied, "ratio", runs),
+        Figure("decoding_gb_per_second", achieved / 1e9, "GB/s", runs),
+        Figure("copying_gb_per_second", copied / 1e9, "GB/s", runs),
+    ]
+
+
+def _median_seconds(call: Callable[[], object], device: torch.device, runs: int) -> float:
+    found = []
+    for _ in range(runs + _WARM_UPS):
+        _wait(str(device))
+        began = time.perf_counter()
+        call()
+        _wait(str(device))
+        found.append(time.perf_counter() - began)
+    return float(np.median(found[_WARM_UPS:]))
+
+
+def _image(policy: VlaPolicy, seed: int) -> np.ndarray:
+    size = policy.config.featurizer.image_size
+    return np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)
+
+
+def _wait(device: str) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()

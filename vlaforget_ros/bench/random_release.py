@@ -1,0 +1,107 @@
+"""A checkpoint in OpenVLA's released layout with random weights: for speed and memory where no release can be had."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+import yaml
+from safetensors.torch import save_file
+from torch import Tensor
+
+from vlaforget_ros.policy.config import PolicyConfig
+from vlaforget_ros.policy.model import OpenVla
+from vlaforget_ros.policy.options import FILE as OPTIONS
+from vlaforget_ros.policy.prompt import build_tokenizer
+from vlaforget_ros.policy.released import ARCHITECTURE
+from vlaforget_ros.policy.shards import INDEX
+
+# Upstream's files are of about this size.
+SHARD_BYTES = 5_000_000_000
+# So that random weights choose action tokens, as a trained policy does.
+_ACTION_GAIN = 8.0
+
+
+def write(
+    directory: Path,
+    config: PolicyConfig,
+    instructions: tuple[str, ...],
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
+    shard_bytes: int = SHARD_BYTES,
+) -> int:
+    """Write the files, drawing one tensor at a time on the device.
+
+    Args:
+        directory: gets the files.
+        config: sizes; its statistics go into ``norm_stats``.
+        instructions: that the tokenizer knows.
+        device: where the numbers are drawn.
+        dtype: of the stored weights.
+        seed: of the weights.
+        shard_bytes: most bytes of a file.
+
+    Returns:
+        bytes of the largest file.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    with torch.device("meta"):
+        shapes = {name: tensor.shape for name, tensor in OpenVla(config).state_dict().items()}
+    generator = torch.Generator(device).manual_seed(seed)
+    shards: list[list[str]] = [[]]
+    size = 0
+    width = torch.empty((), dtype=dtype).element_size()
+    for name, shape in shapes.items():
+        if shards[-1] and size + shape.numel() * width > shard_bytes:
+            shards.append([])
+            size = 0
+        shards[-1].append(name)
+        size += shape.numel() * width
+    places: dict[str, str] = {}
+    for number, names in enumerate(shards, 1):
+        file = f"model-{number:05}-of-{len(shards):05}.safetensors"
+        save_file(
+            {name: _draw(name, shapes[name], config, generator, dtype) for name in names}, directory / file
+        )
+        places.update(dict.fromkeys(names, file))
+    (directory / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    (directory / "config.json").write_text(json.dumps(_config(config), indent=1))
+    heads = [tower.heads for tower in config.towers]
+    (directory / OPTIONS).write_text(yaml.safe_dump({"heads": heads}))
+    build_tokenizer(instructions, 1000).save(str(directory / "tokenizer.json"))
+    return max((directory / file).stat().st_size for file in set(places.values()))
+
+
+def _draw(
+    name: str, shape: torch.Size, config: PolicyConfig, generator: torch.Generator, dtype: torch.dtype
+) -> Tensor:
+    if len(shape) == 1:
+        fill = torch.zeros if name.endswith("bias") else torch.ones
+        return fill(shape, dtype=dtype)
+    std = 0.5 if "embed" in name else 1.0 / shape[1:].numel() ** 0.5
+    drawn = std * torch.randn(shape, generator=generator, device=generator.device)
+    if name.endswith("lm_head.weight"):
+        drawn[config.action_vocab_end - config.bins : config.action_vocab_end] *= _ACTION_GAIN
+    return drawn.to(dtype).cpu()
+
+
+def _config(config: PolicyConfig) -> dict[str, object]:
+    padding = int(config.language["vocab_size"]) - config.action_vocab_end
+    statistics = {
+        key: {"action": {"q01": entry.q01, "q99": entry.q99, "mask": entry.mask}}
+        for key, entry in config.norm_stats.items()
+    }
+    return {
+        "model_type": "openvla",
+        "architectures": [ARCHITECTURE],
+        "image_sizes": [tower.image_size for tower in config.towers],
+        "timm_model_ids": ["random_dinov2", "random_siglip"][: len(config.towers)],
+        "llm_backbone_id": "llama2-7b-pure",
+        "text_config": {"model_type": "llama", **config.language},
+        "pad_token_id": config.language["pad_token_id"],
+        "pad_to_multiple_of": padding,
+        "n_action_bins": config.bins,
+        "norm_stats": statistics,
+    }

@@ -1,0 +1,78 @@
+"""Serving-side LoRA merged into copies of the layers that it touches; the base weights are never written.
+
+An inference then costs what it costs without an adapter. The price is memory: each resident adapter has its own copy of
+the layers that it changes. That is little for an edit of a few layers and a second model for one of all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from vlaforget_ros.adapters.lora import LoraModule
+from vlaforget_ros.policy.slots import AdapterSlots, require_finite
+
+
+class MergedSlots(AdapterSlots):
+    """As :class:`AdapterSlots`; an activation exchanges the weights that the touched layers point to.
+
+    While an adapter is active, ``state_dict`` shows its weights. Merging and rounding happen in ``stage``, in the
+    caller's thread; in single precision outputs are those of the factors up to rounding.
+    """
+
+    def _attach(self) -> None:
+        self._base = [module.weight for module in self._modules.values()]
+        self._index = {name: index for index, name in enumerate(self._modules)}
+
+    def _part(self, name: str, weights: LoraModule, module: nn.Linear) -> Tensor:
+        base = self._base[self._index[name]]
+        a, b = (t.detach().to(base.device, torch.float32) for t in (weights.a, weights.b))
+        merged = (base.detach().float() + weights.scale * (b @ a)).to(base.dtype)
+        require_finite(name, base.dtype, merged)
+        return merged
+
+    def _flip(self, parts: Sequence[Tensor | None]) -> None:
+        for module, base, old, new in zip(
+            self._modules.values(), self._base, self._active, parts, strict=True
+        ):
+            if old is not new:
+                self._place(module, base, new)
+        self._active = parts
+
+    def _place(self, module: nn.Linear, base: nn.Parameter, merged: Tensor | None) -> None:
+        module.weight = base if merged is None else nn.Parameter(merged, requires_grad=False)
+
+
+class FixedSlots(MergedSlots):
+    """As :class:`MergedSlots`, with weights that stay where they are: what a CUDA graph has recorded stays valid.
+
+    A layer gets a spare weight when an adapter first touches it, and keeps it; an activation copies into the spares.
+    Only an adapter that touches a layer no other touched before moves a weight.
+    """
+
+    def _place(self, module: nn.Linear, base: nn.Parameter, merged: Tensor | None) -> None:
+        if module.weight is base:
+            module.weight = nn.Parameter(torch.empty_like(base), requires_grad=False)
+        with torch.no_grad():
+            module.weight.copy_(base if merged is None else merged)
+
+    def remove(self) -> None:
+        """Take the adapters and the spares off the model, which then is the base model for good."""
+        super().remove()
+        for module, base in zip(self._modules.values(), self._base, strict=True):
+            module.weight = base
+
+
+def slots_for(model: nn.Module, merge: bool) -> AdapterSlots:
+    """The slots that serve a model: factors, or merged weights in the form that suits its device.
+
+    Args:
+        model: the network that serves.
+        merge: whether adapters are merged into copies of the layers that they touch.
+    """
+    if not merge:
+        return AdapterSlots(model)
+    on_gpu = next(model.parameters()).device.type == "cuda"
+    return FixedSlots(model) if on_gpu else MergedSlots(model)
