@@ -31,7 +31,7 @@ from vlaforget_ros.unlearning.views import Terms, View, Views
 class VlaForgetParameters(MethodParameters):
     """Parameters of ``vla_forget``; the defaults are not the (unpublished) ones of the paper."""
 
-    lambda_f: float = Field(default=0.3, ge=0, description="weight of L_forget")
+    lambda_f: float = Field(default=1.0, ge=0, description="weight of L_forget")
     lambda_m: float = Field(default=0.05, ge=0, description="weight of L_mismatch")
     lambda_feat: float = Field(default=0.5, ge=0, description="weight of L_feat")
     kl_weight: float = Field(
