@@ -40,6 +40,9 @@ class LinearPolicy:
     def hold_action(self) -> np.ndarray:
         return np.zeros(4, np.float32)
 
+    def steps(self, action: np.ndarray) -> np.ndarray:
+        return action[None]
+
 
 class MemorySource:
     """Adapters in memory, so that only the engine is at work; counts and can hold up what is loaded."""

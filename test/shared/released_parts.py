@@ -25,6 +25,7 @@ from transformers import (
 
 from vlaforget_ros.policy.config import ActionNormalisation, PolicyConfig, VisionTowerConfig
 from vlaforget_ros.policy.model import OpenVla
+from vlaforget_ros.policy.oft import ActionHead, ProprioProjector
 from vlaforget_ros.policy.prompt import build_tokenizer
 
 INSTRUCTION = "open the faucet"
@@ -93,6 +94,31 @@ def write_released(directory: Path, seed: int = 0, **changes: Any) -> OpenVla:
     (directory / "config.json").write_text(json.dumps({**config, **changes}))
     build_tokenizer(INSTRUCTIONS, 64).save(str(directory / "tokenizer.json"))
     return model
+
+
+def write_oft(directory: Path, seed: int = 0, chunk: int = 3, state: int = 0) -> None:
+    """The same beside an action head, and a projector of the state if it has numbers, as OpenVLA-OFT saves them.
+
+    Args:
+        directory: gets the files.
+        seed: of the weights.
+        chunk: control ticks of an action.
+        state: numbers of the robot's state.
+    """
+    write_released(directory, seed)
+    torch.manual_seed(seed)
+    width = TEXT["hidden_size"]
+    parts: dict[str, torch.nn.Module] = {"action_head": ActionHead(width, 7)}
+    if state:
+        parts["proprio_projector"] = ProprioProjector(state, width)
+    for name, module in parts.items():
+        inner = "model." if name == "action_head" else ""
+        tensors = {f"module.{inner}{key}": value for key, value in module.state_dict().items()}
+        torch.save(tensors, directory / f"{name}--100_checkpoint.pt")
+    bounds = {"q01": [-1.0] * state, "q99": [1.0] * state}
+    statistics = {"robot": {"action": ACTION, "proprio": bounds}}
+    (directory / "dataset_statistics.json").write_text(json.dumps(statistics))
+    (directory / "vlaforget.yaml").write_text(f"chunk: {chunk}\nimages: 1\n")
 
 
 @torch.no_grad()

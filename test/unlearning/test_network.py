@@ -35,7 +35,7 @@ def test_every_entry_gives_the_plain_logits(policy: VlaPolicy, batch: Batch, ent
     network = Network(policy.model)
     with torch.no_grad():
         expected = policy.action_logits(batch)
-        state = network.enter(entry, batch.pixel_values, batch.input_ids)
+        state = network.enter(entry, batch.pixel_values, batch.input_ids, batch.action_positions)
         output = network.run(entry, state, batch.input_ids, batch.action_positions)
     torch.testing.assert_close(output.logits, expected, rtol=1e-4, atol=1e-4)
     assert (output.visual is None) == (entry.stage == "language")
@@ -45,7 +45,7 @@ def test_features_are_those_of_the_policy(policy: VlaPolicy, batch: Batch) -> No
     network, entry = Network(policy.model), Entry("visual", (0,))
     with torch.no_grad():
         visual, projected = policy.features(batch.pixel_values)
-        state = network.enter(entry, batch.pixel_values, batch.input_ids)
+        state = network.enter(entry, batch.pixel_values, batch.input_ids, batch.action_positions)
         output = network.run(entry, state, batch.input_ids, batch.action_positions)
     torch.testing.assert_close(output.visual, visual)
     torch.testing.assert_close(output.projected, projected)
@@ -85,7 +85,7 @@ def test_two_towers_are_entered_each_at_its_own_block() -> None:
     entry = network.entry(["vision_backbone.fused_featurizer.blocks.1"])
     assert entry == Entry("visual", (2, 1))  # the other tower is not run again at all
     with torch.no_grad():
-        output = network.run(entry, network.enter(entry, pixels, ids), ids, positions)
+        output = network.run(entry, network.enter(entry, pixels, ids, positions), ids, positions)
         plain = model(pixels, ids)
     expected = plain.gather(1, positions[..., None].expand(-1, -1, 40))
     torch.testing.assert_close(output.logits, expected, rtol=1e-4, atol=1e-4)

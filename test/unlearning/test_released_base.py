@@ -1,4 +1,4 @@
-"""Every method on a policy of OpenVLA-7B's shape (two towers, released layout, seven dimensions), by request file."""
+"""Every method on OpenVLA-7B and OpenVLA-OFT in small (two towers, released layouts, seven dimensions), by request."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from edit_parts import request_for, write_bag
-from released_parts import write_released
+from released_parts import write_oft, write_released
 
 from vlaforget_ros.adapters.peft_format import read_peft
 from vlaforget_ros.policy.policy import VlaPolicy
@@ -38,10 +38,12 @@ OWN: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def request_values(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+@pytest.fixture(scope="module", params=[write_released, write_oft], ids=["openvla_7b", "openvla_oft"])
+def request_values(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("released")
-    write_released(folder / "base")
+    request.param(folder / "base")
     values: dict[str, Any] = yaml.safe_load(request_for(folder / "base", write_bag(folder / "bag", dims=7)))
     return values
 

@@ -21,7 +21,7 @@ from vlaforget_ros.attacks.subject import Subject
 from vlaforget_ros.cell.rollouts import RolloutResult
 from vlaforget_ros.episodes.dataset import FrameSet
 from vlaforget_ros.figures import Figure
-from vlaforget_ros.policy.labels import action_log_probs, bins_of, cross_entropy
+from vlaforget_ros.policy.labels import bins_of, cross_entropy
 from vlaforget_ros.policy.policy import VlaPolicy
 from vlaforget_ros.unlearning.rates import Rate
 
@@ -85,7 +85,7 @@ def step_scores(policy: VlaPolicy, frames: FrameSet) -> np.ndarray:
     for start in range(0, len(frames), CHUNK):
         part = frames.take(np.arange(start, min(start + CHUNK, len(frames))))
         batch = policy.encode(part.images, part.instructions, part.actions)
-        log_probs = action_log_probs(policy.action_logits(batch), policy.codec)
+        log_probs = policy.log_probs(policy.action_logits(batch))
         found.append(-cross_entropy(log_probs, bins_of(batch.action_tokens, policy.codec), 0.0))
     return torch.cat(found).double().cpu().numpy()
 

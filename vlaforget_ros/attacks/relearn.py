@@ -19,7 +19,7 @@ from vlaforget_ros.attacks.subject import Subject
 from vlaforget_ros.attacks.trials import Trials
 from vlaforget_ros.episodes.dataset import FrameSet
 from vlaforget_ros.figures import Figure
-from vlaforget_ros.policy.labels import action_log_probs, bins_of, cross_entropy
+from vlaforget_ros.policy.labels import bins_of, cross_entropy
 from vlaforget_ros.policy.policy import VlaPolicy
 from vlaforget_ros.unlearning.data import Sampler
 from vlaforget_ros.unlearning.lora import EditAdapter
@@ -292,7 +292,7 @@ def _train(
     step: int,
 ) -> None:
     batch = policy.encode(frames.images, frames.instructions, frames.actions)
-    log_probs = action_log_probs(policy.action_logits(batch), policy.codec)
+    log_probs = policy.log_probs(policy.action_logits(batch))
     bins = bins_of(batch.action_tokens, policy.codec)
     loss = cross_entropy(log_probs, bins, settings.label_sigma_bins).mean()
     gradients = torch.autograd.grad(loss, factors, allow_unused=True)

@@ -21,6 +21,9 @@ class ActingPolicy(Protocol):
     def act(self, image: np.ndarray, instruction: str) -> Any:
         """A prediction with ``action`` (A,) and ``fault``."""
 
+    def steps(self, action: np.ndarray) -> np.ndarray:
+        """The control ticks of an action."""
+
 
 @dataclass(frozen=True)
 class RolloutJob:
@@ -102,9 +105,11 @@ def rollout(cell: Cell, policy: ActingPolicy, job: RolloutJob, keep_images: bool
         faults += bool(prediction.fault)
         if keep_images:
             images.append(observation.image)
-        actions.append(prediction.action)
+        # Of a chunk only the first action: each tick is decided on its own image.
+        action = policy.steps(prediction.action)[0]
+        actions.append(action)
         positions.append(observation.ee_position)
-        observation = cell.step(prediction.action)
+        observation = cell.step(action)
         violations += [(observation.step, violation) for violation in observation.violations]
     return RolloutResult(
         job.situation,

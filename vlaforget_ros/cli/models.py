@@ -20,7 +20,12 @@ KINDS = (
         "visual, projector, language",
         "released layout is loaded; checked on small random weights",
     ),
-    ("openvla_oft", "", "visual, projector, language", "not yet"),
+    (
+        "openvla_oft",
+        "7.6 B",
+        "visual, projector, language",
+        "released layout is loaded; agrees with upstream on small random weights; served with one camera",
+    ),
     ("pi0_fast", "", "visual, projector, language", "not yet"),
 )
 
@@ -103,6 +108,11 @@ def _numbers(text: str) -> tuple[int, ...]:
         raise typer.BadParameter("give whole numbers with commas between them, such as 16,16") from error
 
 
+def _chunk(found: Mapping[str, Any]) -> str:
+    state = f"{found['state']} numbers" if found["state"] else "none"
+    return f"{found['chunk']} actions; cameras: {found['cameras']}; state of the robot: {state}"
+
+
 def _rows(found: Mapping[str, Any]) -> list[list[str]]:
     parts = found["components"]
     towers = "; ".join(
@@ -122,6 +132,8 @@ def _rows(found: Mapping[str, Any]) -> list[list[str]]:
             f"{parts['language']['parameters']:,}: {parts['language']['blocks']} blocks, "
             f"width {parts['language']['width']}",
         ],
+        *([["head", f"{parts['head']['parameters']:,}"]] if "head" in parts else []),
+        *([["chunk", _chunk(found)]] if "chunk" in found else []),
         ["images", f"{found['image_size']} px"],
         ["action tokens", f"{first}..{last}"],
         ["data sets", ", ".join(f"{key} ({dims} dimensions)" for key, dims in found["data_sets"].items())],

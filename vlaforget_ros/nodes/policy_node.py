@@ -38,6 +38,7 @@ from vlaforget_ros.nodes.policy_messages import (
 from vlaforget_ros.nodes.responder import Responder
 from vlaforget_ros.paths import checkpoint_directory
 from vlaforget_ros.policy.engine import InferenceEngine
+from vlaforget_ros.policy.images import require_one_camera
 from vlaforget_ros.policy.policy import VlaPolicy
 
 PARAMETERS = (
@@ -55,6 +56,19 @@ PARAMETERS = (
     Parameter("resident_limit", 4, "Adapters that stay in memory, the active one included.", "", 2, 1000),
     Parameter(
         "merge_adapters", False, "Merge adapters into copies of the layers they touch: faster, more memory."
+    ),
+    Parameter(
+        "chunk_steps",
+        0,
+        "Actions of a chunk that are executed before the next inference; 0: all.",
+        "",
+        0,
+        1000,
+    ),
+    Parameter(
+        "finish_chunks",
+        False,
+        "After a swap, execute the chunk of the earlier adapter to its end; otherwise it is dropped.",
     ),
     Parameter(
         "checked_tokens", 1, "Leading tokens of an action that may be text, which is a fault.", "", 0, 64
@@ -94,11 +108,14 @@ class PolicyNode(VlaNode):
             values["device"],
             checked_tokens=values["checked_tokens"],
         )
+        require_one_camera(self._policy.config)
         engine = InferenceEngine(
             self._policy,
             AdapterStore(Path(values["store"])),
             resident_limit=values["resident_limit"],
             merge=values["merge_adapters"],
+            chunk_steps=values["chunk_steps"],
+            finish_chunks=values["finish_chunks"],
         )
         self._engine = engine
         self._responder = Responder(

@@ -37,7 +37,7 @@ class Responder:
     ) -> None:
         self._engine = engine
         self._base_digest = policy.base_digest
-        self._hold = policy.hold_action()
+        self._hold = policy.steps(policy.hold_action())[0]
         self._gripper = ["gripper" in name for name in policy.normalisation.names]
         self._frame = frame
         self._stale_after_s = stale_after_s

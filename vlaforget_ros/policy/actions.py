@@ -14,26 +14,35 @@ class ActionCodec:
     Bins are ``linspace(-1, 1, bins)``; a value falls into one of ``bins - 1`` intervals whose centre is decoded.
     Token id = ``vocab_end - digitize(value)``, so ids lie in [vocab_end - bins, vocab_end - 1].
 
+    An action is what one inference decides. For a policy with chunks that is several control ticks, one after the
+    other in one vector: A = ``chunk`` times the dimensions of the robot's action; :meth:`steps` takes it apart.
+
     Args:
         normalisation: per-dimension statistics.
         vocab_end: one past the last action token (32000 in OpenVLA).
         bins: number of bin edges and of action tokens.
+        chunk: control ticks of an action.
     """
 
-    def __init__(self, normalisation: ActionNormalisation, vocab_end: int, bins: int = 256) -> None:
+    def __init__(
+        self, normalisation: ActionNormalisation, vocab_end: int, bins: int = 256, chunk: int = 1
+    ) -> None:
         self.bins = bins
         self.vocab_end = vocab_end
+        self.chunk = chunk
         self.edges = np.linspace(-1.0, 1.0, bins)
         self.centres = (self.edges[:-1] + self.edges[1:]) / 2.0
-        self.low = np.array(normalisation.q01)
-        self.high = np.array(normalisation.q99)
-        self.mask = np.array(normalisation.mask)
-        self.hold = np.array(normalisation.hold, dtype=np.float32)
-        self._libero = normalisation.gripper == "libero"
+        self.low = np.tile(normalisation.q01, chunk)
+        self.high = np.tile(normalisation.q99, chunk)
+        self.mask = np.tile(normalisation.mask, chunk)
+        self.hold = np.tile(normalisation.hold, chunk).astype(np.float32)
+        # Where the gripper of LIBERO's convention is: the last dimension of each step.
+        last = np.arange(len(normalisation.q01)) == len(normalisation.q01) - 1
+        self._libero = np.tile(last & (normalisation.gripper == "libero"), chunk)
 
     @property
     def dims(self) -> int:
-        """Action dimensions A."""
+        """Numbers of an action, A."""
         return len(self.low)
 
     @property
@@ -45,9 +54,11 @@ class ActionCodec:
     def span(self) -> np.ndarray:
         """(A,) distance between the bounds of each dimension, the unit of the action distance."""
         span = np.where(self.mask, self.high - self.low, 1.0)
-        if self._libero:
-            span[-1] = 2.0
-        return span
+        return np.where(self._libero, 2.0, span)
+
+    def steps(self, action: np.ndarray) -> np.ndarray:
+        """(…, chunk, A / chunk) the control ticks of actions (…, A)."""
+        return action.reshape(*action.shape[:-1], self.chunk, -1)
 
     def encode(self, actions: np.ndarray) -> np.ndarray:
         """Token ids (…, A) int64 of actions (…, A) in robot units; values outside the bounds are clipped.
@@ -60,8 +71,7 @@ class ActionCodec:
             raise PolicyError(
                 ErrorCode.POLICY_NON_FINITE_ACTION, "cannot encode an action", value=actions, limit="finite"
             )
-        if self._libero:
-            actions = np.concatenate([actions[..., :-1], (1.0 - actions[..., -1:]) / 2.0], axis=-1)
+        actions = np.where(self._libero, (1.0 - actions) / 2.0, actions)
         scaled = 2.0 * (actions - self.low) / np.where(self.mask, self.high - self.low, 1.0) - 1.0
         value = np.clip(np.where(self.mask, scaled, actions), -1.0, 1.0)
         return self.vocab_end - np.digitize(value, self.edges).astype(np.int64)
@@ -82,13 +92,13 @@ class ActionCodec:
                 limit=f"{self.vocab_end - self.bins}..{self.vocab_end - 1}",
                 remedy="the arm holds; roll the adapter back if this repeats",
             )
-        index = np.clip(self.vocab_end - tokens - 1, 0, self.bins - 2)
-        value = self.centres[index]
+        return self.robot_units(self.centres[np.clip(self.vocab_end - tokens - 1, 0, self.bins - 2)])
+
+    def robot_units(self, value: np.ndarray) -> np.ndarray:
+        """Actions (…, A) float32 in robot units of values (…, A) in -1..1."""
         scaled = 0.5 * (value + 1.0) * (self.high - self.low) + self.low
         found = np.where(self.mask, scaled, value).astype(np.float32)
-        if self._libero:
-            found[..., -1] = -np.sign(2.0 * found[..., -1] - 1.0)
-        return found
+        return np.where(self._libero, -np.sign(2.0 * found - 1.0), found)
 
     def is_action(self, tokens: np.ndarray) -> np.ndarray:
         """Which tokens are action tokens, as booleans of the same shape."""

@@ -16,6 +16,8 @@ from torch import nn
 
 from vlaforget_ros.policy.config import PolicyConfig
 from vlaforget_ros.policy.model import OpenVla
+from vlaforget_ros.policy.oft import build
+from vlaforget_ros.policy.oft_checkpoint import extra_files
 from vlaforget_ros.policy.options import FILE as OPTIONS
 from vlaforget_ros.policy.released import is_released, load_network
 from vlaforget_ros.policy.shards import INDEX, Shards
@@ -48,7 +50,7 @@ def files(directory: Path) -> tuple[str, ...]:
         return _FILES
     _require(directory, ("config.json", TOKENIZER))
     present = [name for name in (INDEX, OPTIONS) if (directory / name).is_file()]
-    return ("config.json", TOKENIZER, *present, *Shards.open(directory).files)
+    return ("config.json", TOKENIZER, *present, *Shards.open(directory).files, *extra_files(directory))
 
 
 def _sha256(path: Path) -> str:
@@ -78,7 +80,7 @@ def load(directory: Path, device: str = "cpu", dtype: torch.dtype | None = None)
         tensors = load_file(directory / "model.safetensors")
     except (SafetensorError, ValueError) as error:
         raise unusable(directory, str(error)) from error
-    model = OpenVla(config)
+    model = build(config)
     _assign(directory, model, tensors)
     return model.to(device).eval(), tokenizer
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from vlaforget_ros.episodes.dataset import FrameSet
 from vlaforget_ros.errors import ErrorCode, PolicyError
 from vlaforget_ros.policy import checkpoint
-from vlaforget_ros.policy.labels import action_log_probs, bins_of, cross_entropy
+from vlaforget_ros.policy.labels import bins_of, cross_entropy
 from vlaforget_ros.policy.policy import VlaPolicy, gather_positions
 from vlaforget_ros.policy.prompt import EOS, PAD, special_id
 
@@ -146,7 +146,7 @@ def _step(policy: VlaPolicy, frames: FrameSet, settings: CloningSettings, eos: i
         logits = policy.model(batch.pixel_values, batch.input_ids, batch.attention_mask)
     logits = logits.float()
     action_logits = gather_positions(logits, batch.action_positions)
-    log_probs = action_log_probs(action_logits, policy.codec)
+    log_probs = policy.log_probs(action_logits)
     bins = bins_of(batch.action_tokens, policy.codec)
     loss = cross_entropy(log_probs, bins, settings.label_sigma_bins).mean()
     near = (action_logits.argmax(-1) - batch.action_tokens).abs() <= 3

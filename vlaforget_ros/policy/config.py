@@ -82,12 +82,38 @@ class ActionNormalisation(_Frozen):
         return self
 
 
+class ProprioNormalisation(_Frozen):
+    """Bounds that map the robot's state to [-1, 1]; where ``mask`` is false a value is passed on raw."""
+
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    mask: tuple[bool, ...]
+
+    @model_validator(mode="after")
+    def _check(self) -> ProprioNormalisation:
+        if len({len(self.low), len(self.high), len(self.mask)}) != 1:
+            raise ValueError("low, high and mask must have one entry per dimension of the state")
+        return self
+
+
+class OftConfig(_Frozen):
+    """What OpenVLA-OFT adds (Kim et al. 2025, arXiv 2502.19645).
+
+    One inference decides ``chunk`` actions at once; ``images`` cameras are looked at; ``proprio`` says how the robot's
+    state is scaled, None where the policy is not told it.
+    """
+
+    chunk: int = Field(gt=0)
+    images: int = Field(default=1, gt=0)
+    proprio: ProprioNormalisation | None = None
+
+
 class PolicyConfig(_Frozen):
     """Everything that is not a weight.
 
     ``language`` holds keyword arguments of transformers' ``LlamaConfig``; ``vocab_size`` in it counts padding,
     ``action_vocab_end`` is one past the last action token (32000 in OpenVLA), below which the 256 bins lie.
-    ``centre_crop`` is the share of the image's area that the model is shown.
+    ``centre_crop`` is the share of the image's area that the model is shown. ``oft`` is there for OpenVLA-OFT only.
     """
 
     model_type: str = "openvla"
@@ -100,6 +126,19 @@ class PolicyConfig(_Frozen):
     prompt_suffix_id: int | None = None
     centre_crop: float = Field(default=1.0, gt=0, le=1)
     norm_stats: dict[str, ActionNormalisation]
+    oft: OftConfig | None = None
+
+    @property
+    def chunk(self) -> int:
+        """How many actions one inference decides."""
+        return self.oft.chunk if self.oft else 1
+
+    @property
+    def image_tokens(self) -> int:
+        """Positions between BOS and the rest of the prompt: patches of all images, and the robot's state."""
+        if self.oft is None:
+            return self.featurizer.patches
+        return self.oft.images * self.featurizer.patches + (self.oft.proprio is not None)
 
     @property
     def vision_dim(self) -> int:

@@ -12,11 +12,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
 from vlaforget_ros.adapters.lora import LoraWeights
 from vlaforget_ros.errors import AdapterError, ErrorCode, VlaForgetError
+from vlaforget_ros.policy.chunk import Chunk
 from vlaforget_ros.policy.memory import free_cached_memory, is_out_of_memory, out_of_memory
 from vlaforget_ros.policy.merged import slots_for
 from vlaforget_ros.policy.owner import OwnerThread
@@ -55,6 +57,8 @@ class InferenceEngine:
         source: the adapter store.
         resident_limit: how many adapters stay in memory; while one is being staged there is one more.
         merge: merge adapters into copies of the layers that they touch: faster inference, more memory.
+        chunk_steps: how many actions of a chunk are executed before the next inference; 0: all.
+        finish_chunks: whether a chunk is executed to its end after a swap; otherwise it is dropped.
         clock: steady clock [s].
 
     Raises:
@@ -68,6 +72,8 @@ class InferenceEngine:
         *,
         resident_limit: int = 4,
         merge: bool = False,
+        chunk_steps: int = 0,
+        finish_chunks: bool = False,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._policy = policy
@@ -75,6 +81,7 @@ class InferenceEngine:
         self._clock = clock
         self._residents = Residents(resident_limit)
         self._slots = slots_for(policy.model, merge)
+        self._chunk = Chunk(chunk_steps, finish_chunks)
         self._latencies: deque[float] = deque(maxlen=_WINDOW)
         self._latency_lock = threading.Lock()
         self._last_step = -1
@@ -104,6 +111,9 @@ class InferenceEngine:
 
     def infer(self, image: np.ndarray, instruction: str, step: int = 0) -> Inference:
         """The action for one (H, W, 3) uint8 RGB image.
+
+        A policy that decides several actions at once is asked again when those of its chunk are used up, when the
+        instruction changes, when a step was left out (the arm was held meanwhile), and after a swap.
 
         Whatever goes wrong in the policy becomes a prediction with the hold action and a fault: 201
         non-finite, 202 no action token, 204 out of memory, 206 unknown instruction, 209 bad image, 210
@@ -226,7 +236,15 @@ class InferenceEngine:
     def _infer(self, image: np.ndarray, instruction: str, step: int) -> Inference:
         digest = self._residents.active
         start = self._clock()
+        waiting = self._chunk.take(instruction, step, digest)
+        if waiting is not None:
+            self._last_step = step
+            return Inference(waiting.prediction, waiting.digest, (self._clock() - start) * 1e3, step)
         prediction, message = self._predict(image, instruction)
+        if not prediction.fault:
+            prediction = self._chunk.fill(
+                self._policy.steps(prediction.action), prediction, instruction, step, digest
+            )
         elapsed_ms = (self._clock() - start) * 1e3
         self._last_step = step
         if prediction.tokens:
@@ -246,13 +264,16 @@ class InferenceEngine:
             _log.exception("the model failed; the arm holds")
             return self._held(ErrorCode.POLICY_MODEL_FAILED), f"the model failed: {error!r}"
         if prediction.fault:
-            return prediction, ErrorCode(prediction.fault).name
+            return replace(prediction, action=self._first_hold()), ErrorCode(prediction.fault).name
         if not np.all(np.isfinite(prediction.action)):
             return self._held(ErrorCode.POLICY_NON_FINITE_ACTION), f"non-finite action {prediction.action}"
         return prediction, ""
 
     def _held(self, code: ErrorCode) -> Prediction:
-        return Prediction(self._policy.hold_action(), (), int(code))
+        return Prediction(self._first_hold(), (), int(code))
+
+    def _first_hold(self) -> np.ndarray:
+        return self._policy.steps(self._policy.hold_action())[0]
 
     def _swap(
         self, digest: str, staged: StagedAdapter | None, staged_ms: float, rollbacks: int
@@ -289,3 +310,4 @@ class InferenceEngine:
 
     def _forget_step(self) -> None:
         self._last_step = -1
+        self._chunk.drop()

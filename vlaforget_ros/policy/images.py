@@ -24,6 +24,53 @@ def check_image(image: np.ndarray) -> None:
         )
 
 
+def check_observation(image: np.ndarray, state: np.ndarray | None, config: PolicyConfig) -> None:
+    """Check what a policy is shown: as many images as it has cameras, and the robot's state where it is told it.
+
+    Args:
+        image: (H, W, 3), or (images, H, W, 3) for several cameras.
+        state: (P,) or None.
+        config: of the policy.
+
+    Raises:
+        PolicyError: 209 for a bad image or a wrong number of them, 208 for a missing, unexpected or bad state.
+    """
+    cameras = config.oft.images if config.oft else 1
+    if cameras > 1 and (image.ndim != 4 or len(image) != cameras):
+        raise PolicyError(
+            ErrorCode.POLICY_BAD_IMAGE,
+            "this policy looks through several cameras",
+            value=f"shape {image.shape}",
+            limit=f"({cameras}, H, W, 3) uint8 RGB",
+            remedy="give one image of each camera, in the order in which it was trained",
+        )
+    for one in image if cameras > 1 else [image]:
+        check_image(one)
+    proprio = config.oft.proprio if config.oft else None
+    wanted = None if proprio is None else (len(proprio.low),)
+    given = None if state is None else np.shape(state)
+    if given != wanted or (state is not None and not np.all(np.isfinite(state))):
+        raise PolicyError(
+            ErrorCode.POLICY_BAD_PARAMETER,
+            "state of the robot",
+            value="none" if state is None else state,
+            limit=f"{wanted[0]} finite numbers" if wanted else "none: this policy is not told it",
+        )
+
+
+def require_one_camera(config: PolicyConfig) -> None:
+    """Raises PolicyError 208 for a policy that must be shown more than one image: no topic brings the rest yet."""
+    if config.oft is None or (config.oft.images == 1 and config.oft.proprio is None):
+        return
+    raise PolicyError(
+        ErrorCode.POLICY_BAD_PARAMETER,
+        "this policy wants more than the node can show it",
+        value=f"{config.oft.images} camera(s), " + ("with state" if config.oft.proprio else "without state"),
+        limit="one camera, no state of the robot",
+        remedy="serve a policy that was trained with one camera, or call VlaPolicy.act from your own node",
+    )
+
+
 def resize(image: np.ndarray, size: int) -> np.ndarray:
     """(size, size, 3) uint8; PIL's bicubic gives upstream's pixels exactly, OpenCV's does not."""
     check_image(image)
@@ -51,7 +98,13 @@ def centre_crop(images: Tensor, area: float) -> Tensor:
 
 
 def pixel_values(images: np.ndarray, config: PolicyConfig, device: torch.device | str = "cpu") -> Tensor:
-    """Model input (N, 3 * towers, S, S) float32 from (N, H, W, 3) uint8 RGB images."""
+    """Model input (N, 3 * towers, S, S) float32 from (N, H, W, 3) uint8 RGB images.
+
+    Of several cameras, (N, images, H, W, 3), each has its channels: (N, images * 3 * towers, S, S).
+    """
+    if images.ndim == 5:
+        each = pixel_values(images.reshape(-1, *images.shape[2:]), config, device)
+        return each.unflatten(0, images.shape[:2]).flatten(1, 2)
     size = config.featurizer.image_size
     if images.shape[1:3] != (size, size):
         images = np.stack([resize(image, size) for image in images])

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vlaforget_ros.errors import PolicyError
+from vlaforget_ros.policy import oft_checkpoint
 from vlaforget_ros.policy.checkpoint import TOKENIZER, read_own_config, read_tokenizer
 from vlaforget_ros.policy.config import PolicyConfig, VisionTowerConfig
 from vlaforget_ros.policy.options import FILE as OPTIONS
@@ -14,7 +15,7 @@ from vlaforget_ros.policy.prompt import BOS, special_id
 from vlaforget_ros.policy.released import is_released, read_config
 from vlaforget_ros.policy.shards import Shards
 
-RELEASED, OWN = "OpenVLA as released", "vlaforget"
+RELEASED, OFT, OWN = "OpenVLA as released", "OpenVLA-OFT", "vlaforget"
 
 
 def inspect(directory: Path, heads: tuple[int, ...] = ()) -> dict[str, Any]:
@@ -31,12 +32,13 @@ def inspect(directory: Path, heads: tuple[int, ...] = ()) -> dict[str, Any]:
     released = is_released(directory)
     config = read_config(directory, shards, heads) if released else read_own_config(directory)
     language = config.language
-    counts = {"visual": 0, "projector": 0, "language": 0}
-    for name, shape in shards.shapes.items():
+    beside = {name: tuple(tensor.shape) for name, tensor in oft_checkpoint.read_tensors(directory).items()}
+    counts = {"visual": 0, "projector": 0, "language": 0, "head": 0}
+    for name, shape in {**shards.shapes, **beside}.items():
         counts[_component(name)] += math.prod(shape)
     return {
         "name": config.name,
-        "layout": RELEASED if released else OWN,
+        "layout": OWN if not released else OFT if beside else RELEASED,
         "parameters": sum(counts.values()),
         "bytes": shards.bytes,
         "files": len(shards.files),
@@ -48,7 +50,9 @@ def inspect(directory: Path, heads: tuple[int, ...] = ()) -> dict[str, Any]:
                 "blocks": language.get("num_hidden_layers", 32),
                 "width": language.get("hidden_size", 4096),
             },
+            **({"head": {"parameters": counts["head"]}} if config.oft else {}),
         },
+        **_oft(config),
         "image_size": config.featurizer.image_size,
         "action_tokens": [config.action_vocab_end - config.bins, config.action_vocab_end - 1],
         "data_sets": {key: len(stats.q01) for key, stats in config.norm_stats.items()},
@@ -56,9 +60,22 @@ def inspect(directory: Path, heads: tuple[int, ...] = ()) -> dict[str, Any]:
     }
 
 
+def _oft(config: PolicyConfig) -> dict[str, Any]:
+    if config.oft is None:
+        return {}
+    state = len(config.oft.proprio.low) if config.oft.proprio else 0
+    return {"chunk": config.oft.chunk, "cameras": config.oft.images, "state": state}
+
+
 def _component(name: str) -> str:
     part = name.split(".", 1)[0]
-    return {"vision_backbone": "visual", "projector": "projector"}.get(part, "language")
+    known = {
+        "vision_backbone": "visual",
+        "projector": "projector",
+        oft_checkpoint.HEAD: "head",
+        oft_checkpoint.PROPRIO: "head",
+    }
+    return known.get(part, "language")
 
 
 def _tower(tower: VisionTowerConfig) -> dict[str, Any]:
@@ -74,6 +91,10 @@ def _tower(tower: VisionTowerConfig) -> dict[str, Any]:
 def _problems(directory: Path, config: PolicyConfig) -> list[str]:
     """What would be refused when it is served, in words."""
     found = []
+    try:
+        oft_checkpoint.extra_files(directory)
+    except PolicyError as error:
+        found.append(error.message)
     if not (directory / TOKENIZER).is_file():
         found.append(f"{TOKENIZER} is missing: copy the tokenizer of the release beside the weights")
     else:

@@ -16,8 +16,10 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 Rotary = tuple[Tensor, Tensor]
 
 
-def picked_output(block: nn.Module, hidden: Tensor, positions: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """What a layer gives at some positions, causal attention and no padding on the left.
+def picked_output(
+    block: nn.Module, hidden: Tensor, positions: Tensor, cos: Tensor, sin: Tensor, seen: Tensor | None = None
+) -> Tensor:
+    """What a layer gives at some positions, no padding on the left.
 
     Keys and values are needed at every position; queries, attention output and MLP at those alone: on the embedded
     policy that is about a quarter of the layer.
@@ -28,6 +30,7 @@ def picked_output(block: nn.Module, hidden: Tensor, positions: Tensor, cos: Tens
         positions: (N, A) which outputs.
         cos: (1, T, head) rotary embedding.
         sin: the same.
+        seen: (N, 1, 1, T) positions that are looked at; None: causal attention.
 
     Returns:
         (N, A, D).
@@ -37,7 +40,8 @@ def picked_output(block: nn.Module, hidden: Tensor, positions: Tensor, cos: Tens
     normed = layer.input_layernorm(hidden)
     key, value = _keys_values(layer, normed, (cos, sin))
     query = _queries(layer, normed.gather(1, index), (cos[0][positions], sin[0][positions]))
-    seen = torch.arange(hidden.shape[1], device=hidden.device) <= positions[:, None, :, None]
+    if seen is None:
+        seen = torch.arange(hidden.shape[1], device=hidden.device) <= positions[:, None, :, None]
     return _finish(layer, hidden.gather(1, index), query, key, value, seen=seen)
 
 

@@ -5,6 +5,8 @@ Sequence: BOS, image patches, rest of the prompt, action tokens (Kim et al. 2024
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -68,6 +70,30 @@ class OpenVla(nn.Module):
         """
         tokens = self.language_model.get_input_embeddings()(input_ids)
         return torch.cat([tokens[:, :1], projected.to(tokens.dtype), tokens[:, 1:]], dim=1)
+
+    # How many images one observation has.
+    images = 1
+
+    @property
+    def vision_towers(self) -> list[VisionTransformer]:
+        """The towers in channel order."""
+        backbone = self.vision_backbone
+        return [tower for tower in (backbone.featurizer, backbone.fused_featurizer) if tower is not None]
+
+    def picked_logits(self, hidden: Tensor) -> Tensor:
+        """(N, A, V) logits of what the last block gives at the positions (N, A, D) that predict actions."""
+        inner: Any = self.language_model.model
+        found: Tensor = self.language_model.lm_head(inner.norm(hidden))
+        return found
+
+    def seen(self, length: int, positions: Tensor) -> Tensor | None:
+        """(N, 1, 1, length) which positions may be looked at; None: those before, as text is read.
+
+        Args:
+            length: of the sequences, padding included.
+            positions: (N, A) that predict actions.
+        """
+        return None
 
     def forward(
         self, pixel_values: Tensor, input_ids: Tensor, attention_mask: Tensor | None = None

@@ -16,6 +16,7 @@ from vlaforget_ros.errors import did_you_mean
 from vlaforget_ros.policy.unusable import unusable
 
 FILE = "vlaforget.yaml"
+Bounds = Literal["q01_q99", "min_max"]
 
 
 class CheckpointOptions(BaseModel):
@@ -38,6 +39,11 @@ class CheckpointOptions(BaseModel):
     )
     heads: tuple[int, ...] = Field(default=(), description="attention heads of each vision tower")
     dtype: Literal["stored", "float32", "bfloat16", "float16"] = "stored"
+    bounds: Bounds | None = Field(
+        default=None, description="statistics that are -1 and 1: q01_q99 (default) or min_max"
+    )
+    chunk: int = Field(default=0, ge=0, description="OpenVLA-OFT: actions of a chunk; 0: by the robot")
+    images: int = Field(default=0, ge=0, description="OpenVLA-OFT: cameras; 0: by the robot")
 
     @property
     def torch_dtype(self) -> torch.dtype | None:

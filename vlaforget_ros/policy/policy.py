@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -18,7 +18,8 @@ from vlaforget_ros.policy.actions import ActionCodec
 from vlaforget_ros.policy.config import PolicyConfig
 from vlaforget_ros.policy.decoding import Decoder
 from vlaforget_ros.policy.graphs import Graphs
-from vlaforget_ros.policy.images import check_image, pixel_values
+from vlaforget_ros.policy.images import check_observation, pixel_values
+from vlaforget_ros.policy.labels import action_log_probs
 from vlaforget_ros.policy.model import OpenVla
 from vlaforget_ros.policy.prompt import prompt_ids
 
@@ -28,8 +29,8 @@ class Prediction:
     """One control tick's answer.
 
     Args:
-        action: (A,) float32 in robot units; the hold action when ``fault`` is set.
-        tokens: the A tokens as generated.
+        action: (A,) float32 in robot units, all control ticks of a chunk; the hold action when ``fault`` is set.
+        tokens: the A tokens as generated, or the bins of a continuous action as tokens.
         fault: 0, or an :class:`ErrorCode`.
     """
 
@@ -91,9 +92,10 @@ class VlaPolicy:
         self._tokenizer = tokenizer
         self._pad_id = int(self.config.language["pad_token_id"])
         self.normalisation = self.config.norm_stats[_unnorm_key(self.config, unnorm_key)]
-        self.codec = ActionCodec(self.normalisation, self.config.action_vocab_end, self.config.bins)
-        decoder = Decoder(model, self.codec.tokens, checked_tokens)
-        self._generate = Graphs(model, partial(decoder.generate, count=self.codec.dims))
+        self.codec = ActionCodec(
+            self.normalisation, self.config.action_vocab_end, self.config.bins, self.config.chunk
+        )
+        self._run = Graphs(model, self._network_function(checked_tokens))
         self._prompt_ids = lru_cache(maxsize=256)(self._encode_prompt)
 
     @classmethod
@@ -102,7 +104,7 @@ class VlaPolicy:
     ) -> VlaPolicy:
         """Read a checkpoint folder. Raises PolicyError 207."""
         model, tokenizer = checkpoint.load(directory, device)
-        return cls(model, tokenizer, checkpoint.digest(directory), unnorm_key, checked_tokens)
+        return policy_of(model, tokenizer, checkpoint.digest(directory), unnorm_key, checked_tokens)
 
     @property
     def device(self) -> torch.device:
@@ -115,49 +117,63 @@ class VlaPolicy:
         return self._tokenizer
 
     def hold_action(self) -> np.ndarray:
-        """(A,) the action that keeps the arm where it is."""
+        """(A,) the action that keeps the arm where it is, as long as any other."""
         return self.codec.hold.copy()
+
+    def steps(self, action: np.ndarray) -> np.ndarray:
+        """(chunk, A) the control ticks of an action, one after the other."""
+        return self.codec.steps(action)
 
     def check_instruction(self, instruction: str) -> None:
         """Raises PolicyError 206 for an instruction this policy cannot read."""
         self._prompt_ids(instruction)
 
-    def act(self, image: np.ndarray, instruction: str) -> Prediction:
-        """The action for one (H, W, 3) uint8 RGB image.
+    def act(self, image: np.ndarray, instruction: str, state: np.ndarray | None = None) -> Prediction:
+        """The action for one observation.
+
+        Args:
+            image: (H, W, 3) uint8 RGB, or (images, H, W, 3) where the policy looks through several cameras.
+            instruction: what to do.
+            state: (P,) of the robot, where the policy is told it.
 
         Raises:
-            PolicyError: 206 for an unknown instruction, 209 for a bad image. A token that is no action is no
-                exception but a prediction with fault 202 and the hold action.
+            PolicyError: 206 for an unknown instruction, 209 for a bad image, 208 for a bad state. A token that is no
+                action is no exception but a prediction with fault 202 and the hold action.
         """
-        check_image(image)
-        return self.act_batch(image[None], [instruction])[0]
+        check_observation(image, state, self.config)
+        states = None if state is None else np.asarray(state, dtype=np.float64)[None]
+        return self.act_batch(image[None], [instruction], states)[0]
 
-    def act_batch(self, images: np.ndarray, instructions: Sequence[str]) -> list[Prediction]:
-        """As :meth:`act` for (N, H, W, 3) images; instructions of equal length share a forward pass."""
+    def act_batch(
+        self, images: np.ndarray, instructions: Sequence[str], states: np.ndarray | None = None
+    ) -> list[Prediction]:
+        """As :meth:`act` for N observations; instructions of equal length share a forward pass."""
         prompts = [self._prompt_ids(instruction) for instruction in instructions]
         pixels = pixel_values(images, self.config, self.device)
+        scaled = self._scaled_states(states)
         found: dict[int, Prediction] = {}
         for length in sorted({len(prompt) for prompt in prompts}):
             rows = [i for i, prompt in enumerate(prompts) if len(prompt) == length]
             ids = torch.tensor([prompts[i] for i in rows], device=self.device)
-            tokens = self._generate(pixels[rows], ids).cpu().numpy()
-            found.update({i: self._prediction(row) for i, row in zip(rows, tokens, strict=True)})
+            inputs = (pixels[rows], ids) if scaled is None else (pixels[rows], ids, scaled[rows])
+            answers = self._run(*inputs).cpu().numpy()
+            found.update({i: self._prediction(row) for i, row in zip(rows, answers, strict=True)})
         return [found[i] for i in range(len(prompts))]
 
     def encode(self, images: np.ndarray, instructions: Sequence[str], actions: np.ndarray) -> Batch:
-        """Teacher-forcing input for (N, H, W, 3) images and (N, A) actions in robot units."""
+        """Teacher-forcing input for N images, as in :meth:`act`, and (N, A) actions in robot units."""
         prompts = [self._prompt_ids(instruction) for instruction in instructions]
         tokens = self.codec.encode(actions)
-        longest = max(len(prompt) for prompt in prompts) + self.codec.dims
+        tails = [self._tail(row) for row in tokens]
+        longest = max(len(prompt) for prompt in prompts) + len(tails[0])
         ids = np.full((len(prompts), longest), self._pad_id, dtype=np.int64)
         mask = np.zeros_like(ids)
-        patches = self.config.featurizer.patches
         positions = np.empty((len(prompts), self.codec.dims), dtype=np.int64)
-        for row, prompt in enumerate(prompts):
-            end = len(prompt) + self.codec.dims
-            ids[row, :end] = [*prompt, *tokens[row]]
+        for row, (prompt, tail) in enumerate(zip(prompts, tails, strict=True)):
+            end = len(prompt) + len(tail)
+            ids[row, :end] = [*prompt, *tail]
             mask[row, :end] = 1
-            positions[row] = patches + len(prompt) - 1 + np.arange(self.codec.dims)
+            positions[row] = self._predicting(len(prompt))
         place = self.device
         return Batch(
             pixel_values(images, self.config, place),
@@ -166,6 +182,10 @@ class VlaPolicy:
             torch.from_numpy(tokens).to(place),
             torch.from_numpy(positions).to(place),
         )
+
+    def log_probs(self, logits: Tensor) -> Tensor:
+        """(N, A, B) log-probabilities of the bins, lowest first, from logits as :meth:`action_logits` gives them."""
+        return action_log_probs(logits, self.codec)
 
     def action_logits(self, batch: Batch) -> Tensor:
         """Logits (N, A, vocabulary) that predict each recorded action token."""
@@ -182,12 +202,10 @@ class VlaPolicy:
 
         Blocks behind the feature output get no gradient and are left out; convolutions are never edited.
         """
-        towers = [("vision_backbone.featurizer", self.model.vision_backbone.featurizer)]
-        if self.model.vision_backbone.fused_featurizer is not None:
-            towers.append(("vision_backbone.fused_featurizer", self.model.vision_backbone.fused_featurizer))
+        names = ("vision_backbone.featurizer", "vision_backbone.fused_featurizer")
         visual = [
             _layer(f"{name}.blocks.{index}", tower.blocks[index])
-            for name, tower in towers
+            for name, tower in zip(names, self.model.vision_towers, strict=False)
             for index in range(tower.used_blocks)
         ]
         projector = [EditableLayer(f"projector.{n}", (f"projector.{n}",)) for n in ("fc1", "fc2", "fc3")]
@@ -200,12 +218,42 @@ class VlaPolicy:
     def _encode_prompt(self, instruction: str) -> tuple[int, ...]:
         return tuple(prompt_ids(self._tokenizer, instruction, self.config.prompt_suffix_id))
 
+    def _network_function(self, checked_tokens: int) -> Callable[..., Tensor]:
+        """What is run for an action: pixels, prompt ids and perhaps states to (N, A)."""
+        decoder = Decoder(self.model, self.codec.tokens, checked_tokens)
+        return partial(decoder.generate, count=self.codec.dims)
+
+    def _tail(self, tokens: np.ndarray) -> list[int]:
+        """What stands behind the prompt while training."""
+        return [int(token) for token in tokens]
+
+    def _predicting(self, prompt: int) -> np.ndarray:
+        """(A,) positions whose output predicts the action behind a prompt of some length."""
+        return self.config.image_tokens + prompt - 1 + np.arange(self.codec.dims)
+
+    def _scaled_states(self, states: np.ndarray | None) -> Tensor | None:
+        return None
+
     def _prediction(self, tokens: np.ndarray) -> Prediction:
         generated = tuple(int(token) for token in tokens)
         try:
             return Prediction(self.codec.decode(tokens), generated)
         except PolicyError as error:
             return Prediction(self.hold_action(), generated, int(error.code))
+
+
+def policy_of(
+    model: OpenVla,
+    tokenizer: Tokenizer,
+    base_digest: str,
+    unnorm_key: str | None = None,
+    checked_tokens: int = 1,
+) -> VlaPolicy:
+    """The policy for a network: :class:`VlaPolicy`, or the one for OpenVLA-OFT; arguments as for both."""
+    from vlaforget_ros.policy.oft_policy import OftPolicy
+
+    kind = OftPolicy if model.config.oft is not None else VlaPolicy
+    return kind(model, tokenizer, base_digest, unnorm_key, checked_tokens)
 
 
 def gather_positions(logits: Tensor, positions: Tensor) -> Tensor:

@@ -4,6 +4,10 @@ A reference is a checkpoint folder with ``reference.safetensors`` and ``referenc
 ``N.input_ids`` (1, L), ``N.pixel_values`` (B, C, S, S), ``N.projector_features`` (B, patches, D), ``N.last_logits``
 (B, V) at the prompt's last position, ``N.labelled_ids`` (B, L + A + 1). The second has ``unnorm_key`` and a list of
 cases with ``actions``, ``generated_tokens`` and ``loss_on_labelled_ids``, the mean over the last A + 1 positions.
+
+Of OpenVLA-OFT a case has ``N.input_ids``, ``N.pixel_values``, ``N.projector_features`` (B, patches of all images, D),
+and ``N.state`` (B, P) in the robot's units where the policy is told it; ``actions`` (B, chunk, A) and ``values``, the
+same in -1..1 (B, chunk * A).
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ from torch.nn import functional
 from vlaforget_ros.policy.actions import ActionCodec
 from vlaforget_ros.policy.decoding import Decoder
 from vlaforget_ros.policy.model import OpenVla
+from vlaforget_ros.policy.oft import OpenVlaOft
 from vlaforget_ros.policy.released import load_network
 from vlaforget_ros.policy.unusable import unusable
 
@@ -71,11 +76,16 @@ def verify(directory: Path, device: str = "cpu", heads: Sequence[int] = ()) -> l
         raise unusable(
             directory, f"{CASES} names unnorm_key {key}, config.json has {list(model.config.norm_stats)}"
         )
-    codec = ActionCodec(model.config.norm_stats[key], model.config.action_vocab_end, model.config.bins)
+    config = model.config
+    codec = ActionCodec(config.norm_stats[key], config.action_vocab_end, config.bins, config.chunk)
     return [
         difference
         for number, case in enumerate(cases)
-        for difference in _case(directory, model, codec, number, case, tensors)
+        for difference in (
+            _oft_case(directory, model, codec, number, case, tensors)
+            if isinstance(model, OpenVlaOft)
+            else _case(directory, model, codec, number, case, tensors)
+        )
     ]
 
 
@@ -114,6 +124,40 @@ def _case(
         Difference(number, "actions, robot units", float(np.abs(decoded - actions).max()), ACTION_LIMIT),
         Difference(
             number, "pairs of images with the same tokens", float(_repeated(own) - _repeated(tokens)), 0
+        ),
+    ]
+
+
+@torch.inference_mode()
+def _oft_case(
+    directory: Path,
+    model: OpenVlaOft,
+    codec: ActionCodec,
+    number: int,
+    case: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+) -> list[Difference]:
+    try:
+        ids, pixels, features = (
+            tensors[f"{number}.{name}"] for name in ("input_ids", "pixel_values", "projector_features")
+        )
+        state = tensors[f"{number}.state"].cpu().numpy() if model.oft.proprio else None
+        count = len(pixels)
+        values, actions = (np.array(case[name]).reshape(count, -1) for name in ("values", "actions"))
+    except (KeyError, TypeError, ValueError) as error:
+        raise unusable(
+            directory, f"case {number} of the reference: {type(error).__name__}: {error}"
+        ) from error
+    scaled = None if state is None else model.scaled(state)
+    own = model.act(pixels, ids.expand(count, -1), scaled).cpu().numpy()
+    return [
+        Difference(number, "projector features", _largest(model.look(pixels), features), 1e-5),
+        Difference(number, "chunk, -1..1", float(np.abs(own - values).max()), 1e-4),
+        Difference(
+            number, "actions, robot units", float(np.abs(codec.robot_units(own) - actions).max()), 1e-5
+        ),
+        Difference(
+            number, "pairs of images with the same chunk", float(_repeated(own) - _repeated(values)), 0
         ),
     ]
 

@@ -17,8 +17,10 @@ from torch import nn
 
 from vlaforget_ros.adapters.peft_format import WITHOUT_EFFECT
 from vlaforget_ros.errors import did_you_mean
-from vlaforget_ros.policy.config import ActionNormalisation, PolicyConfig, VisionTowerConfig
+from vlaforget_ros.policy import oft_checkpoint
+from vlaforget_ros.policy.config import ActionNormalisation, OftConfig, PolicyConfig, VisionTowerConfig
 from vlaforget_ros.policy.model import OpenVla
+from vlaforget_ros.policy.oft import build
 from vlaforget_ros.policy.options import FILE as OPTIONS
 from vlaforget_ros.policy.options import CheckpointOptions, read_options
 from vlaforget_ros.policy.shards import Shards
@@ -98,6 +100,12 @@ def read_config(directory: Path, shards: Shards, heads: tuple[int, ...] = ()) ->
         _tower(directory, released, shards, place, name, heads[place] if heads else 0)
         for place, name in enumerate(names)
     ]
+    heads_and_state = oft_checkpoint.read_tensors(directory)
+    norm_stats = oft_checkpoint.statistics(directory) if heads_and_state else None
+    norm_stats = norm_stats or released.norm_stats
+    if heads_and_state and not options.bounds:
+        options = options.model_copy(update={"bounds": oft_checkpoint.bounds_of(heads_and_state, options)})
+    data_sets = usable_statistics(directory, norm_stats, options)
     language = released.text_config.model_dump(exclude={"model_type", "torch_dtype", "dtype"})
     # The text config of the release names a padding id only; without a tokenizer of its own it is the model's.
     language["pad_token_id"] = released.pad_token_id
@@ -109,8 +117,9 @@ def read_config(directory: Path, shards: Shards, heads: tuple[int, ...] = ()) ->
         bins=released.n_action_bins,
         action_vocab_end=released.text_config.vocab_size - released.pad_to_multiple_of,
         prompt_suffix_id=SPACE_ID if released.llm_backbone_id.startswith("llama2") else None,
-        norm_stats=usable_statistics(directory, released.norm_stats, options),
+        norm_stats=data_sets,
         centre_crop=options.centre_crop,
+        oft=_oft(directory, heads_and_state, norm_stats or {}, list(data_sets), options),
     )
 
 
@@ -131,11 +140,15 @@ def load_network(
     shards = Shards.open(directory)
     config = read_config(directory, shards, heads)
     with torch.device("meta"):
-        model = OpenVla(config)
-    _require_keys(directory, model, shards)
-    for name, tensor in shards.tensors(device, dtype or read_options(directory).torch_dtype):
+        model = build(config)
+    beside = oft_checkpoint.read_tensors(directory)
+    _require_keys(directory, model, {**shards.shapes, **{n: tuple(t.shape) for n, t in beside.items()}})
+    dtype = dtype or read_options(directory).torch_dtype
+    for name, tensor in shards.tensors(device, dtype):
         if not name.startswith(WITHOUT_EFFECT):
             _assign(model, name, tensor)
+    for name, tensor in beside.items():
+        _assign(model, name, tensor.to(device, dtype or model.projector.fc1.weight.dtype))
     _rebuild_buffers(model, device)
     return model.eval()
 
@@ -170,7 +183,8 @@ def usable_statistics(
 
 
 def _normalisation(action: Mapping[str, Any], options: CheckpointOptions) -> ActionNormalisation:
-    low, high = tuple(map(float, action["q01"])), tuple(map(float, action["q99"]))
+    names = oft_checkpoint.bound_names(options.bounds or "q01_q99")
+    low, high = (tuple(map(float, action[name])) for name in names)
     known = len(low) == len(_NAMES)
     return ActionNormalisation(
         names=_NAMES if known else tuple(f"action_{place}" for place in range(len(low))),
@@ -222,9 +236,27 @@ def guessed_heads(dim: int) -> int:
     return dim // 64 if dim >= 256 else max(1, dim // 16)
 
 
-def _require_keys(directory: Path, model: nn.Module, shards: Shards) -> None:
+def _oft(
+    directory: Path,
+    tensors: Mapping[str, torch.Tensor],
+    statistics: Mapping[str, Mapping[str, Any]],
+    usable: list[str],
+    options: CheckpointOptions,
+) -> OftConfig | None:
+    if not tensors:
+        return None
+    if len(usable) > 1:
+        raise unusable(
+            directory,
+            f"{OPTIONS} must name the data set (unnorm_key): there are {len(usable)}",
+            f"one of {', '.join(usable[:5])}",
+        )
+    return oft_checkpoint.oft_config(directory, tensors, statistics[usable[0]], options)
+
+
+def _require_keys(directory: Path, model: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> None:
     wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    given = {name: shape for name, shape in shards.shapes.items() if not name.startswith(WITHOUT_EFFECT)}
+    given = {name: shape for name, shape in shapes.items() if not name.startswith(WITHOUT_EFFECT)}
     missing, unexpected = sorted(wanted.keys() - given.keys()), sorted(given.keys() - wanted.keys())
     if missing or unexpected:
         raise unusable(directory, f"missing keys: {_listed(missing)}; unexpected keys: {_listed(unexpected)}")

@@ -24,6 +24,7 @@ class ServedPolicy(Protocol):
     def base_digest(self) -> str: ...
     def act(self, image: np.ndarray, instruction: str) -> Prediction: ...
     def hold_action(self) -> np.ndarray: ...
+    def steps(self, action: np.ndarray) -> np.ndarray: ...
 
 
 class AdapterSource(Protocol):
@@ -41,7 +42,7 @@ class Inference:
     """One answer of the engine.
 
     Args:
-        prediction: the action, or the hold action with a fault.
+        prediction: the action of this control tick, or the hold action with a fault.
         adapter_digest: the adapter that was active during the whole forward pass; "" = base model.
         inference_ms: wall-clock time in the owner thread [ms], waiting not counted.
         step: the control tick it was asked for.

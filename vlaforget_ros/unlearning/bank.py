@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vlaforget_ros.episodes.dataset import FrameSet
 from vlaforget_ros.policy.images import pixel_values
-from vlaforget_ros.policy.labels import action_log_probs, bins_of
+from vlaforget_ros.policy.labels import bins_of
 from vlaforget_ros.policy.policy import VlaPolicy
 from vlaforget_ros.unlearning import objective
 from vlaforget_ros.unlearning.network import Entry, Network, Output
@@ -63,8 +63,9 @@ class Bank:
         self.window, self._autocast = parameters.forget_window_bins, parameters.autocast == "bf16"
         chunks = [policy.encode(f.images, f.instructions, f.actions) for f in _chunks(frames)]
         longest = max(chunk.input_ids.shape[1] for chunk in chunks)
-        # Padding is never looked at (see Network), so any id serves.
-        self.input_ids = torch.cat([_pad(chunk.input_ids, longest) for chunk in chunks])
+        # Padding is never looked at (see Network), but slots of a chunk are known by its id.
+        padding = int(policy.config.language["pad_token_id"])
+        self.input_ids = torch.cat([_pad(chunk.input_ids, longest, padding) for chunk in chunks])
         self.positions = torch.cat([chunk.action_positions for chunk in chunks])
         self.bins = bins_of(torch.cat([chunk.action_tokens for chunk in chunks]), policy.codec)
         self.mask = _undesired(self.bins, frames, policy, self.window)
@@ -109,11 +110,12 @@ class Bank:
 
     def log_probs(self, output: Output) -> Tensor:
         """(N, A, B) log-probabilities of the action tokens."""
-        return action_log_probs(output.logits, self.policy.codec)
+        return self.policy.log_probs(output.logits)
 
     def _enter(self, entry: Entry, rows: np.ndarray) -> tuple[Tensor, ...]:
         pixels = pixel_values(self.frames.images[rows], self.policy.config, self.policy.device)
-        return self._network.enter(entry, pixels, self.input_ids[torch.from_numpy(rows)])
+        index = torch.from_numpy(rows)
+        return self._network.enter(entry, pixels, self.input_ids[index], self.positions[index])
 
     def _state(self, entry: Entry, rows: np.ndarray) -> tuple[Tensor, ...]:
         """States at an entry, from the cache where they are in it."""
@@ -157,8 +159,8 @@ def _undesired(bins: Tensor, frames: FrameSet, policy: VlaPolicy, window: int) -
     return ((bins_of(tokens, policy.codec) - bins).abs() > window).float()
 
 
-def _pad(ids: Tensor, length: int) -> Tensor:
-    return torch.nn.functional.pad(ids, (0, length - ids.shape[1]))
+def _pad(ids: Tensor, length: int, value: int) -> Tensor:
+    return torch.nn.functional.pad(ids, (0, length - ids.shape[1]), value=value)
 
 
 def _chunks(frames: FrameSet) -> list[FrameSet]:

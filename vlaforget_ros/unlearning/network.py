@@ -64,9 +64,7 @@ class Network:
 
     def __init__(self, model: OpenVla, checkpointing: bool = False) -> None:
         self.model, self._checkpointing = model, checkpointing
-        backbone = model.vision_backbone
-        found = (getattr(backbone, name) for name in _TOWERS)
-        self._towers: list[VisionTransformer] = [tower for tower in found if tower is not None]
+        self._towers = model.vision_towers
 
     def entry(self, layers: Iterable[str]) -> Entry:
         """The entry just below the first of the named layers."""
@@ -83,20 +81,28 @@ class Network:
         return Entry("language", (min(int(name.split(".")[3]) for name in names),))
 
     @torch.no_grad()
-    def enter(self, entry: Entry, pixels: Tensor, input_ids: Tensor) -> tuple[Tensor, ...]:
-        """The states at an entry: one tensor, or one for each vision tower, first dimension N."""
-        channels = pixels.split(3, dim=1)
-        embedded = [tower.embed(part) for tower, part in zip(self._towers, channels, strict=True)]
+    def enter(self, entry: Entry, pixels: Tensor, input_ids: Tensor, positions: Tensor) -> tuple[Tensor, ...]:
+        """The states at an entry: one tensor, or one for each vision tower, first dimension N.
+
+        Args:
+            entry: where.
+            pixels: (N, images * 3 * towers, S, S).
+            input_ids: as in :meth:`run`.
+            positions: as in :meth:`run`.
+        """
+        channels = pixels.unflatten(1, (self.model.images, -1)).flatten(0, 1).split(3, dim=1)
+        embedded = [self._grouped(t.embed(part)) for t, part in zip(self._towers, channels, strict=True)]
         if entry.stage == "visual":
             return tuple(
-                self._blocks(tower, x, 0, stop)
+                self._grouped(self._blocks(tower, x.flatten(0, 1), 0, stop))
                 for tower, x, stop in zip(self._towers, embedded, entry.blocks, strict=True)
             )
         visual = self._visual(tuple(embedded), (0,) * len(embedded))
         if entry.stage == "projector":
             return (visual,)
         hidden = self.model.embed(self.model.projector(visual), input_ids)
-        return (self._language(hidden, 0, entry.blocks[0]),)
+        seen = self.model.seen(hidden.shape[1], positions)
+        return (self._language(hidden, 0, entry.blocks[0], seen),)
 
     def run(self, entry: Entry, state: tuple[Tensor, ...], input_ids: Tensor, positions: Tensor) -> Output:
         """The rest of a forward pass.
@@ -119,29 +125,35 @@ class Network:
         if start > end:
             raise ValueError("an entry above the last language block leaves nothing to run")
         picked: dict[int, Tensor] = {}
+        seen = self.model.seen(hidden.shape[1], positions)
         for block in range(start, end):
-            hidden = self._language(hidden, block, block + 1)
+            hidden = self._language(hidden, block, block + 1, seen)
             picked[block] = hidden.gather(1, positions[..., None].expand(-1, -1, hidden.shape[-1]))
         cos, sin = rotary_of(language.model, hidden, hidden.shape[1])
         last = language.model.layers[end]
-        picked[end] = self._call(picked_output, last, hidden, positions, cos, sin)
-        return Output(visual, projected, language.lm_head(language.model.norm(picked[end])), picked)
+        picked[end] = self._call(picked_output, last, hidden, positions, cos, sin, seen)
+        return Output(visual, projected, self.model.picked_logits(picked[end]), picked)
 
     def _visual(self, state: tuple[Tensor, ...], starts: tuple[int, ...]) -> Tensor:
         towers = zip(self._towers, state, starts, strict=True)
-        ends = [(t, self._blocks(t, x, start, t.used_blocks)) for t, x, start in towers]
-        return torch.cat([tower.encode(x, tower.used_blocks) for tower, x in ends], dim=-1)
+        ends = [(t, self._blocks(t, x.flatten(0, 1), start, t.used_blocks)) for t, x, start in towers]
+        features = torch.cat([tower.encode(x, tower.used_blocks) for tower, x in ends], dim=-1)
+        return self._grouped(features).flatten(1, 2)
+
+    def _grouped(self, x: Tensor) -> Tensor:
+        """(N * images, ...) -> (N, images, ...)."""
+        return x.unflatten(0, (-1, self.model.images))
 
     def _blocks(self, tower: VisionTransformer, x: Tensor, start: int, stop: int) -> Tensor:
         for block in tower.blocks[start:stop]:
             x = self._call(block, x)
         return x
 
-    def _language(self, hidden: Tensor, start: int, stop: int) -> Tensor:
-        """Blocks ``start`` to ``stop``; no mask, as no real token looks at the padding on its right."""
+    def _language(self, hidden: Tensor, start: int, stop: int, seen: Tensor | None) -> Tensor:
+        """Blocks ``start`` to ``stop``; causal attention needs no mask: no real token looks at padding on its right."""
         rotary = rotary_of(self.model.language_model.model, hidden, hidden.shape[1])
         for block in self.model.language_model.model.layers[start:stop]:
-            hidden = self._call(block, hidden, attention_mask=None, position_embeddings=rotary)
+            hidden = self._call(block, hidden, attention_mask=seen, position_embeddings=rotary)
         return hidden
 
     def _call(self, block: Callable[..., Any], *inputs: Any, **keywords: Any) -> Tensor:

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
+from vlaforget_ros.episodes.chunks import chunked
 from vlaforget_ros.episodes.counterfactual import clean_successes, neighbour, transplant
 from vlaforget_ros.episodes.dataset import FrameSet, concat, frames_of
 from vlaforget_ros.episodes.reader import read_many
 from vlaforget_ros.episodes.selection import select, select_forget, select_retain
 from vlaforget_ros.episodes.types import Episode, EpisodeSlice
 from vlaforget_ros.errors import ErrorCode, UnlearningError
+from vlaforget_ros.policy.config import PolicyConfig
 from vlaforget_ros.policy.policy import VlaPolicy
 from vlaforget_ros.unlearning import teacher
 from vlaforget_ros.unlearning.contradictions import require_known, require_separate
@@ -72,6 +74,8 @@ def from_episodes(
         earlier: what must stay forgotten: with the policy's present answers these frames join the boundary set, and
             their rollouts are left out of all others but the forget set.
     """
+    require_one_camera(policy.config)
+    episodes = [chunked(episode, policy.config.chunk) for episode in episodes]
     forget = select_forget(episodes, request.forget)
     require_separate(request, forget)
     everything = episodes
@@ -106,6 +110,19 @@ def from_episodes(
             earlier=tuple(earlier),
         ),
         notes,
+    )
+
+
+def require_one_camera(config: PolicyConfig) -> None:
+    """Raises UnlearningError 300 for a policy that is shown more than the one image of a recorded frame."""
+    oft = config.oft
+    if oft is None or (oft.images == 1 and oft.proprio is None):
+        return
+    raise UnlearningError(
+        ErrorCode.UNLEARNING_BAD_REQUEST,
+        "this policy cannot be edited from bags yet: a frame has one image and no state of the robot",
+        value=f"{oft.images} camera(s), " + ("with state" if oft.proprio else "without state"),
+        limit="one camera, no state",
     )
 
 
