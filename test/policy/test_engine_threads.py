@@ -28,7 +28,7 @@ class LinearPolicy:
         self.fail_with: Exception | None = None
         self.output: float | None = None
 
-    def act(self, image: np.ndarray, instruction: str) -> Prediction:
+    def act(self, image: np.ndarray, instruction: str, state: np.ndarray | None = None) -> Prediction:
         if self.fail_with is not None:
             raise self.fail_with
         with torch.inference_mode():

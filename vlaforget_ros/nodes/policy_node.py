@@ -36,15 +36,19 @@ from vlaforget_ros.nodes.policy_messages import (
     status_message,
 )
 from vlaforget_ros.nodes.responder import Responder
+from vlaforget_ros.nodes.views import Views
 from vlaforget_ros.paths import checkpoint_directory
 from vlaforget_ros.policy.engine import InferenceEngine
-from vlaforget_ros.policy.images import require_one_camera
 from vlaforget_ros.policy.policy import VlaPolicy
 
 PARAMETERS = (
     Parameter("checkpoint", "tiny", "Folder of the base checkpoint, or the name of one that ships."),
     Parameter("store", "runs/adapters", "Folder of the adapter store."),
     Parameter("device", "cpu", "Where the model runs: cpu or cuda."),
+    Parameter("cameras", "", "Topics of further cameras, with commas, in the order of training."),
+    Parameter(
+        "state", "", "Topic of the robot's state (JointState, positions), where the policy is told it."
+    ),
     Parameter("frame", "cell", "Frame of the actions."),
     Parameter("tick_s", 0.1, "Control period; an action later than this is a missed tick.", "s", 0.005, 10.0),
     Parameter("stale_after_s", 0.5, "Older images get the hold action.", "s", 0.01, 60.0),
@@ -108,7 +112,6 @@ class PolicyNode(VlaNode):
             values["device"],
             checked_tokens=values["checked_tokens"],
         )
-        require_one_camera(self._policy.config)
         engine = InferenceEngine(
             self._policy,
             AdapterStore(Path(values["store"])),
@@ -118,9 +121,17 @@ class PolicyNode(VlaNode):
             finish_chunks=values["finish_chunks"],
         )
         self._engine = engine
+        self._views = Views(
+            self._policy.config,
+            [topic.strip() for topic in values["cameras"].split(",") if topic.strip()],
+            values["state"],
+            values["stale_after_s"],
+            lambda: self.get_clock().now().to_msg(),
+        )
         self._responder = Responder(
             engine,
             self._policy,
+            self._views,
             values["frame"],
             values["stale_after_s"],
             lambda: self.get_clock().now().to_msg(),
@@ -161,6 +172,7 @@ class PolicyNode(VlaNode):
             self.create_subscription(
                 SafetyStatus, "safety/status", self._on_safety, qos.LATCHED, callback_group=others
             ),
+            *self._views.listen(self, others),
         ]
 
     def activate(self) -> None:

@@ -12,6 +12,7 @@ from vlaforget_ros.errors import VlaForgetError
 from vlaforget_ros.msg import PolicyAction
 from vlaforget_ros.nodes import convert
 from vlaforget_ros.nodes.control import RolloutControl, SafetyView, gate, safe_action
+from vlaforget_ros.nodes.views import Views
 from vlaforget_ros.policy.engine import InferenceEngine
 from vlaforget_ros.policy.policy import VlaPolicy
 
@@ -22,6 +23,7 @@ class Responder:
     Args:
         engine: serves the policy; the responder only infers.
         policy: for its hold action, its action names and its digest.
+        views: what the policy is shown beside the image.
         frame: frame of the actions.
         stale_after_s: older images get the hold action [s].
         now: ROS time.
@@ -31,11 +33,13 @@ class Responder:
         self,
         engine: InferenceEngine,
         policy: VlaPolicy,
+        views: Views,
         frame: str,
         stale_after_s: float,
         now: Callable[[], Time],
     ) -> None:
         self._engine = engine
+        self._views = views
         self._base_digest = policy.base_digest
         self._hold = policy.steps(policy.hold_action())[0]
         self._gripper = ["gripper" in name for name in policy.normalisation.names]
@@ -69,7 +73,8 @@ class Responder:
         action, digest, inference_ms, why = self._hold, self._engine.active_digest, 0.0, safety.reason
         if not fault:
             try:
-                done = self._engine.infer(convert.image_array(message), rollout.instruction, rollout.steps)
+                image, state = self._views.complete(convert.image_array(message))
+                done = self._engine.infer(image, rollout.instruction, rollout.steps, state)
                 action, fault, inference_ms = done.prediction.action, done.prediction.fault, done.inference_ms
                 digest, why = done.adapter_digest, done.message
             except VlaForgetError as error:

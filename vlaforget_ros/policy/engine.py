@@ -109,8 +109,10 @@ class InferenceEngine:
         """Digests in memory, least recently used first."""
         return self._residents.digests
 
-    def infer(self, image: np.ndarray, instruction: str, step: int = 0) -> Inference:
-        """The action for one (H, W, 3) uint8 RGB image.
+    def infer(
+        self, image: np.ndarray, instruction: str, step: int = 0, state: np.ndarray | None = None
+    ) -> Inference:
+        """The action for one observation.
 
         A policy that decides several actions at once is asked again when those of its chunk are used up, when the
         instruction changes, when a step was left out (the arm was held meanwhile), and after a swap.
@@ -120,14 +122,15 @@ class InferenceEngine:
         anything else.
 
         Args:
-            image: camera image.
+            image: (H, W, 3) uint8 RGB, or (images, H, W, 3) where the policy looks through several cameras.
             instruction: what to do.
             step: control tick within the rollout, from 0.
+            state: (P,) of the robot, where the policy is told it.
 
         Raises:
             PolicyError: 205 after :meth:`close`.
         """
-        return self._owner.submit(lambda: self._infer(image, instruction, step), step=step).result()
+        return self._owner.submit(lambda: self._infer(image, instruction, step, state), step=step).result()
 
     def rollout_ended(self) -> None:
         """Tell the engine that no rollout runs, so that the next swap reports effective_step -1."""
@@ -233,14 +236,14 @@ class InferenceEngine:
 
     # --- in the owner thread
 
-    def _infer(self, image: np.ndarray, instruction: str, step: int) -> Inference:
+    def _infer(self, image: np.ndarray, instruction: str, step: int, state: np.ndarray | None) -> Inference:
         digest = self._residents.active
         start = self._clock()
         waiting = self._chunk.take(instruction, step, digest)
         if waiting is not None:
             self._last_step = step
             return Inference(waiting.prediction, waiting.digest, (self._clock() - start) * 1e3, step)
-        prediction, message = self._predict(image, instruction)
+        prediction, message = self._predict(image, instruction, state)
         if not prediction.fault:
             prediction = self._chunk.fill(
                 self._policy.steps(prediction.action), prediction, instruction, step, digest
@@ -252,9 +255,11 @@ class InferenceEngine:
                 self._latencies.append(elapsed_ms)
         return Inference(prediction, digest, elapsed_ms, step, message)
 
-    def _predict(self, image: np.ndarray, instruction: str) -> tuple[Prediction, str]:
+    def _predict(
+        self, image: np.ndarray, instruction: str, state: np.ndarray | None
+    ) -> tuple[Prediction, str]:
         try:
-            prediction = self._policy.act(image, instruction)
+            prediction = self._policy.act(image, instruction, state)
         except VlaForgetError as error:
             return self._held(error.code), str(error)
         except Exception as error:

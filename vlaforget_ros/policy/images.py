@@ -58,19 +58,6 @@ def check_observation(image: np.ndarray, state: np.ndarray | None, config: Polic
         )
 
 
-def require_one_camera(config: PolicyConfig) -> None:
-    """Raises PolicyError 208 for a policy that must be shown more than one image: no topic brings the rest yet."""
-    if config.oft is None or (config.oft.images == 1 and config.oft.proprio is None):
-        return
-    raise PolicyError(
-        ErrorCode.POLICY_BAD_PARAMETER,
-        "this policy wants more than the node can show it",
-        value=f"{config.oft.images} camera(s), " + ("with state" if config.oft.proprio else "without state"),
-        limit="one camera, no state of the robot",
-        remedy="serve a policy that was trained with one camera, or call VlaPolicy.act from your own node",
-    )
-
-
 def resize(image: np.ndarray, size: int) -> np.ndarray:
     """(size, size, 3) uint8; PIL's bicubic gives upstream's pixels exactly, OpenCV's does not."""
     check_image(image)
