@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
+from released_parts import write_oft
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
@@ -19,6 +21,7 @@ from vlaforget_ros.cli.app import app
 from vlaforget_ros.cli.output import bar
 from vlaforget_ros.episodes import EpisodeWriter
 from vlaforget_ros.figures import Figure
+from vlaforget_ros.paths import models_directory
 from vlaforget_ros.policy.policy import VlaPolicy
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -202,3 +205,36 @@ def test_a_pipe_hears_of_long_work_a_tenth_at_a_time(capfd: pytest.CaptureFixtur
     ]
     assert [line.split()[1] for line in lines][:3] == ["1/40", "4/40", "8/40"]
     assert 11 <= len(lines) <= 12
+
+
+def test_an_adapter_trained_elsewhere_is_added_checked_and_cannot_become_stable(tmp_path: Path) -> None:
+    policy = VlaPolicy.load(models_directory() / "tiny")
+    targets = r".*layers\.\d+\.self_attn\.q_proj"
+    get_peft_model(policy.model, LoraConfig(r=4, target_modules=targets)).save_pretrained(tmp_path / "lora")
+    store = ["--store", str(tmp_path / "store")]
+    added = runner.invoke(
+        app, ["adapters", "add", str(tmp_path / "lora"), "--base", "tiny", "--name", "theirs", *store]
+    )
+    assert added.exit_code == 0, added.output
+    assert "3 layers, rank 4" in added.output
+    found = AdapterStore(tmp_path / "store")
+    manifest = found.manifest(found.resolve("theirs"))
+    assert (manifest.core.base_digest, manifest.core.method) == (policy.base_digest, "external")
+    found.load(manifest.digest, base_digest=policy.base_digest)
+    promoted = runner.invoke(app, ["adapters", "alias", "stable", "theirs", *store])
+    assert "108" in str(promoted.exception) + promoted.output
+
+    write_oft(tmp_path / "other")
+    wrong = [
+        "adapters",
+        "add",
+        str(tmp_path / "lora"),
+        "--base",
+        str(tmp_path / "other"),
+        "--name",
+        "x",
+        *store,
+    ]
+    refused = runner.invoke(app, wrong)
+    assert "104" in str(refused.exception) + refused.output
+    assert len(found.manifests()) == 1

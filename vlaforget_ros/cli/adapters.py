@@ -59,6 +59,35 @@ def show(adapter: str, store: Path = _STORE) -> None:
 
 
 @app.command()
+def add(
+    folder: Path = typer.Argument(..., exists=True, file_okay=False, help="Adapter folder (PEFT format)."),
+    base: str = typer.Option(
+        ..., help="Checkpoint it was trained on: a folder, or the name of one that ships."
+    ),
+    name: str = typer.Option(..., help="Name in the store."),
+    method: str = typer.Option("external", help="How it was made, for the record."),
+    store: Path = _STORE,
+) -> None:
+    """Take an adapter that was trained elsewhere into the store.
+
+    Plain LoRA as PEFT saves it, for example of OpenVLA's fine-tuning. It must fit the layers of the base. No gate has
+    judged it: it can be swapped in by name or digest, but cannot become `stable`.
+    """
+    from vlaforget_ros.adapters.peft_format import read_peft
+    from vlaforget_ros.adapters.store import AdapterStore
+    from vlaforget_ros.paths import checkpoint_directory
+    from vlaforget_ros.policy import checkpoint
+    from vlaforget_ros.policy.shards import Shards
+
+    directory = checkpoint_directory(base)
+    weights = read_peft(folder)
+    weights.check_fits(Shards.open(directory).linear_layers())
+    provenance = {"name": name, "method": method, "base_digest": checkpoint.digest(directory)}
+    manifest = AdapterStore(store).add_weights(weights, provenance)
+    console.print(f"{name} → {manifest.digest[:12]}, {len(weights.modules)} layers, rank {weights.rank}")
+
+
+@app.command()
 def verify(store: Path = _STORE) -> None:
     """Check every byte of every adapter against its digest."""
     from vlaforget_ros.adapters.store import AdapterStore

@@ -67,6 +67,14 @@ class Shards:
         size = sum((directory / name).stat().st_size for name in files)
         return cls(directory, tuple(files), shapes, places, size)
 
+    def linear_layers(self) -> dict[str, tuple[int, int]]:
+        """Names of all layers with a weight of two dimensions -> (out, in); tables of embeddings are among them."""
+        return {
+            name.removesuffix(".weight"): (shape[0], shape[1])
+            for name, shape in self.shapes.items()
+            if name.endswith(".weight") and len(shape) == 2
+        }
+
     def tensors(self, device: str, dtype: torch.dtype | None) -> Iterator[tuple[str, Tensor]]:
         """All tensors, file by file, each put on the device before the next one is read.
 
