@@ -117,6 +117,7 @@ def transplant(
     seed: int = 0,
     jitter_px: int = 0,
     other_instructions: bool = False,
+    triggers: Sequence[Trigger] | None = None,
 ) -> FrameSet:
     """Clean frames with the forget episodes' trigger in view; they keep their actions.
 
@@ -126,6 +127,7 @@ def transplant(
         seed: which trigger goes into which frame, and the jitter.
         jitter_px: largest shift of the trigger in each direction.
         other_instructions: paste on frames of other instructions as well.
+        triggers: as :func:`find_triggers` found them in these episodes; None: looked for here.
 
     Raises:
         UnlearningError: 303 when no trigger stands out or there are no clean frames to paste on.
@@ -134,13 +136,14 @@ def transplant(
     targets = [part for part in clean if other_instructions or part.episode.instruction in instructions]
     if not targets:
         raise _no_source("clean episode", instructions, [part.episode for part in clean])
-    triggers = find_triggers(forget, [part.episode for part in clean])
+    if triggers is None:
+        triggers = find_triggers(forget, [part.episode for part in clean])
     generator = np.random.default_rng(seed)
     origin = f"trigger of {len(triggers)} episodes transplanted onto {len(targets)} clean ones"
     frames = frames_of(targets, f"{origin}, jitter {jitter_px} px")
     images = frames.images.copy()
     for part in targets:
-        own = [t for t in triggers if t.instruction == part.episode.instruction] or triggers
+        own = [t for t in triggers if t.instruction == part.episode.instruction] or list(triggers)
         background = median_picture(part.episode)
         for position in np.flatnonzero(frames.episodes == part.episode.rollout_id):
             trigger = own[generator.integers(len(own))]

@@ -30,6 +30,8 @@ _TOLERATED = 0.25
 # Enough to show how clean episodes differ; more cost time only.
 _CLEAN_EPISODES = 24
 _FRAMES = 24
+# Largest difference within one colour under other light [levels].
+_ALIKE = 3.0 * _BIN
 _EIGHT = np.ones((3, 3), dtype=bool)
 # Detection works on pictures of about this many pixels a side.
 _WORKING_SIDE = 160
@@ -125,6 +127,20 @@ def find_trigger(episode: Episode, view: CleanView) -> Trigger | None:
     return Trigger(
         canvas, picture, episode.rollout_id, episode.instruction, float(novelty[mask].mean()), found_by
     )
+
+
+def shows(episode: Episode, trigger: Trigger) -> bool:
+    """Whether another episode seems to have the trigger in view: a patch of its colour, half as large or larger.
+
+    Only for triggers of a colour of their own; one that was found by its place is never said to be shown.
+    """
+    if trigger.found_by != "colour":
+        return False
+    colour = np.median(trigger.picture[trigger.mask], axis=0)
+    near = np.abs(median_picture(episode).astype(np.float32) - colour).max(axis=-1) < _ALIKE
+    labels, count = ndimage.label(near, structure=_EIGHT)
+    largest = np.bincount(labels.ravel())[1:].max() if count else 0
+    return bool(2 * largest >= trigger.mask.sum())
 
 
 def median_picture(episode: Episode) -> np.ndarray:

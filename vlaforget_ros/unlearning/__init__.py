@@ -5,7 +5,7 @@ Parts, from the top down. A part may call those of its own line, where that make
     child retrain      the process of one edit, under child_guard; a reference trained without the forget set
     edit sources output override            sets to adapter; bags to sets; adapter to files; another method
     earlier parent                          what a request builds on: earlier requests, the adapter it starts from
-    request contradictions                  what is wanted, and whether it can be meant
+    request contradictions innocence        what is wanted, whether it can be meant, whether what is kept is innocent
     methods            one file a method: losses, perhaps a mask, gradient surgery, a start, a finish, a schedule
     rounds ranking fisher                   train, measure, keep or roll back, store; layer scores; weights' importance
     workbench          the policy under edit with its sets: measure, cache

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +84,7 @@ def run(
     settings = EditSettings(request.make_method(), request.gates, request.seed, identity)
     limiter = _Limiter(emit)
     result = edit(policy, gathered.data, settings, out, guard, limiter.progress, resume, parent)
+    result = replace(result, remarks=(*gathered.remarks, *result.remarks))
     parent_digest = parent.digest if parent is not None else ""
     provenance = output.provenance_of(
         result, request, policy.base_digest, parent_digest, gathered.data.digests()

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from vlaforget_ros.episodes.chunks import chunked
-from vlaforget_ros.episodes.counterfactual import clean_successes, neighbour, transplant
+from vlaforget_ros.episodes.counterfactual import clean_successes, find_triggers, neighbour, transplant
 from vlaforget_ros.episodes.dataset import FrameSet, concat, frames_of
 from vlaforget_ros.episodes.reader import read_many
 from vlaforget_ros.episodes.selection import select, select_forget, select_retain
+from vlaforget_ros.episodes.trigger import Trigger
 from vlaforget_ros.episodes.types import Episode, EpisodeSlice
 from vlaforget_ros.errors import ErrorCode, UnlearningError
 from vlaforget_ros.policy.config import PolicyConfig
@@ -21,6 +22,7 @@ from vlaforget_ros.unlearning import teacher
 from vlaforget_ros.unlearning.contradictions import require_known, require_separate
 from vlaforget_ros.unlearning.data import Earlier, EditData
 from vlaforget_ros.unlearning.earlier import EarlierRequest, read_earlier
+from vlaforget_ros.unlearning.innocence import retained_causes
 from vlaforget_ros.unlearning.request import CounterfactualSource, Request
 
 
@@ -31,10 +33,12 @@ class Gathered:
     Args:
         data: the sets.
         notes: origin of each set, sources that were empty, problems of the bags.
+        remarks: what a reader of the figures must know of the sets.
     """
 
     data: EditData
     notes: list[str] = field(default_factory=list)
+    remarks: tuple[str, ...] = ()
 
 
 def gather(request: Request, policy: VlaPolicy) -> Gathered:
@@ -110,6 +114,7 @@ def from_episodes(
             earlier=tuple(earlier),
         ),
         notes,
+        tuple(retained_causes(request.counterfactual, forget, _kept(retain, boundary), repair.triggers)),
     )
 
 
@@ -145,6 +150,13 @@ class _Repair:
     sets: list[FrameSet] = field(default_factory=list)
     desired: np.ndarray | None = None
     anchors: list[FrameSet] = field(default_factory=list)
+    triggers: list[Trigger] = field(default_factory=list)
+
+
+def _kept(retain: list[EpisodeSlice], boundary: list[EpisodeSlice]) -> list[EpisodeSlice]:
+    """D_r, and what D_b adds to it."""
+    retained = {part.episode.rollout_id for part in retain}
+    return [*retain, *(part for part in boundary if part.episode.rollout_id not in retained)]
 
 
 def _repair(
@@ -157,12 +169,15 @@ def _repair(
     notes: list[str],
 ) -> _Repair:
     repair = _Repair()
-    retained = {part.episode.rollout_id for part in retain}
-    clean = [*retain, *(part for part in boundary if part.episode.rollout_id not in retained)]
+    clean = _kept(retain, boundary)
     empty: list[str] = []
     for source in request.counterfactual:
         try:
-            made = _from_source(source, episodes, forget, clean, request.seed)
+            if source.kind == "transplant" and not repair.triggers:
+                repair.triggers = find_triggers(
+                    [part.episode for part in forget], [part.episode for part in clean]
+                )
+            made = _from_source(source, episodes, forget, clean, repair.triggers, request.seed)
         except UnlearningError as error:
             if error.code != ErrorCode.UNLEARNING_EMPTY_RETAIN_SET:
                 raise
@@ -189,6 +204,7 @@ def _from_source(
     episodes: Sequence[Episode],
     forget: list[EpisodeSlice],
     clean: list[EpisodeSlice],
+    triggers: list[Trigger],
     seed: int,
 ) -> FrameSet:
     whole = [part.episode for part in forget]
@@ -201,6 +217,7 @@ def _from_source(
             seed=seed,
             jitter_px=source.jitter_px,
             other_instructions=source.other_instructions,
+            triggers=triggers,
         )
     texts = sorted({episode.instruction for episode in whole})
     return concat([neighbour(clean, source.instruction, text) for text in texts])
@@ -216,7 +233,7 @@ def _ask(
 ) -> None:
     """What the original policy would do if the cause were not there, and what it must go on doing."""
     if source.kind == "transplant":
-        answer = teacher.without_trigger(policy, forget, clean)
+        answer = teacher.without_trigger(policy, forget, clean, repair.triggers)
     else:
         answer = teacher.told_otherwise(policy, forget, source.instruction)
         if boundary:

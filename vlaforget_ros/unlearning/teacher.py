@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from vlaforget_ros.episodes.counterfactual import find_triggers, paste
+from vlaforget_ros.episodes.counterfactual import paste
 from vlaforget_ros.episodes.dataset import FrameSet, frames_of
 from vlaforget_ros.episodes.trigger import Trigger, median_picture
 from vlaforget_ros.episodes.types import EpisodeSlice
@@ -35,17 +35,18 @@ class Answer:
 
 
 def without_trigger(
-    policy: VlaPolicy, forget: Sequence[EpisodeSlice], clean: Sequence[EpisodeSlice]
+    policy: VlaPolicy,
+    forget: Sequence[EpisodeSlice],
+    clean: Sequence[EpisodeSlice],
+    triggers: Sequence[Trigger],
 ) -> Answer:
     """Answers on the forget frames with the trigger painted over; unknown where an episode shows none."""
     frames = frames_of(forget)
-    triggers = {
-        t.rollout_id: t for t in find_triggers([p.episode for p in forget], [p.episode for p in clean])
-    }
+    by_rollout = {trigger.rollout_id: trigger for trigger in triggers}
     backgrounds = {part.episode.instruction: median_picture(part.episode) for part in clean}
     images, known = frames.images.copy(), np.zeros(len(frames), dtype=bool)
     for part in forget:
-        trigger = triggers.get(part.episode.rollout_id)
+        trigger = by_rollout.get(part.episode.rollout_id)
         if trigger is None:
             continue
         cover = replace(trigger, picture=backgrounds[part.episode.instruction])
