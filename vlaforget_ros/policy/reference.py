@@ -81,16 +81,12 @@ def verify(directory: Path, device: str = "cpu", heads: Sequence[int] = ()) -> l
     return [
         difference
         for number, case in enumerate(cases)
-        for difference in (
-            _oft_case(directory, model, codec, number, case, tensors)
-            if isinstance(model, OpenVlaOft)
-            else _case(directory, model, codec, number, case, tensors)
-        )
+        for difference in _compared(directory, model, codec, number, case, tensors)
     ]
 
 
 @torch.inference_mode()
-def _case(
+def _compared(
     directory: Path,
     model: OpenVla,
     codec: ActionCodec,
@@ -99,16 +95,24 @@ def _case(
     tensors: Mapping[str, Tensor],
 ) -> list[Difference]:
     try:
-        ids, pixels, labelled, features, last = (
-            tensors[f"{number}.{name}"]
-            for name in ("input_ids", "pixel_values", "labelled_ids", "projector_features", "last_logits")
-        )
-        tokens, actions = np.array(case["generated_tokens"]), np.array(case["actions"])
-        loss = float(case["loss_on_labelled_ids"])
+        if isinstance(model, OpenVlaOft):
+            return _oft_case(model, codec, number, case, tensors)
+        return _case(model, codec, number, case, tensors)
     except (KeyError, TypeError, ValueError) as error:
         raise unusable(
             directory, f"case {number} of the reference: {type(error).__name__}: {error}"
         ) from error
+
+
+def _case(
+    model: OpenVla, codec: ActionCodec, number: int, case: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> list[Difference]:
+    ids, pixels, labelled, features, last = (
+        tensors[f"{number}.{name}"]
+        for name in ("input_ids", "pixel_values", "labelled_ids", "projector_features", "last_logits")
+    )
+    tokens, actions = np.array(case["generated_tokens"]), np.array(case["actions"])
+    loss = float(case["loss_on_labelled_ids"])
     prompts = ids.expand(len(pixels), -1)
     projected = model.projector(model.vision_backbone(pixels))
     logits = model.logits(projected, prompts)[:, -1]
@@ -128,26 +132,15 @@ def _case(
     ]
 
 
-@torch.inference_mode()
 def _oft_case(
-    directory: Path,
-    model: OpenVlaOft,
-    codec: ActionCodec,
-    number: int,
-    case: Mapping[str, Any],
-    tensors: Mapping[str, Tensor],
+    model: OpenVlaOft, codec: ActionCodec, number: int, case: Mapping[str, Any], tensors: Mapping[str, Tensor]
 ) -> list[Difference]:
-    try:
-        ids, pixels, features = (
-            tensors[f"{number}.{name}"] for name in ("input_ids", "pixel_values", "projector_features")
-        )
-        state = tensors[f"{number}.state"].cpu().numpy() if model.oft.proprio else None
-        count = len(pixels)
-        values, actions = (np.array(case[name]).reshape(count, -1) for name in ("values", "actions"))
-    except (KeyError, TypeError, ValueError) as error:
-        raise unusable(
-            directory, f"case {number} of the reference: {type(error).__name__}: {error}"
-        ) from error
+    ids, pixels, features = (
+        tensors[f"{number}.{name}"] for name in ("input_ids", "pixel_values", "projector_features")
+    )
+    state = tensors[f"{number}.state"].cpu().numpy() if model.oft.proprio else None
+    count = len(pixels)
+    values, actions = (np.array(case[name]).reshape(count, -1) for name in ("values", "actions"))
     scaled = None if state is None else model.scaled(state)
     own = model.act(pixels, ids.expand(count, -1), scaled).cpu().numpy()
     return [
