@@ -6,6 +6,7 @@ import pytest
 
 from vlaforget_ros.bench import sizing
 from vlaforget_ros.bench.edit import Settings, measure
+from vlaforget_ros.bench.random_release import released
 from vlaforget_ros.paths import models_directory
 from vlaforget_ros.policy.config import PolicyConfig
 from vlaforget_ros.policy.openvla_7b import openvla_7b_config
@@ -51,3 +52,16 @@ def test_sizes_of_openvla_7b_from_its_shapes() -> None:
     assert values["blocks_plain"] == 10 * 2 * (23 + 26 + 32)
     assert values["blocks_ours"] == 10 * 8
     assert values["gpu_over_weights_ratio"] > 1.0
+
+
+def test_a_step_of_openvla_in_small() -> None:
+    sizes = {f"batch_{name}": 2 for name in ("forget", "retain", "boundary", "counterfactual")}
+    parameters = VlaForgetParameters(**sizes)  # type: ignore[arg-type]
+    texts = ("open the faucet", "close the window")
+    with released("small", "cpu", texts) as release:
+        policy = VlaPolicy.load(release.directory)
+        document = measure(policy, Settings(2, 8, 3, parameters, texts), lambda done, total: None)
+    values = {figure["name"]: figure["value"] for figure in document["figures"]}
+    assert values["gradient_difference"] < 1e-4
+    # Two towers of three used blocks and four language blocks, twice, against one and a part of another.
+    assert values["blocks_saved_share"] > 0.9

@@ -9,19 +9,9 @@ import torch
 
 from vlaforget_ros.bench import random_release
 from vlaforget_ros.bench.inference import Settings, load, measure
-from vlaforget_ros.policy.config import ActionNormalisation
 from vlaforget_ros.policy.inspection import inspect
 from vlaforget_ros.policy.openvla_7b import openvla_small_config
 from vlaforget_ros.policy.policy import VlaPolicy
-
-STATISTICS = ActionNormalisation(
-    names=tuple("abcdefg"),
-    units=("",) * 7,
-    hold=(0.0,) * 7,
-    q01=(-1.0,) * 7,
-    q99=(1.0,) * 7,
-    mask=(True,) * 7,
-)
 
 
 def test_all_paths_give_the_same_tokens_and_their_rates_are_reported() -> None:
@@ -40,7 +30,7 @@ def test_all_paths_give_the_same_tokens_and_their_rates_are_reported() -> None:
 
 
 def test_the_random_checkpoint_is_one_in_the_released_layout(tmp_path: Path) -> None:
-    config = openvla_small_config(STATISTICS)
+    config = openvla_small_config(random_release.STATISTICS)
     largest = random_release.write(tmp_path, config, ("open the door",), shard_bytes=40_000_000)
     assert len(list(tmp_path.glob("*.safetensors"))) == 3
     assert largest < 41_000_000
@@ -54,7 +44,7 @@ def test_the_random_checkpoint_is_one_in_the_released_layout(tmp_path: Path) -> 
 
 
 def test_loading_is_measured_in_a_process_of_its_own(tmp_path: Path) -> None:
-    random_release.write(tmp_path, openvla_small_config(STATISTICS), ("open the door",))
+    random_release.write(tmp_path, openvla_small_config(random_release.STATISTICS), ("open the door",))
     found = load(tmp_path, "cpu")
     assert found.seconds > 0
     assert found.host_mb > 50

@@ -11,7 +11,6 @@ reported. Loading is measured in a process of its own, which does nothing else.
 from __future__ import annotations
 
 import copy
-import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -27,30 +26,19 @@ import torch
 
 from vlaforget_ros import figures
 from vlaforget_ros.adapters import AdapterStore
-from vlaforget_ros.bench import random_release
+from vlaforget_ros.bench.random_release import Release, Size, released
 from vlaforget_ros.bench.swap import random_adapter
 from vlaforget_ros.figures import Figure
-from vlaforget_ros.policy.config import ActionNormalisation
 from vlaforget_ros.policy.decoding import Decoder
 from vlaforget_ros.policy.graphs import Graphs
 from vlaforget_ros.policy.images import pixel_values
 from vlaforget_ros.policy.merged import slots_for
-from vlaforget_ros.policy.openvla_7b import openvla_7b_config, openvla_small_config
 from vlaforget_ros.policy.policy import VlaPolicy
 from vlaforget_ros.unlearning.guard import peak_mb
 
 INSTRUCTION = "put the red mug on the plate"
 Model = Literal["openvla_7b"]
-Size = Literal["small", "full"]
 _WARM_UPS = 2
-_STATISTICS = ActionNormalisation(
-    names=("dx", "dy", "dz", "droll", "dpitch", "dyaw", "gripper"),
-    units=("m", "m", "m", "rad", "rad", "rad", "0..1"),
-    q01=(-0.02,) * 6 + (0.0,),
-    q99=(0.02,) * 6 + (1.0,),
-    mask=(True,) * 6 + (False,),
-    hold=(0.0,) * 7,
-)
 
 
 @dataclass(frozen=True)
@@ -94,20 +82,14 @@ def measure(settings: Settings, progress: Callable[[int, int], None]) -> dict[st
         settings: what is timed.
         progress: called with (rounds done, all).
     """
-    with tempfile.TemporaryDirectory(dir=settings.folder) as directory:
-        return _measure(settings, Path(directory), progress)
+    with released(settings.size, settings.device, (INSTRUCTION,), settings.seed, settings.folder) as release:
+        return _measure(settings, release, progress)
 
 
-def _measure(settings: Settings, directory: Path, progress: Callable[[int, int], None]) -> dict[str, Any]:
-    build = openvla_7b_config if settings.size == "full" else openvla_small_config
-    dtype = torch.bfloat16 if settings.device.startswith("cuda") else torch.float32
-    base = directory / "base"
-    shard = random_release.write(
-        base, build(_STATISTICS), (INSTRUCTION,), settings.device, dtype, settings.seed
-    )
-    loading = load(base, settings.device)
-    policy = VlaPolicy.load(base, settings.device)
-    store = AdapterStore(directory / "store")
+def _measure(settings: Settings, release: Release, progress: Callable[[int, int], None]) -> dict[str, Any]:
+    loading = load(release.directory, settings.device)
+    policy = VlaPolicy.load(release.directory, settings.device)
+    store = AdapterStore(release.directory.parent / "store")
     weights = random_adapter(policy, settings.seed, scale=0.01)
     digest = store.add_weights(weights, {"name": "random", "method": "random"}).digest
 
@@ -119,7 +101,7 @@ def _measure(settings: Settings, directory: Path, progress: Callable[[int, int],
     seconds, tokens = _in_turns(paths, policy, settings, progress)
 
     stored = sum(parameter.numel() * parameter.element_size() for parameter in policy.model.parameters())
-    found = [*_rates(seconds, tokens), *_loading_figures(loading, stored, shard)]
+    found = [*_rates(seconds, tokens), *_loading_figures(loading, stored, release.largest_shard)]
     if settings.device.startswith("cuda"):
         found += _bandwidth(policy)
     return figures.document(
@@ -129,7 +111,7 @@ def _measure(settings: Settings, directory: Path, progress: Callable[[int, int],
         model=settings.model,
         size=settings.size,
         device=settings.device,
-        dtype=str(dtype).removeprefix("torch."),
+        dtype=str(release.dtype).removeprefix("torch."),
         threads=torch.get_num_threads(),
         adapter_rank=weights.rank,
         adapter_layers=len(weights.modules),

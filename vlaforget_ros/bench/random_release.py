@@ -3,24 +3,74 @@
 from __future__ import annotations
 
 import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 import yaml
 from safetensors.torch import save_file
 from torch import Tensor
 
-from vlaforget_ros.policy.config import PolicyConfig
+from vlaforget_ros.policy.config import ActionNormalisation, PolicyConfig
 from vlaforget_ros.policy.model import OpenVla
+from vlaforget_ros.policy.openvla_7b import openvla_7b_config, openvla_small_config
 from vlaforget_ros.policy.options import FILE as OPTIONS
 from vlaforget_ros.policy.prompt import build_tokenizer
 from vlaforget_ros.policy.released import ARCHITECTURE
 from vlaforget_ros.policy.shards import INDEX
 
+Size = Literal["small", "full"]
+STATISTICS = ActionNormalisation(
+    names=("dx", "dy", "dz", "droll", "dpitch", "dyaw", "gripper"),
+    units=("m", "m", "m", "rad", "rad", "rad", "0..1"),
+    q01=(-0.02,) * 6 + (0.0,),
+    q99=(0.02,) * 6 + (1.0,),
+    mask=(True,) * 6 + (False,),
+    hold=(0.0,) * 7,
+)
 # Upstream's files are of about this size.
 SHARD_BYTES = 5_000_000_000
 # So that random weights choose action tokens, as a trained policy does.
 _ACTION_GAIN = 8.0
+
+
+@dataclass(frozen=True)
+class Release:
+    """A random checkpoint on disk.
+
+    Args:
+        directory: of the checkpoint.
+        dtype: of its weights: single precision for the CPU, bfloat16 for a GPU.
+        largest_shard: bytes of the largest file.
+    """
+
+    directory: Path
+    dtype: torch.dtype
+    largest_shard: int
+
+
+@contextmanager
+def released(
+    size: Size, device: str, instructions: tuple[str, ...], seed: int = 0, folder: Path | None = None
+) -> Iterator[Release]:
+    """A random OpenVLA-7B, or the same with every part small, for as long as the context lasts.
+
+    Args:
+        size: of the network.
+        device: on which it will run.
+        instructions: that it can read.
+        seed: of the weights.
+        folder: where to put it; the system's temporary folder if None.
+    """
+    config = (openvla_7b_config if size == "full" else openvla_small_config)(STATISTICS)
+    dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
+    with tempfile.TemporaryDirectory(dir=folder) as directory:
+        base = Path(directory) / "base"
+        yield Release(base, dtype, write(base, config, instructions, device, dtype, seed))
 
 
 def write(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -161,6 +162,12 @@ def unlearning(
 def edit(
     json_path: Path | None = _JSON,
     base: Path | None = _BASE,
+    model: Literal["tiny", "openvla_7b"] = typer.Option(
+        "tiny", help="--base, or random weights of this kind."
+    ),
+    size: Literal["small", "full"] = typer.Option(
+        "small", help="Of random weights: all small, or as released."
+    ),
     blocks: int = typer.Option(2, min=1, help="Language blocks that are edited, from the top."),
     steps: int = typer.Option(15, min=3, help="Timed steps of each form."),
     frames: int = typer.Option(256, min=8, help="Random frames of each set."),
@@ -174,15 +181,20 @@ def edit(
     import torch
 
     from vlaforget_ros.bench.edit import Settings, measure
+    from vlaforget_ros.bench.random_release import released
     from vlaforget_ros.policy.policy import VlaPolicy
     from vlaforget_ros.unlearning.methods.vla_forget import VlaForgetParameters
 
     torch.set_num_threads(threads)
     parameters = VlaForgetParameters(gradient_checkpointing=checkpointing, autocast="bf16" if bf16 else "off")
-    settings = Settings(blocks, frames, steps, parameters, ("open the faucet", "close the window"), seed)
-    policy = VlaPolicy.load(base or models_directory() / "tiny", device)
-    with bar("steps") as update:
-        document = measure(policy, settings, update)
+    texts = ("open the faucet", "close the window")
+    settings = Settings(blocks, frames, steps, parameters, texts, seed)
+    with ExitStack() as stack:
+        directory = base or models_directory() / "tiny"
+        if model != "tiny":
+            directory = stack.enter_context(released(size, device, texts, seed)).directory
+        update = stack.enter_context(bar("steps"))
+        document = measure(VlaPolicy.load(directory, device), settings, update)
     show(document, json_path, "a training step of the language/action stage")
 
 
