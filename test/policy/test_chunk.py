@@ -95,6 +95,16 @@ def test_a_chunk_may_be_finished_and_says_whose_it_is(policy: VlaPolicy, store: 
     assert _same(rest[1].prediction.action, wanted[0][2])
 
 
+def test_a_rollback_drops_the_chunk_whatever_was_asked_for(policy: VlaPolicy, store: AdapterStore) -> None:
+    with InferenceEngine(policy, store, finish_chunks=True) as engine:
+        engine.swap("edit")
+        bad = engine.infer(IMAGES[0], INSTRUCTION, 0)
+        engine.rollback("reaches for the hand")
+        after = engine.infer(IMAGES[1], INSTRUCTION, 1)
+    assert (bad.adapter_digest != "", after.adapter_digest) == (True, "")
+    assert _same(after.prediction.action, _chunks(policy)[1][0])
+
+
 @pytest.mark.parametrize(
     ("instruction", "step", "ended"),
     [(OTHER, 1, False), (INSTRUCTION, 2, False), (INSTRUCTION, 0, False), (INSTRUCTION, 1, True)],

@@ -58,7 +58,8 @@ class InferenceEngine:
         resident_limit: how many adapters stay in memory; while one is being staged there is one more.
         merge: merge adapters into copies of the layers that they touch: faster inference, more memory.
         chunk_steps: how many actions of a chunk are executed before the next inference; 0: all.
-        finish_chunks: whether a chunk is executed to its end after a swap; otherwise it is dropped.
+        finish_chunks: whether a chunk is executed to its end after a swap; otherwise it is dropped. A rollback always
+            drops it.
         clock: steady clock [s].
 
     Raises:
@@ -303,6 +304,8 @@ class InferenceEngine:
         previous = self._residents.active
         start = self._clock()
         self._slots.activate(staged)
+        # Whoever rolls back wants the arm to stop doing this now, finish_chunks or not.
+        self._chunk.drop()
         swap_ms = (self._clock() - start) * 1e3
         self._residents.rolled_back()
         return SwapResult(previous, digest, 0.0, swap_ms, self._effective_step())

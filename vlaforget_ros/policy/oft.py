@@ -88,6 +88,12 @@ class OpenVlaOft(OpenVla):
         for layer in self.language_model.model.layers:
             layer.self_attn.is_causal = False
 
+    def forward(
+        self, pixel_values: Tensor, input_ids: Tensor, attention_mask: Tensor | None = None
+    ) -> Tensor:
+        """There is no next token here."""
+        raise TypeError("OpenVLA-OFT predicts no tokens: use act() or chunk()")
+
     @property
     def slots(self) -> int:
         """Numbers of a chunk."""
