@@ -17,7 +17,6 @@ from vlaforget_ros.errors import ErrorCode, PolicyError
 from vlaforget_ros.policy import checkpoint
 from vlaforget_ros.policy.inspection import inspect
 from vlaforget_ros.policy.oft import OpenVlaOft
-from vlaforget_ros.policy.oft_policy import OftPolicy
 from vlaforget_ros.policy.policy import VlaPolicy
 from vlaforget_ros.policy.prompt import build_tokenizer
 from vlaforget_ros.policy.reference import verify
@@ -66,7 +65,7 @@ def test_a_changed_head_no_longer_agrees(tmp_path: Path) -> None:
 
 def test_one_inference_decides_a_chunk(released: Path) -> None:
     policy = VlaPolicy.load(released)
-    assert isinstance(policy, OftPolicy)
+    assert isinstance(policy.model, OpenVlaOft)
     images = _images(3)
     texts = [INSTRUCTION, "make a coffee now", INSTRUCTION]
     together = policy.act_batch(images, texts)

@@ -117,7 +117,7 @@ def test_resuming_with_other_data_is_refused(
 def test_a_stage_without_progress_is_rolled_back_and_then_there_is_nothing_to_adapt(
     load: Load, data: EditData, settings: EditSettings, tmp_path: Path
 ) -> None:
-    parameters = settings.method.parameters.model_copy(update={"min_gain": 0.999})
+    parameters = settings.method.parameters.model_copy(update={"min_gain": 1.5})
     policy = load()
     with pytest.raises(UnlearningError, match="rolled back: undesired motions") as error:
         edit(policy, data, replace(settings, method=VlaForget(parameters)), tmp_path, unlimited())

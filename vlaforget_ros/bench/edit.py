@@ -26,7 +26,8 @@ from vlaforget_ros import figures
 from vlaforget_ros.episodes.dataset import FrameSet
 from vlaforget_ros.figures import Figure
 from vlaforget_ros.policy.images import pixel_values
-from vlaforget_ros.policy.policy import VlaPolicy, gather_positions
+from vlaforget_ros.policy.labels import gather_positions
+from vlaforget_ros.policy.policy import VlaPolicy
 from vlaforget_ros.unlearning.bank import Bank
 from vlaforget_ros.unlearning.data import EditData, Sampler
 from vlaforget_ros.unlearning.edit import EditSettings, prepare

@@ -17,8 +17,8 @@ from torch import Tensor
 from vlaforget_ros.episodes.dataset import FrameSet
 from vlaforget_ros.errors import ErrorCode, PolicyError
 from vlaforget_ros.policy import checkpoint
-from vlaforget_ros.policy.labels import bins_of, cross_entropy
-from vlaforget_ros.policy.policy import VlaPolicy, gather_positions
+from vlaforget_ros.policy.labels import bins_of, cross_entropy, gather_positions
+from vlaforget_ros.policy.policy import VlaPolicy
 from vlaforget_ros.policy.prompt import EOS, PAD, special_id
 
 

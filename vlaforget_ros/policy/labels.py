@@ -22,6 +22,11 @@ def action_log_probs(logits: Tensor, codec: ActionCodec) -> Tensor:
     return log_probs[..., codec.vocab_end - codec.bins : codec.vocab_end].flip(-1)
 
 
+def gather_positions(logits: Tensor, positions: Tensor) -> Tensor:
+    """(N, A, V) rows of (N, L, V) ``logits`` at (N, A) ``positions``."""
+    return logits.gather(1, positions[..., None].expand(-1, -1, logits.shape[-1]))
+
+
 def bins_of(tokens: Tensor, codec: ActionCodec) -> Tensor:
     """Bin indices, as in :func:`action_log_probs`, of (N, A) token ids."""
     return codec.vocab_end - 1 - tokens

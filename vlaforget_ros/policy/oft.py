@@ -95,6 +95,11 @@ class OpenVlaOft(OpenVla):
         raise TypeError("OpenVLA-OFT predicts no tokens: use act() or chunk()")
 
     @property
+    def empty_id(self) -> int:
+        """Token id of a slot, and of padding."""
+        return int(self.config.language["pad_token_id"])
+
+    @property
     def slots(self) -> int:
         """Numbers of a chunk."""
         return self.oft.chunk * self.action_head.dims
@@ -108,7 +113,7 @@ class OpenVlaOft(OpenVla):
             input_ids: (N, L) prompts, all of the same length.
             state: (N, P) as :meth:`scaled` gives it, where the policy is told it.
         """
-        slots, padding = self.slots, int(self.config.language["pad_token_id"])
+        slots, padding = self.slots, self.empty_id
         places = (
             torch.arange(slots, device=input_ids.device) + self.config.image_tokens + input_ids.shape[1] - 1
         )
@@ -137,7 +142,7 @@ class OpenVlaOft(OpenVla):
 
     def embed(self, projected: Tensor, input_ids: Tensor) -> Tensor:
         """As OpenVla's; slots (which, like padding, have the padding id) are empty."""
-        empty = input_ids[:, 1:] == int(self.config.language["pad_token_id"])
+        empty = input_ids[:, 1:] == self.empty_id
         embedded = super().embed(projected, input_ids)
         before = embedded.shape[1] - empty.shape[1]
         keep = functional.pad(~empty, (before, 0), value=True)

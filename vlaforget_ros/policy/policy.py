@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +16,9 @@ from vlaforget_ros.errors import ErrorCode, PolicyError, did_you_mean
 from vlaforget_ros.policy import checkpoint
 from vlaforget_ros.policy.actions import ActionCodec
 from vlaforget_ros.policy.config import PolicyConfig
-from vlaforget_ros.policy.decoding import Decoder
+from vlaforget_ros.policy.forms import form_of
 from vlaforget_ros.policy.graphs import Graphs
 from vlaforget_ros.policy.images import check_observation, pixel_values
-from vlaforget_ros.policy.labels import action_log_probs
 from vlaforget_ros.policy.model import OpenVla
 from vlaforget_ros.policy.prompt import prompt_ids
 
@@ -95,7 +94,8 @@ class VlaPolicy:
         self.codec = ActionCodec(
             self.normalisation, self.config.action_vocab_end, self.config.bins, self.config.chunk
         )
-        self._run = Graphs(model, self._network_function(checked_tokens))
+        self._form = form_of(model, self.codec, checked_tokens)
+        self._run = Graphs(model, self._form.run)
         self._prompt_ids = lru_cache(maxsize=256)(self._encode_prompt)
 
     @classmethod
@@ -104,7 +104,7 @@ class VlaPolicy:
     ) -> VlaPolicy:
         """Read a checkpoint folder. Raises PolicyError 207."""
         model, tokenizer = checkpoint.load(directory, device)
-        return policy_of(model, tokenizer, checkpoint.digest(directory), unnorm_key, checked_tokens)
+        return cls(model, tokenizer, checkpoint.digest(directory), unnorm_key, checked_tokens)
 
     @property
     def device(self) -> torch.device:
@@ -150,7 +150,7 @@ class VlaPolicy:
         """As :meth:`act` for N observations; instructions of equal length share a forward pass."""
         prompts = [self._prompt_ids(instruction) for instruction in instructions]
         pixels = pixel_values(images, self.config, self.device)
-        scaled = self._scaled_states(states)
+        scaled = self._form.scaled(states)
         found: dict[int, Prediction] = {}
         for length in sorted({len(prompt) for prompt in prompts}):
             rows = [i for i, prompt in enumerate(prompts) if len(prompt) == length]
@@ -164,7 +164,7 @@ class VlaPolicy:
         """Teacher-forcing input for N images, as in :meth:`act`, and (N, A) actions in robot units."""
         prompts = [self._prompt_ids(instruction) for instruction in instructions]
         tokens = self.codec.encode(actions)
-        tails = [self._tail(row) for row in tokens]
+        tails = [self._form.tail(row) for row in tokens]
         longest = max(len(prompt) for prompt in prompts) + len(tails[0])
         ids = np.full((len(prompts), longest), self._pad_id, dtype=np.int64)
         mask = np.zeros_like(ids)
@@ -173,7 +173,7 @@ class VlaPolicy:
             end = len(prompt) + len(tail)
             ids[row, :end] = [*prompt, *tail]
             mask[row, :end] = 1
-            positions[row] = self._predicting(len(prompt))
+            positions[row] = self.config.image_tokens + len(prompt) - 1 + np.arange(self.codec.dims)
         place = self.device
         return Batch(
             pixel_values(images, self.config, place),
@@ -185,12 +185,13 @@ class VlaPolicy:
 
     def log_probs(self, logits: Tensor) -> Tensor:
         """(N, A, B) log-probabilities of the bins, lowest first, from logits as :meth:`action_logits` gives them."""
-        return action_log_probs(logits, self.codec)
+        return self._form.log_probs(logits)
 
     def action_logits(self, batch: Batch) -> Tensor:
-        """Logits (N, A, vocabulary) that predict each recorded action token."""
-        logits = self.model(batch.pixel_values, batch.input_ids, batch.attention_mask)
-        return gather_positions(logits, batch.action_positions)
+        """Logits (N, A, vocabulary or bins) that predict each number of the recorded action."""
+        return self._form.logits(
+            batch.pixel_values, batch.input_ids, batch.attention_mask, batch.action_positions
+        )
 
     def features(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Visual (N, patches, vision_dim) and projected (N, patches, D) features of model input pixels."""
@@ -218,47 +219,12 @@ class VlaPolicy:
     def _encode_prompt(self, instruction: str) -> tuple[int, ...]:
         return tuple(prompt_ids(self._tokenizer, instruction, self.config.prompt_suffix_id))
 
-    def _network_function(self, checked_tokens: int) -> Callable[..., Tensor]:
-        """What is run for an action: pixels, prompt ids and perhaps states to (N, A)."""
-        decoder = Decoder(self.model, self.codec.tokens, checked_tokens)
-        return partial(decoder.generate, count=self.codec.dims)
-
-    def _tail(self, tokens: np.ndarray) -> list[int]:
-        """What stands behind the prompt while training."""
-        return [int(token) for token in tokens]
-
-    def _predicting(self, prompt: int) -> np.ndarray:
-        """(A,) positions whose output predicts the action behind a prompt of some length."""
-        return self.config.image_tokens + prompt - 1 + np.arange(self.codec.dims)
-
-    def _scaled_states(self, states: np.ndarray | None) -> Tensor | None:
-        return None
-
-    def _prediction(self, tokens: np.ndarray) -> Prediction:
-        generated = tuple(int(token) for token in tokens)
+    def _prediction(self, answer: np.ndarray) -> Prediction:
+        tokens = self._form.tokens(answer)
         try:
-            return Prediction(self.codec.decode(tokens), generated)
+            return Prediction(self._form.action(answer), tokens)
         except PolicyError as error:
-            return Prediction(self.hold_action(), generated, int(error.code))
-
-
-def policy_of(
-    model: OpenVla,
-    tokenizer: Tokenizer,
-    base_digest: str,
-    unnorm_key: str | None = None,
-    checked_tokens: int = 1,
-) -> VlaPolicy:
-    """The policy for a network: :class:`VlaPolicy`, or the one for OpenVLA-OFT; arguments as for both."""
-    from vlaforget_ros.policy.oft_policy import OftPolicy
-
-    kind = OftPolicy if model.config.oft is not None else VlaPolicy
-    return kind(model, tokenizer, base_digest, unnorm_key, checked_tokens)
-
-
-def gather_positions(logits: Tensor, positions: Tensor) -> Tensor:
-    """(N, A, V) rows of (N, L, V) ``logits`` at (N, A) ``positions``."""
-    return logits.gather(1, positions[..., None].expand(-1, -1, logits.shape[-1]))
+            return Prediction(self.hold_action(), tokens, int(error.code))
 
 
 def _layer(name: str, block: nn.Module) -> EditableLayer:

@@ -12,7 +12,7 @@ from pathlib import Path
 from vlaforget_ros.episodes.dataset import FrameSet, concat
 from vlaforget_ros.errors import ErrorCode, UnlearningError
 from vlaforget_ros.policy.cloning import CloningProgress, CloningSettings, clone
-from vlaforget_ros.policy.policy import VlaPolicy, policy_of
+from vlaforget_ros.policy.policy import VlaPolicy
 from vlaforget_ros.policy.tiny import random_weights
 from vlaforget_ros.unlearning.request import Request
 from vlaforget_ros.unlearning.sources import gather
@@ -56,5 +56,5 @@ def retrain(
     data = gather(request, base).data
     kept = [frames for name, frames in data.sets().items() if name != "forget"]
     fresh = random_weights(base.config, settings.seed).to(base.device)
-    policy = policy_of(fresh, base.tokenizer, base.base_digest)
+    policy = VlaPolicy(fresh, base.tokenizer, base.base_digest)
     return clone(policy, concat([*kept, *more]), settings, out, resume, progress)
