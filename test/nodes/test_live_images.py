@@ -80,8 +80,8 @@ def test_a_cell_at_a_fixed_rate_goes_on_to_its_outcome(robot: Any, camera: Camer
     instruction = robot.reset_cell("faucet-open", 0)
     result = robot.execute(instruction, max_steps=100)
     assert (result.phase, result.message) == (Phase.FAILED, "outcome from simulator")
-    # The first images may pass before the policy's first action: the arm holds meanwhile.
-    assert 5 <= result.steps <= 17
+    # The first images may pass before the policy's first action, and on a busy machine some after the cell's last tick.
+    assert 5 <= result.steps <= 25
     assert [o.rollout_id for o in outcomes] == [result.rollout_id]
     assert robot.wait_for_policy(lambda s: s.rate_hz > 0).rate_hz < 12.0
 

@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,8 +51,8 @@ def running(table: Sequence[Process], logs: Path, say: Callable[[str], None]) ->
     """
     isolate()
     supervisor = Supervisor(commands(table), logs, say=say)
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     watch = _Watch(supervisor)
+    before = {number: signal.signal(number, watch.interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         supervisor.start()
         with watch, RobotClient() as client:
@@ -67,7 +68,8 @@ def running(table: Sequence[Process], logs: Path, say: Callable[[str], None]) ->
         raise
     finally:
         supervisor.stop()
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def wait_for_nodes(client: RobotClient) -> None:
@@ -84,13 +86,27 @@ def isolate(environment: dict[str, str] | None = None) -> None:
 
 
 class _Watch:
-    """Interrupts the main thread, which waits for an answer of the graph, when a node it needs has ended."""
+    """Interrupts the main thread, which waits for an answer of the graph, when a node it needs has ended.
 
-    def __init__(self, supervisor: Supervisor) -> None:
-        self._supervisor = supervisor
+    An interrupt may get lost: Python drops exceptions that are raised while it calls a destructor. One that has not
+    ended the work after ``grace_s`` is therefore raised again.
+
+    Args:
+        supervisor: of the processes.
+        grace_s: how long the main thread may clean up after an interrupt [s].
+    """
+
+    def __init__(self, supervisor: Supervisor, grace_s: float = 20.0) -> None:
+        self._supervisor, self._grace_s = supervisor, grace_s
         self._leave = threading.Event()
+        self._interrupted_s: float | None = None
         self.died = False
         self._thread = threading.Thread(target=self._look, name="watch", daemon=True)
+
+    def interrupt(self, number: int, frame: object) -> None:
+        """Signal handler: remembers when, and raises KeyboardInterrupt."""
+        self._interrupted_s = time.monotonic()
+        raise KeyboardInterrupt
 
     def __enter__(self) -> _Watch:
         self._thread.start()
@@ -101,8 +117,9 @@ class _Watch:
         self._thread.join()
 
     def _look(self) -> None:
-        while not self._leave.wait(0.5):
-            if not self._supervisor.check():
+        while not self._leave.wait(min(0.5, self._grace_s)):
+            if not self.died and not self._supervisor.check():
                 self.died = True
                 signal.raise_signal(signal.SIGINT)
-                return
+            elif self._interrupted_s is not None and time.monotonic() - self._interrupted_s > self._grace_s:
+                signal.raise_signal(signal.SIGINT)
