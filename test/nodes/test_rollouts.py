@@ -7,6 +7,7 @@ The tests share one graph and leave it as they found it: base model active, noth
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,13 @@ def robot(graph: Any, client: Any, tiny: Any, store: AdapterStore, adapter: str)
     return client
 
 
+def _eventually(there: Callable[[], bool], timeout_s: float = 10.0) -> None:
+    """Return when it is so, or after a while: the assertion that follows then says what is missing."""
+    pause, end = threading.Event(), time.monotonic() + timeout_s
+    while not there() and time.monotonic() < end:
+        pause.wait(0.05)
+
+
 @pytest.fixture(scope="module")
 def heard(robot: Any) -> Heard:
     return Heard(robot)
@@ -93,6 +101,8 @@ def test_a_rollout_gets_one_action_for_every_image(robot: Any, heard: Heard, tin
     result = robot.execute(instruction, on_step=lambda feedback: steps.append(feedback.step))
     assert instruction == "open the faucet"
     assert (result.phase, result.steps, result.error_code) == (Phase.FAILED, TICKS, 0)
+    # The result may overtake the last actions and their feedback on the way here.
+    _eventually(lambda: len(heard.of(result.rollout_id)) == TICKS == len(steps))
     actions = heard.of(result.rollout_id)
     assert [a.step for a in actions] == list(range(TICKS)) == steps
     assert {(a.adapter_digest, a.base_digest, a.fault) for a in actions} == {("", tiny.digest, 0)}
