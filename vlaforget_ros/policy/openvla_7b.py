@@ -52,7 +52,7 @@ def openvla_7b_config(statistics: ActionNormalisation) -> PolicyConfig:
 
 
 def openvla_small_config(statistics: ActionNormalisation) -> PolicyConfig:
-    """The same form with 8 million parameters: two towers, the same prompt and action tokens.
+    """The same form with 22 million parameters: two towers, the same prompt and action tokens.
 
     Args:
         statistics: of the robot's actions.
