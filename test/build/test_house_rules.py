@@ -25,8 +25,6 @@ RANK = {
 PEERS = {("bench", "demo"), ("demo", "bench")}  # the demo is a benchmark, and its loop is measured by others
 ROS = ("rclpy", "launch", "launch_ros", "ament_index_python")
 MAY_IMPORT_LAUNCH = {"bringup/launching.py"}
-# Upstream saves parts of OpenVLA-OFT in no other form; only tensors are read, nothing is executed.
-MAY_READ_STATE_DICTS = {"policy/oft_checkpoint.py"}
 
 
 def _name(path: Path) -> str:
@@ -85,9 +83,7 @@ def test_a_module_keeps_the_rules(path: Path) -> None:
         assert word not in text
     for node in ast.walk(ast.parse(text)):
         assert not isinstance(node, ast.Assert), f"assert in line {node.lineno}"
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
-            assert _name(path) in MAY_READ_STATE_DICTS
-            assert "weights_only=True" in [ast.unparse(keyword) for keyword in node.keywords]
+        assert not isinstance(node, ast.Attribute) or ast.unparse(node) != "torch.load"
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "test").rglob("test_*.py")), ids=lambda path: path.stem)

@@ -12,6 +12,7 @@ import pytest
 import torch
 import yaml
 from released_parts import INSTRUCTION, INSTRUCTIONS, write_oft
+from safetensors.torch import load_file, save_file
 
 from vlaforget_ros.errors import ErrorCode, PolicyError
 from vlaforget_ros.policy import checkpoint
@@ -55,10 +56,10 @@ def test_outputs_are_those_of_upstream(name: str) -> None:
 
 def test_a_changed_head_no_longer_agrees(tmp_path: Path) -> None:
     shutil.copytree(REFERENCES / "one", tmp_path / "one")
-    file = tmp_path / "one" / "action_head--100_checkpoint.pt"
-    state = torch.load(file)
+    file = tmp_path / "one" / "action_head--100_checkpoint.safetensors"
+    state = load_file(file)
     state["module.model.fc1.bias"] += 0.1
-    torch.save(state, file)
+    save_file(state, file)
     wrong = {difference.what for difference in verify(tmp_path / "one") if not difference.agrees}
     assert wrong == {"chunk, -1..1", "actions, robot units"}
 
@@ -185,40 +186,48 @@ def _remove(name: str) -> Callable[[Path], None]:
 
 
 def _truncated(directory: Path) -> None:
-    file = directory / "action_head--100_checkpoint.pt"
+    file = directory / "action_head--100_checkpoint.safetensors"
     file.write_bytes(file.read_bytes()[:1000])
 
 
 def _lacks_a_layer(directory: Path) -> None:
-    file = directory / "action_head--100_checkpoint.pt"
-    state = torch.load(file)
+    file = directory / "action_head--100_checkpoint.safetensors"
+    state = load_file(file)
     del state["module.model.layer_norm1.weight"]
-    torch.save(state, file)
+    save_file(state, file)
 
 
 def _nan(directory: Path) -> None:
-    file = directory / "action_head--100_checkpoint.pt"
-    state = torch.load(file)
+    file = directory / "action_head--100_checkpoint.safetensors"
+    state = load_file(file)
     state["module.model.fc1.bias"][0] = float("nan")
-    torch.save(state, file)
+    save_file(state, file)
 
 
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
         (_remove("vlaforget.yaml"), "chunk: N"),
-        (_truncated, "action_head--100_checkpoint.pt"),
+        (_truncated, "action_head--100_checkpoint.safetensors"),
         (_lacks_a_layer, "action_head.layer_norm1.weight"),
         (_nan, "action_head.fc1.bias"),
         (
-            lambda d: shutil.copy(d / "action_head--100_checkpoint.pt", d / "action_head--200_checkpoint.pt"),
+            lambda d: shutil.copy(
+                d / "action_head--100_checkpoint.safetensors", d / "action_head--200_checkpoint.safetensors"
+            ),
             "twice",
         ),
-        (lambda d: (d / "noisy_action_projector--1_checkpoint.pt").touch(), "diffusion"),
-        (lambda d: (d / "vision_backbone--1_checkpoint.pt").touch(), "FiLM"),
+        (
+            lambda d: (d / "action_head--100_checkpoint.safetensors").rename(
+                d / "action_head--100_checkpoint.pt"
+            ),
+            "is a pickle",
+        ),
+        (lambda d: (d / "noisy_action_projector--1_checkpoint.safetensors").touch(), "diffusion"),
+        (lambda d: (d / "vision_backbone--1_checkpoint.safetensors").touch(), "FiLM"),
         (lambda d: (d / "dataset_statistics.json").write_text("[1]"), "dataset_statistics.json"),
     ],
-    ids=["no chunk", "truncated", "missing", "NaN", "two heads", "diffusion", "film", "statistics"],
+    ids=["no chunk", "truncated", "missing", "NaN", "two heads", "pickle", "diffusion", "film", "statistics"],
 )
 def test_a_folder_that_cannot_be_served_says_why(
     released: Path, damage: Callable[[Path], None], words: str

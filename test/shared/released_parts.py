@@ -114,7 +114,7 @@ def write_oft(directory: Path, seed: int = 0, chunk: int = 3, state: int = 0) ->
     for name, module in parts.items():
         inner = "model." if name == "action_head" else ""
         tensors = {f"module.{inner}{key}": value for key, value in module.state_dict().items()}
-        torch.save(tensors, directory / f"{name}--100_checkpoint.pt")
+        save_file(tensors, directory / f"{name}--100_checkpoint.safetensors")
     bounds = {"q01": [-1.0] * state, "q99": [1.0] * state}
     statistics = {"robot": {"action": ACTION, "proprio": bounds}}
     (directory / "dataset_statistics.json").write_text(json.dumps(statistics))

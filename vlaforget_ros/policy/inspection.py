@@ -32,7 +32,7 @@ def inspect(directory: Path, heads: tuple[int, ...] = ()) -> dict[str, Any]:
     released = is_released(directory)
     config = read_config(directory, shards, heads) if released else read_own_config(directory)
     language = config.language
-    beside = {name: tuple(tensor.shape) for name, tensor in oft_checkpoint.read_tensors(directory).items()}
+    beside = oft_checkpoint.read_shapes(directory)
     counts = {"visual": 0, "projector": 0, "language": 0, "head": 0}
     for name, shape in {**shards.shapes, **beside}.items():
         counts[_component(name)] += math.prod(shape)
@@ -91,10 +91,6 @@ def _tower(tower: VisionTowerConfig) -> dict[str, Any]:
 def _problems(directory: Path, config: PolicyConfig) -> list[str]:
     """What would be refused when it is served, in words."""
     found = []
-    try:
-        oft_checkpoint.extra_files(directory)
-    except PolicyError as error:
-        found.append(error.message)
     if not (directory / TOKENIZER).is_file():
         found.append(f"{TOKENIZER} is missing: copy the tokenizer of the release beside the weights")
     else:

@@ -1,27 +1,30 @@
 """What lies beside the weights of an OpenVLA-OFT checkpoint: action head, projector of the state, statistics.
 
-Upstream saves the first two as pickled state dicts (``action_head--STEP_checkpoint.pt``) with the prefix of the wrapper
-they were trained in; they are read without executing anything. The length of a chunk, the number of cameras and the
-scaling of values are constants of upstream's code for a robot; they are known here by the sizes of action and state,
-and ``vlaforget.yaml`` has the last word.
+Upstream saves the first two as pickled state dicts. A pickle is never opened here: they are converted to safetensors
+once, outside (docs/models.md), with their tensors' names as upstream wrote them. The length of a chunk, the number of
+cameras and the scaling of values are constants of upstream's code for a robot; they are known here by the sizes of
+action and state, and ``vlaforget.yaml`` has the last word.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from vlaforget_ros.policy.config import OftConfig, ProprioNormalisation
 from vlaforget_ros.policy.options import FILE as OPTIONS
 from vlaforget_ros.policy.options import Bounds, CheckpointOptions
+from vlaforget_ros.policy.shards import file_shapes
 from vlaforget_ros.policy.unusable import unusable
 
+Shapes = Mapping[str, tuple[int, ...]]
 HEAD, PROPRIO, STATISTICS = "action_head", "proprio_projector", "dataset_statistics.json"
 _UNSUPPORTED = {
     "noisy_action_projector": "an action head trained by diffusion",
@@ -46,35 +49,34 @@ PLATFORMS = {
 }
 
 
-def is_oft(directory: Path) -> bool:
-    """Whether a folder has an action head beside the weights."""
-    return any(directory.glob(f"{HEAD}--*.pt"))
-
-
 def extra_files(directory: Path) -> tuple[str, ...]:
-    """Names of the files beside the weights. Raises PolicyError 207 where a part is there twice, or not supported."""
+    """Names of the files beside the weights. Raises PolicyError 207 for a part that is there twice or cannot be served."""
     for part, what in _UNSUPPORTED.items():
-        if any(directory.glob(f"{part}--*.pt")):
-            raise unusable(directory, f"{part}--*.pt: {what} cannot be served")
+        if _found(directory, part, ".*"):
+            raise unusable(directory, f"{part}--*: {what} cannot be served")
     found = [name for part in (HEAD, PROPRIO) for name in _files(directory, part)]
     return (*found, *((STATISTICS,) if (directory / STATISTICS).is_file() else ()))
 
 
-def read_tensors(directory: Path) -> dict[str, Tensor]:
-    """Weights of head and projector under the network's names. Raises PolicyError 207."""
-    found: dict[str, Tensor] = {}
-    for part in (HEAD, PROPRIO):
-        for file in _files(directory, part):
-            try:
-                state = torch.load(directory / file, map_location="cpu", weights_only=True)
-                for name, tensor in state.items():
-                    found[f"{part}.{name.removeprefix('module.').removeprefix('model.')}"] = tensor
-            except Exception as error:  # a damaged pickle raises almost anything
-                raise unusable(directory, f"{file}: {type(error).__name__}: {error}") from error
-            damaged = [name for name, tensor in found.items() if not torch.isfinite(tensor).all()]
-            if damaged:
-                raise unusable(directory, f"{damaged[0]} in {file} holds non-finite values")
+def read_shapes(directory: Path) -> Shapes:
+    """Shapes of head and projector under the network's names, from the files' headers. Raises PolicyError 207."""
+    found: dict[str, tuple[int, ...]] = {}
+    for file in extra_files(directory):
+        if file != STATISTICS:
+            found.update({_named(file, key): shape for key, shape in file_shapes(directory, file).items()})
     return found
+
+
+def read_tensors(directory: Path) -> Iterator[tuple[str, Tensor]]:
+    """Weights of head and projector under the network's names. Raises PolicyError 207."""
+    for file in extra_files(directory):
+        if file == STATISTICS:
+            continue
+        for key, tensor in load_file(directory / file).items():
+            name = _named(file, key)
+            if not torch.isfinite(tensor).all():
+                raise unusable(directory, f"{name} in {file} holds non-finite values")
+            yield name, tensor
 
 
 def statistics(directory: Path) -> dict[str, dict[str, Any]] | None:
@@ -89,27 +91,27 @@ def statistics(directory: Path) -> dict[str, dict[str, Any]] | None:
         raise unusable(directory, f"{STATISTICS}: {type(error).__name__}: {error}") from error
 
 
-def bounds_of(tensors: Mapping[str, Tensor], options: CheckpointOptions) -> Bounds:
+def bounds_of(shapes: Shapes, options: CheckpointOptions) -> Bounds:
     """Which statistics are the ends of -1..1."""
-    platform = PLATFORMS.get(_sizes(tensors))
+    platform = PLATFORMS.get(_sizes(shapes))
     return options.bounds or (platform.bounds if platform else "q01_q99")
 
 
 def oft_config(
-    directory: Path, tensors: Mapping[str, Tensor], entry: Mapping[str, Any], options: CheckpointOptions
+    directory: Path, shapes: Shapes, entry: Mapping[str, Any], options: CheckpointOptions
 ) -> OftConfig:
     """Chunk, cameras, scaling of the state.
 
     Args:
         directory: of the checkpoint, for messages.
-        tensors: as :func:`read_tensors`.
+        shapes: as :func:`read_shapes`.
         entry: statistics of the data set.
         options: of ``vlaforget.yaml``.
 
     Raises:
         PolicyError: 207 where the length of a chunk is unknown or the statistics of the state are missing.
     """
-    sizes = _sizes(tensors)
+    sizes = _sizes(shapes)
     platform = PLATFORMS.get(sizes)
     if platform is None and not options.chunk:
         raise unusable(
@@ -122,7 +124,7 @@ def oft_config(
     if not sizes[1]:
         return OftConfig(chunk=chunk, images=images)
     try:
-        low, high = bound_names(bounds_of(tensors, options))
+        low, high = bound_names(bounds_of(shapes, options))
         proprio = entry["proprio"]
         bounds = ProprioNormalisation(
             low=proprio[low], high=proprio[high], mask=proprio.get("mask", [True] * len(proprio[low]))
@@ -143,14 +145,29 @@ def bound_names(bounds: Bounds) -> tuple[str, str]:
     return ("min", "max") if bounds == "min_max" else ("q01", "q99")
 
 
-def _sizes(tensors: Mapping[str, Tensor]) -> tuple[int, int]:
+def _sizes(shapes: Shapes) -> tuple[int, int]:
     """Numbers of an action and of a state."""
-    head, proprio = tensors.get(f"{HEAD}.fc2.weight"), tensors.get(f"{PROPRIO}.fc1.weight")
-    return 0 if head is None else head.shape[0], 0 if proprio is None else proprio.shape[1]
+    head, proprio = shapes.get(f"{HEAD}.fc2.weight"), shapes.get(f"{PROPRIO}.fc1.weight")
+    return head[0] if head else 0, proprio[1] if proprio else 0
 
 
 def _files(directory: Path, part: str) -> list[str]:
-    found = sorted(path.name for path in directory.glob(f"{part}--*.pt"))
+    found, pickled = _found(directory, part, ".safetensors"), _found(directory, part, ".pt")
     if len(found) > 1:
         raise unusable(directory, f"{part} is there twice: {', '.join(found)}", "keep the one to be served")
+    if pickled and not found:
+        raise unusable(
+            directory,
+            f"{pickled[0]} is a pickle, which is never opened",
+            "convert it to safetensors once (docs/models.md, OpenVLA-OFT)",
+        )
     return found
+
+
+def _found(directory: Path, part: str, ending: str) -> list[str]:
+    return sorted(path.name for path in directory.glob(f"{part}--*{ending}"))
+
+
+def _named(file: str, key: str) -> str:
+    """The network's name of a tensor: without the wrappers it was trained in."""
+    return f"{file.split('--')[0]}.{key.removeprefix('module.').removeprefix('model.')}"

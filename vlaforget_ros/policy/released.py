@@ -100,11 +100,11 @@ def read_config(directory: Path, shards: Shards, heads: tuple[int, ...] = ()) ->
         _tower(directory, released, shards, place, name, heads[place] if heads else 0)
         for place, name in enumerate(names)
     ]
-    heads_and_state = oft_checkpoint.read_tensors(directory)
-    norm_stats = oft_checkpoint.statistics(directory) if heads_and_state else None
+    beside = oft_checkpoint.read_shapes(directory)
+    norm_stats = oft_checkpoint.statistics(directory) if beside else None
     norm_stats = norm_stats or released.norm_stats
-    if heads_and_state and not options.bounds:
-        options = options.model_copy(update={"bounds": oft_checkpoint.bounds_of(heads_and_state, options)})
+    if beside and not options.bounds:
+        options = options.model_copy(update={"bounds": oft_checkpoint.bounds_of(beside, options)})
     data_sets = usable_statistics(directory, norm_stats, options)
     language = released.text_config.model_dump(exclude={"model_type", "torch_dtype", "dtype"})
     # The text config of the release names a padding id only; without a tokenizer of its own it is the model's.
@@ -119,7 +119,7 @@ def read_config(directory: Path, shards: Shards, heads: tuple[int, ...] = ()) ->
         prompt_suffix_id=SPACE_ID if released.llm_backbone_id.startswith("llama2") else None,
         norm_stats=data_sets,
         centre_crop=options.centre_crop,
-        oft=_oft(directory, heads_and_state, norm_stats or {}, list(data_sets), options),
+        oft=_oft(directory, beside, norm_stats or {}, list(data_sets), options),
     )
 
 
@@ -141,13 +141,12 @@ def load_network(
     config = read_config(directory, shards, heads)
     with torch.device("meta"):
         model = build(config)
-    beside = oft_checkpoint.read_tensors(directory)
-    _require_keys(directory, model, {**shards.shapes, **{n: tuple(t.shape) for n, t in beside.items()}})
+    _require_keys(directory, model, {**shards.shapes, **oft_checkpoint.read_shapes(directory)})
     dtype = dtype or read_options(directory).torch_dtype
     for name, tensor in shards.tensors(device, dtype):
         if not name.startswith(WITHOUT_EFFECT):
             _assign(model, name, tensor)
-    for name, tensor in beside.items():
+    for name, tensor in oft_checkpoint.read_tensors(directory):
         _assign(model, name, tensor.to(device, dtype or model.projector.fc1.weight.dtype))
     _rebuild_buffers(model, device)
     return model.eval()
@@ -238,12 +237,12 @@ def guessed_heads(dim: int) -> int:
 
 def _oft(
     directory: Path,
-    tensors: Mapping[str, torch.Tensor],
+    beside: oft_checkpoint.Shapes,
     statistics: Mapping[str, Mapping[str, Any]],
     usable: list[str],
     options: CheckpointOptions,
 ) -> OftConfig | None:
-    if not tensors:
+    if not beside:
         return None
     if len(usable) > 1:
         raise unusable(
@@ -251,7 +250,7 @@ def _oft(
             f"{OPTIONS} must name the data set (unnorm_key): there are {len(usable)}",
             f"one of {', '.join(usable[:5])}",
         )
-    return oft_checkpoint.oft_config(directory, tensors, statistics[usable[0]], options)
+    return oft_checkpoint.oft_config(directory, beside, statistics[usable[0]], options)
 
 
 def _require_keys(directory: Path, model: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> None:

@@ -50,7 +50,7 @@ class Shards:
         shapes: dict[str, tuple[int, ...]] = {}
         places: dict[str, str] = {}
         for name in files:
-            found = _shapes(directory, name)
+            found = file_shapes(directory, name)
             twice = sorted(found.keys() & shapes.keys())
             if twice:
                 raise unusable(directory, f"{twice[0]} is in {places[twice[0]]} and in {name}")
@@ -111,7 +111,8 @@ def _index(directory: Path) -> dict[str, str] | None:
         raise unusable(directory, f"{INDEX} is no index: {type(error).__name__}: {error}") from error
 
 
-def _shapes(directory: Path, file: str) -> dict[str, tuple[int, ...]]:
+def file_shapes(directory: Path, file: str) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of one file's tensors, from its header. Raises PolicyError 207."""
     try:
         with safe_open(directory / file, framework="pt") as opened:
             return {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
