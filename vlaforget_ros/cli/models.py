@@ -22,7 +22,7 @@ KINDS = (
     ),
     (
         "openvla_oft",
-        "7.6 B",
+        "7.7 B",
         "visual, projector, language",
         "released layout is loaded; agrees with upstream on small random weights; served with one camera",
     ),

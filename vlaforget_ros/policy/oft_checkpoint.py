@@ -50,7 +50,7 @@ PLATFORMS = {
 
 
 def extra_files(directory: Path) -> tuple[str, ...]:
-    """Names of the files beside the weights. Raises PolicyError 207 for a part that is there twice or cannot be served."""
+    """Names of the files beside the weights. Raises PolicyError 207 for a part that is there twice or unsupported."""
     for part, what in _UNSUPPORTED.items():
         if _found(directory, part, ".*"):
             raise unusable(directory, f"{part}--*: {what} cannot be served")
