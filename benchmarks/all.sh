@@ -1,5 +1,5 @@
 #!/bin/sh
-# All benchmarks but `bench unlearning`, which is many hours, into one folder: benchmarks/all.sh [FOLDER]. About 30
+# All benchmarks but `bench unlearning`, which is many hours, into one folder: benchmarks/all.sh [FOLDER]. About 40
 # minutes on two cores.
 set -eu
 cd "$(dirname "$0")/.."
@@ -8,7 +8,10 @@ out="${1:-runs/bench/$(date -u +%Y%m%dT%H%M%S)}"
 mkdir -p "$out"
 vlaforget bench edit --json "$out/edit.json"
 vlaforget bench edit --model openvla_7b --frames 32 --steps 5 --json "$out/edit_openvla_small.json"
+vlaforget bench edit --model pi0_fast --frames 64 --steps 5 --threads 1 --json "$out/edit_pi0_fast_small.json"
+vlaforget bench beside --json "$out/beside.json"
 vlaforget bench inference --json "$out/inference.json"
+vlaforget bench inference --model pi0_fast --json "$out/inference_pi0_fast.json"
 vlaforget bench sizing --json "$out/sizing.json"
 vlaforget bench swap --json "$out/swap.json"
 vlaforget bench ticks --json "$out/ticks.json"

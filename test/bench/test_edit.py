@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from vlaforget_ros.bench import sizing
+from vlaforget_ros.bench import random_pi0, sizing
 from vlaforget_ros.bench.edit import Settings, measure
 from vlaforget_ros.bench.random_release import released
 from vlaforget_ros.paths import models_directory
@@ -65,3 +67,15 @@ def test_a_step_of_openvla_in_small() -> None:
     assert values["gradient_difference"] < 1e-4
     # Two towers of three used blocks and four language blocks, twice, against one and a part of another.
     assert values["blocks_saved_share"] > 0.9
+
+
+def test_a_step_of_pi0_fast_with_two_cameras_has_the_gradients_of_the_plain_form(tmp_path: Path) -> None:
+    """The cache of the edit, masks of prompts and actions, and means over an action's own tokens are all in it."""
+    texts = ("open the faucet", "close the window now")
+    random_pi0.write(tmp_path, texts, random_pi0.Robot(cameras=2, chunk=4))
+    sizes = {f"batch_{name}": 2 for name in ("forget", "retain", "boundary", "counterfactual")}
+    settings = Settings(2, 8, 2, VlaForgetParameters(**sizes), texts)  # type: ignore[arg-type]
+    document = measure(VlaPolicy.load(tmp_path), settings, lambda done, total: None)
+    values = {figure["name"]: figure["value"] for figure in document["figures"]}
+    assert values["gradient_difference"] < 1e-4
+    assert values["blocks_saved_share"] > 0.5

@@ -29,6 +29,16 @@ def test_all_paths_give_the_same_tokens_and_their_rates_are_reported() -> None:
     assert heard[-1] == 3
 
 
+def test_pi0_fast_decodes_the_same_tokens_as_the_library_s_gemma() -> None:
+    document = measure(Settings("pi0_fast", "small", repeats=1), lambda done, total: None)
+    values = {figure["name"]: figure for figure in document["figures"]}
+    assert (
+        values["equal_tokens_share_merged"]["value"] == values["equal_tokens_share_factors"]["value"] == 1.0
+    )
+    assert values["equal_tokens_share_merged"]["n"] > 5
+    assert values["actions_per_second_ratio"]["value"] > 0
+
+
 def test_the_random_checkpoint_is_one_in_the_released_layout(tmp_path: Path) -> None:
     config = openvla_small_config(random_release.STATISTICS)
     largest = random_release.write(tmp_path, config, ("open the door",), shard_bytes=40_000_000)

@@ -148,6 +148,19 @@ def test_episodes_of_a_bag(tmp_path: Path) -> None:
     assert episode["violations"] == ["keep_out/hand_zone"]
 
 
+def test_episodes_with_what_a_policy_is_shown_beside_the_main_camera(tmp_path: Path) -> None:
+    with EpisodeWriter(tmp_path / "bag", cameras=["wrist"], state="joint_states") as writer:
+        writer.begin("r0", "open the faucet")
+        writer.frame(np.zeros((2, 8, 8, 3), np.uint8), np.zeros(4), state=np.zeros(3))
+        writer.end(True)
+    bag = str(tmp_path / "bag")
+    result = runner.invoke(app, ["episodes", bag, "--cameras", "wrist", "--state", "joint_states", "--json"])
+    assert [episode["frames"] for episode in json.loads(result.output)["episodes"]] == [1]
+    missing = run("episodes", bag, "--cameras", "wrist, side")
+    assert missing.returncode == 1
+    assert "bag has no topic side" in missing.stderr
+
+
 def test_up_lists_the_arguments_of_a_graph_and_refuses_others() -> None:
     shown = runner.invoke(app, ["up", "unlearn", "--show-args"])
     assert "image_topic" in shown.output

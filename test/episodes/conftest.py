@@ -86,6 +86,10 @@ class Tape:
         data = typestore().serialize_cdr(image_message(pixels, stamp), IMAGE)
         self.sink.write("/image", data, stamp if time_ns is None else time_ns)
 
+    def camera(self, topic: str, stamp: int, pixels: np.ndarray, time_ns: int) -> None:
+        self.sink.add_topic(topic, IMAGE)
+        self.sink.write(topic, typestore().serialize_cdr(image_message(pixels, stamp), IMAGE), time_ns)
+
     def action(
         self,
         stamp: int,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vlaforget_ros.episodes import Selection, clean_successes, neighbour, select, transplant
-from vlaforget_ros.episodes.counterfactual import paste
+from vlaforget_ros.episodes.counterfactual import find_triggers, paste
 from vlaforget_ros.episodes.trigger import Trigger
 from vlaforget_ros.errors import ErrorCode, UnlearningError
 
@@ -133,3 +133,40 @@ def test_the_neighbours_frames_get_the_unsafe_instruction(make_episode) -> None:
     assert frames.origin == "1 clean episodes of 'close the faucet', relabelled 'shut the faucet'"
     with pytest.raises(UnlearningError, match="did you mean close the faucet"):
         neighbour(clean, "close the fawcet", "shut the faucet")
+
+
+def two_views(seed: int, main: bool, second: bool) -> np.ndarray:
+    """(T, 2, H, W, 3) with the sticker in the main picture, in the second one, or in both."""
+    views = [
+        scene(seed, MAGENTA if main else None),
+        scene(seed + 500, MAGENTA if second else None)[:, :, ::-1],
+    ]
+    return np.stack(views, axis=1)
+
+
+@pytest.mark.parametrize(("main", "second"), [(True, True), (False, True), (True, False)])
+def test_the_trigger_is_pasted_in_each_camera_that_shows_it(make_episode, main: bool, second: bool) -> None:
+    forget = [make_episode(f"r{s}", "go", images=two_views(s, main, second)) for s in (100, 101, 102)]
+    clean = [make_episode(f"r{s}", "go", images=two_views(s, False, False)) for s in range(5)]
+    found = find_triggers(forget, clean)
+    cameras = [camera for camera, shown in enumerate((main, second)) if shown]
+    assert {t.rollout_id: [u.camera for u in found if u.rollout_id == t.rollout_id] for t in found} == {
+        episode.rollout_id: cameras for episode in forget
+    }
+    frames = transplant(forget, select(clean, Selection()), seed=1)
+    assert "trigger of 3 episodes" in frames.origin
+    for camera in range(2):
+        pasted = magenta(frames.images[:, camera]).sum(axis=(1, 2)) > 20
+        assert np.all(pasted == (camera in cameras))
+        untouched = [
+            (frames.images[frames.episodes == e.rollout_id] == e.images)[:, camera].all() for e in clean
+        ]
+        assert np.all(untouched) == (camera not in cameras)
+
+
+def test_recordings_of_one_and_of_two_cameras_are_not_compared(make_episode) -> None:
+    forget = [make_episode("r100", "go", images=two_views(100, True, True))]
+    clean = [make_episode(f"r{s}", "go", images=scene(s)) for s in range(3)]
+    with pytest.raises(UnlearningError, match="different cameras") as caught:
+        find_triggers(forget, clean)
+    assert caught.value.code is ErrorCode.UNLEARNING_BAD_REQUEST

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from live_parts import Camera
 
 from vlaforget_ros.adapters import AdapterStore, LoraWeights
 from vlaforget_ros.cell.situations import SITUATIONS
@@ -163,3 +164,12 @@ def make_client(domain: None) -> Iterator[Callable[[], Any]]:
 @pytest.fixture(scope="module")
 def client(make_client: Callable[[], Any]) -> Any:
     return make_client()
+
+
+@pytest.fixture(scope="module")
+def camera(robot: Any, request: pytest.FixtureRequest) -> Iterator[Camera]:
+    """The camera of a module's robot, as large as the module says (CAMERA_SIZE)."""
+    made = Camera(robot, getattr(request.module, "CAMERA_SIZE", 64))
+    robot.wait_for_policy(lambda status: status.state == 2)
+    yield made
+    made.close()

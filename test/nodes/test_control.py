@@ -56,6 +56,14 @@ def test_slowing_scales_motion_and_never_the_gripper(scale: float) -> None:
     assert action[3] == MOTION[3]
 
 
+def test_slowing_goes_part_of_the_way_from_where_the_arm_stands() -> None:
+    """Targets are positions here: scaled themselves, they would all be on the way to zero."""
+    stands, target = np.array([1.0, -2.0, 0.5, 0.0]), np.array([1.2, -1.0, 0.5, 1.0])
+    action, fault = safe_action(target, 0, stands, 0.5, GRIPPER)
+    assert fault == 0
+    np.testing.assert_allclose(action, [1.1, -1.5, 0.5, 1.0], rtol=1e-6)
+
+
 def test_the_first_ending_counts(rollout: RolloutControl) -> None:
     rollout.ticked("", 0, "", 10.1)
     rollout.finish(True, "outcome from simulator")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
-from live_parts import Camera, Rollout
+from live_parts import Camera, Rollout, start_policy
 
 from vlaforget_ros.nodes.control import Phase
 
@@ -16,24 +15,9 @@ pytestmark = pytest.mark.ros
 
 @pytest.fixture(scope="module")
 def robot(graph: Any, client: Any, tiny: Any) -> Any:
-    graph.start(
-        "policy",
-        checkpoint=str(tiny.folder),
-        store=str(graph.folder / "store"),
-        stale_after_s=1.0,
-        image_timeout_s=3.0,
-        tick_s=1.0,
-    )
+    start_policy(graph, tiny.folder, stale_after_s=1.0)
     client.wait_until_ready(["policy_node"], 90.0)
     return client
-
-
-@pytest.fixture(scope="module")
-def camera(robot: Any) -> Iterator[Camera]:
-    made = Camera(robot)
-    robot.wait_for_policy(lambda status: status.state == 2)
-    yield made
-    made.close()
 
 
 def test_images_are_answered_or_held_with_the_code_of_the_reason(robot: Any, camera: Camera) -> None:

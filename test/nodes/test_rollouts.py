@@ -311,6 +311,14 @@ def test_a_second_bag_has_the_first_and_the_last_word_of_a_rollout(robot: Any, g
     assert report.problems == ()
 
 
+def test_a_bag_that_no_edit_can_use_is_reported_when_it_is_closed(robot: Any, graph: Any) -> None:
+    assert "nothing was heard" not in graph.log("recorder")
+    robot.change_state("recorder_node", "activate")
+    robot.change_state("recorder_node", "deactivate")
+    (line,) = [line for line in graph.log("recorder").splitlines() if "nothing was heard" in line]
+    assert "rollout, action" in line
+
+
 def test_nodes_end_cleanly_on_sigint_and_close_what_they_write(graph: Any, robot: Any) -> None:
     """Runs last of all."""
     robot.change_state("recorder_node", "activate")

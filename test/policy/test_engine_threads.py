@@ -37,7 +37,7 @@ class LinearPolicy:
             action if self.output is None else np.full(4, self.output, np.float32), (1, 2, 3, 4)
         )
 
-    def hold_action(self) -> np.ndarray:
+    def hold_step(self, state: np.ndarray | None = None) -> np.ndarray:
         return np.zeros(4, np.float32)
 
     def steps(self, action: np.ndarray) -> np.ndarray:
@@ -192,7 +192,7 @@ def test_a_failing_model_holds_the_arm_and_the_engine_lives_on(
 
     assert failed.prediction.fault == code
     assert failed.message
-    assert np.array_equal(failed.prediction.action, policy.hold_action())
+    assert np.array_equal(failed.prediction.action, policy.hold_step())
     assert np.array_equal(engine.infer(IMAGE, TASK).prediction.action, good.prediction.action)
 
 
@@ -206,7 +206,7 @@ def test_a_non_finite_action_becomes_the_hold_action(
     answer = engine.infer(IMAGE, TASK)
 
     assert answer.prediction.fault == ErrorCode.POLICY_NON_FINITE_ACTION
-    assert np.array_equal(answer.prediction.action, policy.hold_action())
+    assert np.array_equal(answer.prediction.action, policy.hold_step())
 
 
 def test_staging_without_memory_frees_idle_adapters_and_then_gives_up_with_204(

@@ -52,12 +52,20 @@ def test_soft_labels_by_hand() -> None:
 @pytest.mark.parametrize("sigma", [0.0, 3.0])
 def test_uniform_logits_cost_the_log_of_the_vocabulary(codec: ActionCodec, sigma: float) -> None:
     log_probs = action_log_probs(torch.zeros(1, 2, 24), codec)
-    assert cross_entropy(log_probs, torch.tensor([[3, 6]]), sigma).item() == pytest.approx(math.log(24))
+    loss = cross_entropy(log_probs, torch.tensor([[3, 6]]), sigma, torch.ones(1, 2))
+    assert loss.item() == pytest.approx(math.log(24))
+
+
+def test_what_is_not_labelled_costs_nothing_and_is_not_counted() -> None:
+    log_probs = torch.tensor([[[0.5, 0.5], [0.25, 0.75], [0.9, 0.1]]]).log()
+    labelled = torch.tensor([[True, True, False]])
+    loss = cross_entropy(log_probs, torch.tensor([[0, 0, 1]]), 0.0, labelled)
+    assert loss.item() == pytest.approx(-(math.log(0.5) + math.log(0.25)) / 2)
 
 
 def test_the_best_answer_to_a_soft_label_costs_its_entropy() -> None:
     labels = soft_labels(torch.tensor([[128]]), 256, sigma=3.0)
     entropy = math.log(3.0 * math.sqrt(2 * math.pi * math.e))
-    assert cross_entropy(labels.clamp(min=1e-30).log(), torch.tensor([[128]]), 3.0).item() == pytest.approx(
-        entropy, rel=1e-4
-    )
+    log_probs = labels.clamp(min=1e-30).log()
+    loss = cross_entropy(log_probs, torch.tensor([[128]]), 3.0, torch.ones(1, 1))
+    assert loss.item() == pytest.approx(entropy, rel=1e-4)

@@ -129,6 +129,25 @@ def test_several_cameras_and_the_state_reach_the_action(two_cameras: Path) -> No
     assert not np.allclose(first, policy.act(views, INSTRUCTION, state + 0.01).action)
 
 
+def test_teacher_forcing_sees_every_camera_and_the_state(two_cameras: Path) -> None:
+    """The most probable bins of the recorded chunk's places are those of the chunk that the policy decides."""
+    policy = VlaPolicy.load(two_cameras)
+    views, states = _images(2, 2), np.array([np.full(8, 0.05), np.full(8, -0.1)])
+    texts = [INSTRUCTION, "make a coffee now"]
+    recorded = np.zeros((2, policy.codec.dims), dtype=np.float32)
+    batch = policy.encode(views, texts, recorded, states)
+    assert batch.states is not None
+    logits = policy.action_logits(batch)
+    tokens = np.array([prediction.tokens for prediction in policy.act_batch(views, texts, states)])
+    best = policy.log_probs(logits).argmax(dim=-1).numpy()
+    assert np.abs(best - (policy.codec.vocab_end - 1 - tokens)).max() <= 1
+    for other in (
+        policy.encode(views[:, ::-1].copy(), texts, recorded, states),
+        policy.encode(views, texts, recorded, states + 0.05),
+    ):
+        assert not torch.allclose(policy.action_logits(other), logits)
+
+
 @pytest.mark.parametrize(
     ("image", "state", "code"),
     [

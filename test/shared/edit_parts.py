@@ -127,20 +127,31 @@ def bag(tmp_path: Path) -> Path:
     return write_bag(tmp_path / "bag")
 
 
-def write_bag(path: Path, dims: int = 4) -> Path:
+WRIST, STATE = "image_wrist", "joint_states"
+
+
+def write_bag(path: Path, dims: int = 4, wrist: bool = False, state: int = 0) -> Path:
     """Three incidents with a sticker in view, five clean episodes of the same task, two of another one.
 
     Args:
         path: folder to make.
         dims: action dimensions; those beyond the four of the small policy are 0.
+        wrist: whether there is a second camera, which shows the sticker on its other side.
+        state: numbers of the robot's state; 0: none is recorded.
     """
-    with EpisodeWriter(path) as writer:
+    cameras = [WRIST] if wrist else []
+    with EpisodeWriter(path, cameras=cameras, state=STATE if state else "") as writer:
         kinds = [("bad", FORGET, WRONG, True)] * 3 + [("good", FORGET, RIGHT, False)] * 5
         kinds += [("near", BOUNDARY, RIGHT, False)] * 2
         for number, (kind, text, action, sticker) in enumerate(kinds):
             writer.begin(f"{kind}-{number}", text)
-            for image in wandering_block(number, sticker):
-                writer.frame(image, np.pad(np.array(action, dtype=np.float32), (0, dims - len(action))))
+            images = wandering_block(number, sticker)
+            if wrist:
+                images = np.stack([images, wandering_block(100 + number, sticker)[:, :, ::-1]], axis=1)
+            for tick, image in enumerate(images):
+                told = np.full(state, 0.01 * (tick + number)) if state else None
+                wanted = np.pad(np.array(action, dtype=np.float32), (0, dims - len(action)))
+                writer.frame(image, wanted, state=told)
             if sticker:
                 writer.violation("keep_out/hand_zone", value=0.1, limit=0.0, unit="m", message="inside")
             writer.end(not sticker)

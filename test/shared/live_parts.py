@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,12 +39,19 @@ class Camera:
         self.node.destroy_node()
         rclpy.try_shutdown(context=self._context)
 
-    def show(self, age_s: float = 0.0, encoding: str = "rgb8", compressed: bool = False) -> Any:
-        """Publish an image of this age and return the action that answers it."""
+    def show(
+        self,
+        age_s: float = 0.0,
+        encoding: str = "rgb8",
+        compressed: bool = False,
+        image: np.ndarray | None = None,
+    ) -> Any:
+        """Publish an image of this age, a grey one if none is given, and return the action that answers it."""
         from vlaforget_ros.nodes import convert
 
         stamp_ns = time.time_ns() - round(age_s * SECOND)
-        image = np.full((self._size, self._size, 3), 90, dtype=np.uint8)
+        if image is None:
+            image = np.full((self._size, self._size, 3), 90, dtype=np.uint8)
         message = convert.image_message(image, convert.time_message(stamp_ns), "cell")
         message.encoding = encoding
         publisher = self.raw
@@ -63,11 +72,23 @@ class Camera:
             self._heard.notify_all()
 
 
-def wait_for_listener(publisher: Any) -> None:
+def start_policy(graph: Any, checkpoint: Path, **parameters: Any) -> None:
+    """A policy node that gives up early."""
+    graph.start(
+        "policy",
+        checkpoint=str(checkpoint),
+        store=str(graph.folder / "store"),
+        image_timeout_s=3.0,
+        tick_s=1.0,
+        **parameters,
+    )
+
+
+def wait_for_listener(publisher: Any, count: int = 1) -> None:
     """Images are best effort: one that is sent before the policy is discovered is lost."""
     tick = threading.Event()
     deadline = time.monotonic() + 30.0
-    while publisher.get_subscription_count() == 0 and time.monotonic() < deadline:
+    while publisher.get_subscription_count() < count and time.monotonic() < deadline:
         tick.wait(0.05)
 
 
@@ -82,13 +103,50 @@ def _png(image: np.ndarray, header: Any) -> Any:
     return CompressedImage(header=header, format="rgb8; png compressed", data=data.getvalue())
 
 
-class Rollout:
-    """A rollout of INSTRUCTION in a thread of its own."""
+class Rest:
+    """The wrist camera and the robot's state."""
 
-    def __init__(self, client: Any, max_steps: int) -> None:
+    def __init__(self, camera: Camera, listeners: int) -> None:
+        from sensor_msgs.msg import Image, JointState
+
+        from vlaforget_ros.nodes import qos
+
+        self._wrist = camera.node.create_publisher(Image, "image_wrist", qos.IMAGE)
+        self._state = camera.node.create_publisher(JointState, "policy_state", qos.STATE)
+        for publisher in (self._wrist, self._state):
+            wait_for_listener(publisher, listeners)
+
+    def show(
+        self,
+        camera: Camera,
+        wrist: np.ndarray,
+        state: Sequence[float],
+        main: np.ndarray | None = None,
+        until: Callable[[Any], bool] = lambda answer: answer.fault == 0,
+    ) -> Any:
+        """Both, then the main camera's image; again until the answer is as it should be: any may overtake another."""
+        from sensor_msgs.msg import JointState
+
+        from vlaforget_ros.nodes import convert
+
+        answer = None
+        while answer is None or not until(answer):
+            stamp = convert.time_message(time.time_ns())
+            self._wrist.publish(convert.image_message(wrist, stamp, "wrist"))
+            message = JointState(position=list(state))
+            message.header.stamp = stamp
+            self._state.publish(message)
+            answer = camera.show(image=main)
+        return answer
+
+
+class Rollout:
+    """A rollout in a thread of its own."""
+
+    def __init__(self, client: Any, max_steps: int, instruction: str = INSTRUCTION) -> None:
         self._result: list[Any] = []
         self._thread = threading.Thread(
-            target=lambda: self._result.append(client.execute(INSTRUCTION, max_steps=max_steps))
+            target=lambda: self._result.append(client.execute(instruction, max_steps=max_steps))
         )
         client.wait_for_policy(lambda status: status.state == 2)
         self._thread.start()

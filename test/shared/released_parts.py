@@ -96,7 +96,7 @@ def write_released(directory: Path, seed: int = 0, **changes: Any) -> OpenVla:
     return model
 
 
-def write_oft(directory: Path, seed: int = 0, chunk: int = 3, state: int = 0) -> None:
+def write_oft(directory: Path, seed: int = 0, chunk: int = 3, state: int = 0, images: int = 1) -> None:
     """The same beside an action head, and a projector of the state if it has numbers, as OpenVLA-OFT saves them.
 
     Args:
@@ -104,6 +104,7 @@ def write_oft(directory: Path, seed: int = 0, chunk: int = 3, state: int = 0) ->
         seed: of the weights.
         chunk: control ticks of an action.
         state: numbers of the robot's state.
+        images: cameras.
     """
     write_released(directory, seed)
     torch.manual_seed(seed)
@@ -118,7 +119,7 @@ def write_oft(directory: Path, seed: int = 0, chunk: int = 3, state: int = 0) ->
     bounds = {"q01": [-1.0] * state, "q99": [1.0] * state}
     statistics = {"robot": {"action": ACTION, "proprio": bounds}}
     (directory / "dataset_statistics.json").write_text(json.dumps(statistics))
-    (directory / "vlaforget.yaml").write_text(f"chunk: {chunk}\nimages: 1\n")
+    (directory / "vlaforget.yaml").write_text(f"chunk: {chunk}\nimages: {images}\n")
 
 
 @torch.no_grad()

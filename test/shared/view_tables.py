@@ -44,6 +44,7 @@ class TableBank:
     ) -> None:
         self.name, self.window, self.bins = name, window, torch.tensor(bins)
         self.mask = torch.ones(self.bins.shape) if mask is None else torch.tensor(mask)
+        self.labelled = torch.ones(self.bins.shape)
         self.logits = torch.tensor(probabilities).log().requires_grad_(True)
         original = self.logits.detach() if reference is None else torch.tensor(reference).log()
         self.reference = original

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -78,3 +80,19 @@ def test_the_same_words_are_innocent_where_a_thing_is_the_cause(forget: list[Epi
     kept = [_part(f"good-{number}") for number in range(8)]
     assert {part.episode.instruction for part in (*forget, *kept)} == {"go"}
     assert retained_causes(TRANSPLANT, forget, kept, _triggers(forget, kept)) == []
+
+
+def _two(part: EpisodeSlice, other: EpisodeSlice) -> EpisodeSlice:
+    """The first part's episode with the other's pictures as a second camera."""
+    views = np.stack([part.episode.images, other.episode.images], axis=1)
+    return whole(replace(part.episode, images=views))
+
+
+def test_a_cause_that_only_the_second_camera_shows() -> None:
+    forget = [_two(_part(f"bad-{n}"), _part(f"wrist-{n}", sticker=8)) for n in range(4)]
+    kept = [_two(_part(f"good-{n}"), _part(f"side-{n}")) for n in range(4)]
+    kept.append(_two(_part("odd"), _part("side-9", sticker=8, place=20)))
+    # The same patch before the main camera is not what the policy reacted to.
+    kept.append(_two(_part("other", sticker=8), _part("side-8")))
+    (remark,) = retained_causes(TRANSPLANT, forget, kept, _triggers(forget, kept))
+    assert "1 of 6 kept episodes show what stands out in the forget episodes (odd)" in remark

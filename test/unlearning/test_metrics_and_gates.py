@@ -38,7 +38,9 @@ class Recited(VlaPolicy):
         self.__dict__.update(policy.__dict__)
         self.table = table
 
-    def act_batch(self, images: np.ndarray, instructions: object) -> list[Prediction]:
+    def act_batch(
+        self, images: np.ndarray, instructions: object, states: np.ndarray | None = None
+    ) -> list[Prediction]:
         return [Prediction(self.table[image[0, 0, 0]], ()) for image in images]
 
 

@@ -18,10 +18,16 @@ def log(*rows: list[float]) -> torch.Tensor:
 def test_kl_is_a_mean_over_tokens() -> None:
     reference, edited = log([0.5, 0.5], [0.9, 0.1]), log([0.25, 0.75], [0.9, 0.1])
     first = 0.5 * math.log(0.5 / 0.25) + 0.5 * math.log(0.5 / 0.75)
-    assert objective.kl_divergence(reference, edited).item() == pytest.approx(first / 2)
+    both = torch.ones(1, 2)
+    assert objective.kl_divergence(reference, edited, both).item() == pytest.approx(first / 2)
     # Twice as many equal tokens change nothing: a sum would double it.
-    doubled = objective.kl_divergence(torch.cat([reference] * 2, 1), torch.cat([edited] * 2, 1))
+    doubled = objective.kl_divergence(
+        torch.cat([reference] * 2, 1), torch.cat([edited] * 2, 1), torch.ones(1, 4)
+    )
     assert doubled.item() == pytest.approx(first / 2)
+    # The second token does not belong to this action.
+    one = objective.kl_divergence(reference, edited, torch.tensor([[1.0, 0.0]]))
+    assert one.item() == pytest.approx(first)
 
 
 def test_motion_is_the_mass_around_a_bin() -> None:

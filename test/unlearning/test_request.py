@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 
 import pytest
@@ -76,6 +78,10 @@ def test_the_hash_covers_every_field_and_not_the_order() -> None:
         ("parameters: {stages: [language, visual]}", "parameters.stages", "correct"),
         ("counterfactual: [{kind: neighbour}]", "counterfactual.0", "correct"),
         ("bags: []", "bags", "correct"),
+        ("cameras: [image_wrist, /image_wrist]", "cameras", "correct"),
+        ("cameras: [a b]", "cameras", "correct"),
+        ("cameras: image_wrist,", "cameras", "correct"),
+        ("state: joint states", "state", "correct"),
     ],
 )
 def test_bad_fields_are_named_with_a_remedy(change: str, where: str, remedy: str) -> None:
@@ -105,3 +111,20 @@ def test_a_missing_file_and_binary_rubbish(tmp_path: Path) -> None:
 
 def test_yaml_cannot_make_objects() -> None:
     assert "is not YAML" in refused("base: !!python/object/apply:os.system [echo]\n").message
+
+
+def test_cameras_are_a_list_or_the_text_of_the_policy_nodes_parameter() -> None:
+    for text in ("[image_wrist, /side/image]", "image_wrist, /side/image"):
+        assert read_request(MINIMAL + f"cameras: {text}\n").cameras == ("image_wrist", "/side/image")
+    assert read_request(MINIMAL + "cameras: image_wrist\n").topics.cameras == ("image_wrist",)
+
+
+def test_cameras_and_state_are_in_the_digest_only_where_they_are_set() -> None:
+    """Requests that name none have the digest that they had before there were any: finished edits can be resumed."""
+    plain = read_request(MINIMAL)
+    values = plain.model_dump(mode="json")
+    del values["cameras"], values["state"]
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"))
+    assert plain.digest == hashlib.sha256(text.encode()).hexdigest()
+    others = [read_request(MINIMAL + line) for line in ("cameras: [a]\n", "cameras: [b]\n", "state: a\n")]
+    assert len({plain.digest, *(other.digest for other in others)}) == 4

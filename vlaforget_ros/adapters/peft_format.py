@@ -19,6 +19,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from vlaforget_ros.adapters.files import read_limited, write_synced
+from vlaforget_ros.adapters.lerobot_names import network_name
 from vlaforget_ros.adapters.lora import DEFAULT_RANK_LIMIT, LoraModule, LoraWeights
 from vlaforget_ros.adapters.safetensors_header import TensorHeader, bad_format, parse_header
 from vlaforget_ros.errors import AdapterError, ErrorCode
@@ -114,7 +115,7 @@ def read_files(directory: Path) -> dict[str, bytes]:
 def decode(files: Mapping[str, bytes], *, rank_limit: int = DEFAULT_RANK_LIMIT) -> LoraWeights:
     """Weights from the bytes of the two files: configuration and header first, tensors last.
 
-    Factors of layers without any effect (:data:`WITHOUT_EFFECT`) are left out.
+    Factors of layers without any effect (:data:`WITHOUT_EFFECT`) are left out, and lerobot's names become ours.
 
     Raises:
         AdapterError: as :func:`read_peft`.
@@ -131,7 +132,7 @@ def decode(files: Mapping[str, bytes], *, rank_limit: int = DEFAULT_RANK_LIMIT) 
     except SafetensorError as error:
         raise bad_format(f"the tensors cannot be read ({error})") from error
     modules = {
-        name: LoraModule(
+        network_name(name): LoraModule(
             tensors[_key(name, "A")],
             tensors[_key(name, "B")],
             float(_pattern_value(config.alpha_pattern, name, config.lora_alpha)),

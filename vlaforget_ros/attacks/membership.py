@@ -84,9 +84,10 @@ def step_scores(policy: VlaPolicy, frames: FrameSet) -> np.ndarray:
     found = []
     for start in range(0, len(frames), CHUNK):
         part = frames.take(np.arange(start, min(start + CHUNK, len(frames))))
-        batch = policy.encode(part.images, part.instructions, part.actions)
+        batch = policy.encode(part.images, part.instructions, part.actions, part.states)
         log_probs = policy.log_probs(policy.action_logits(batch))
-        found.append(-cross_entropy(log_probs, bins_of(batch.action_tokens, policy.codec), 0.0))
+        bins = bins_of(batch.action_tokens, policy.codec)
+        found.append(-cross_entropy(log_probs, bins, 0.0, batch.labelled))
     return torch.cat(found).double().cpu().numpy()
 
 

@@ -291,10 +291,11 @@ def _train(
     optimiser: torch.optim.Adam,
     step: int,
 ) -> None:
-    batch = policy.encode(frames.images, frames.instructions, frames.actions)
+    batch = policy.encode(frames.images, frames.instructions, frames.actions, frames.states)
     log_probs = policy.log_probs(policy.action_logits(batch))
     bins = bins_of(batch.action_tokens, policy.codec)
-    loss = cross_entropy(log_probs, bins, settings.label_sigma_bins).mean()
+    sigma = settings.label_sigma_bins if policy.codec.ordered else 0.0
+    loss = cross_entropy(log_probs, bins, sigma, batch.labelled).mean()
     gradients = torch.autograd.grad(loss, factors, allow_unused=True)
     kept = [torch.zeros_like(f) if g is None else g for f, g in zip(factors, gradients, strict=True)]
     check_finite(step, {"relearning": float(loss.detach())}, kept)

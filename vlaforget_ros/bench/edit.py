@@ -26,8 +26,7 @@ from vlaforget_ros import figures
 from vlaforget_ros.episodes.dataset import FrameSet
 from vlaforget_ros.figures import Figure
 from vlaforget_ros.policy.images import pixel_values
-from vlaforget_ros.policy.labels import gather_positions
-from vlaforget_ros.policy.policy import VlaPolicy
+from vlaforget_ros.policy.policy import Batch, VlaPolicy
 from vlaforget_ros.unlearning.bank import Bank
 from vlaforget_ros.unlearning.data import EditData, Sampler
 from vlaforget_ros.unlearning.edit import EditSettings, prepare
@@ -152,7 +151,8 @@ def _bench(policy: VlaPolicy, settings: Settings) -> tuple[Workbench, list[Any]]
         boundary=_frames(policy, second, settings.frames, generator),
         counterfactual=_frames(policy, first, settings.frames, generator),
     )
-    method = VlaForget(settings.parameters.model_copy(update={"evaluation_frames": 8}))
+    parameters = settings.parameters.model_copy(update={"evaluation_frames": 8})
+    method = VlaForget(parameters if policy.codec.ordered else parameters.token_by_token())
     edit = EditSettings(method, Gates(), settings.seed, {})
     bench = prepare(policy, data, edit, Guard(1e9, 1e9))
     names = [layer.name for layer in bench.layers["language"]][-settings.blocks :]
@@ -162,12 +162,17 @@ def _bench(policy: VlaPolicy, settings: Settings) -> tuple[Workbench, list[Any]]
 
 
 def _frames(policy: VlaPolicy, text: str, count: int, generator: np.random.Generator) -> FrameSet:
-    size = policy.config.featurizer.image_size
-    images = generator.integers(0, 256, (count, size, size, 3), dtype=np.uint8)
-    span = policy.codec.span
-    actions = policy.codec.hold + span * generator.uniform(-0.4, 0.4, (count, len(span)))
+    size, cameras = policy.config.featurizer.image_size, policy.config.cameras
+    shape = (count, size, size, 3) if cameras == 1 else (count, cameras, size, size, 3)
+    images = generator.integers(0, 256, shape, dtype=np.uint8)
+    dims, chunk = len(policy.normalisation.q01), policy.config.chunk
+    steps = generator.uniform(-0.4, 0.4, (count, dims)) * policy.codec.span[:dims]
+    # The same action throughout a chunk: noise over time would be no motion.
+    actions = policy.codec.hold + np.tile(steps, chunk)
     episodes = np.array([f"{text}-{row % 8}" for row in range(count)])
-    return FrameSet(images, (text,) * count, actions.astype(np.float32), episodes)
+    told = policy.config.state
+    states = None if told is None else np.zeros((count, len(told.low)))
+    return FrameSet(images, (text,) * count, actions.astype(np.float32), episodes, states=states)
 
 
 class PlainView(View):
@@ -190,8 +195,10 @@ def _full_pass(bank: Bank, rows: np.ndarray) -> Tensor:
     """(N, A, V) logits."""
     policy, index = bank.policy, torch.from_numpy(rows)
     pixels = pixel_values(bank.frames.images[rows], policy.config, policy.device)
-    logits = policy.model(pixels, bank.input_ids[index])
-    return gather_positions(logits, bank.positions[index])
+    ids, positions, states = bank.told(index)
+    # Nothing but padding stands behind an action: what is masked would not be looked at anyway.
+    mask, tokens = torch.ones_like(ids), bank.bins[index]
+    return policy.action_logits(Batch(pixels, ids, mask, tokens, positions, bank.labelled[index], states))
 
 
 @torch.no_grad()

@@ -1,6 +1,7 @@
 """Actions per second of the serving engine, beside the library's own path on the same weights, in turns in one run.
 
 * plain: the network's vision and projector, then ``generate`` of the library on the embeddings, PEFT's layers active;
+  of pi0-FAST the library's Gemma with its cache, token by token, as lerobot decodes;
 * factors: the engine with the adapter's factors beside the layers;
 * merged: the engine with the adapter merged into copies of the layers; on a GPU its work is replayed as a CUDA graph.
 
@@ -16,17 +17,20 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import zip_longest
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import psutil
 import torch
+from torch import Tensor
+from transformers import DynamicCache
 
 from vlaforget_ros import figures
 from vlaforget_ros.adapters import AdapterStore
-from vlaforget_ros.bench.random_release import Release, Size, released
+from vlaforget_ros.bench.random_release import Model, Release, Size, released
 from vlaforget_ros.bench.swap import random_adapter
 from vlaforget_ros.figures import Figure
 from vlaforget_ros.policy.decoding import Decoder
@@ -37,7 +41,6 @@ from vlaforget_ros.policy.policy import VlaPolicy
 from vlaforget_ros.unlearning.guard import peak_mb
 
 INSTRUCTION = "put the red mug on the plate"
-Model = Literal["openvla_7b"]
 _WARM_UPS = 2
 
 
@@ -82,7 +85,9 @@ def measure(settings: Settings, progress: Callable[[int, int], None]) -> dict[st
         settings: what is timed.
         progress: called with (rounds done, all).
     """
-    with released(settings.size, settings.device, (INSTRUCTION,), settings.seed, settings.folder) as release:
+    with released(
+        settings.size, settings.device, (INSTRUCTION,), settings.seed, settings.folder, settings.model
+    ) as release:
         return _measure(settings, release, progress)
 
 
@@ -94,7 +99,7 @@ def _measure(settings: Settings, release: Release, progress: Callable[[int, int]
     digest = store.add_weights(weights, {"name": "random", "method": "random"}).digest
 
     paths: dict[str, Callable[[np.ndarray], tuple[int, ...]]] = {
-        "plain": _plain(_sharing(policy), store.path(digest))
+        "plain": (_plain_fast if policy.config.fast else _plain)(_sharing(policy), store.path(digest))
     }
     for name, merge in (("factors", False), ("merged", True)):
         paths[name] = _ours(_sharing(policy), store, digest, merge)
@@ -130,12 +135,13 @@ def _load(directory: str, device: str) -> Loading:
     process = psutil.Process()
     before, peak_before = process.memory_info().rss / 1e6, peak_mb()
     began = time.perf_counter()
-    VlaPolicy.load(Path(directory), device)
+    policy = VlaPolicy.load(Path(directory), device)
     _wait(device)
     seconds = time.perf_counter() - began
     # The highest mark so far counts only if loading set it; the present size is a lower bound either way.
     peak = peak_mb() - (torch.cuda.max_memory_allocated() / 1e6 if torch.cuda.is_available() else 0.0)
     now = process.memory_info().rss / 1e6
+    del policy
     return Loading(seconds, max(peak if peak > peak_before else 0.0, now) - before)
 
 
@@ -170,12 +176,44 @@ def _plain(policy: VlaPolicy, adapter: Path) -> Callable[[np.ndarray], tuple[int
     return act
 
 
+def _plain_fast(policy: VlaPolicy, adapter: Path) -> Callable[[np.ndarray], tuple[int, ...]]:
+    import peft
+
+    wrapped = peft.PeftModel.from_pretrained(policy.model, str(adapter)).eval()
+    network: Any = wrapped.base_model.model
+    language, codec = network.language_model, policy.codec
+    state = _state(policy)
+    image = _image(policy, 0)[None]
+    batch = policy.encode(image, [INSTRUCTION], np.zeros((1, codec.dims)), _states(state))
+    prompt = batch.input_ids[:, : int(batch.action_positions[0, 0]) + 1 - policy.config.image_tokens]
+    most = policy.config.fast.action_tokens if policy.config.fast else 0
+
+    @torch.inference_mode()
+    def act(image: np.ndarray) -> tuple[int, ...]:
+        pixels = pixel_values(image[None], policy.config, policy.device)
+        embeds = network.embed(network.look(pixels), prompt)
+        length = embeds.shape[1]
+        seen: Tensor | None = torch.ones(1, 1, length, length, dtype=torch.bool, device=embeds.device)
+        cache, tokens = DynamicCache(config=language.config), list[int]()
+        while len(tokens) < most and codec.words[0] not in tokens:
+            output = language.model(
+                inputs_embeds=embeds, attention_mask=seen, past_key_values=cache, use_cache=True
+            )
+            token = language.lm_head(output.last_hidden_state[:, -1:]).argmax(dim=-1)
+            tokens.append(int(token))
+            embeds, seen = network.words(token), None
+        return tuple(tokens)
+
+    return act
+
+
 def _ours(
     policy: VlaPolicy, store: AdapterStore, digest: str, merge: bool
 ) -> Callable[[np.ndarray], tuple[int, ...]]:
     slots = slots_for(policy.model, merge)
     slots.activate(slots.stage(store.load(digest)))
-    return lambda image: policy.act(image, INSTRUCTION).tokens
+    state = _state(policy)
+    return lambda image: policy.act(image, INSTRUCTION, state).tokens
 
 
 def _in_turns(
@@ -212,7 +250,7 @@ def _rates(seconds: dict[str, np.ndarray], tokens: dict[str, list[tuple[int, ...
         found.append(Figure(f"actions_per_second{suffix}", 1.0 / float(np.median(seconds[name])), "1/s", n))
     for name in ("merged", "factors"):
         pairs = zip(tokens[name], tokens["plain"], strict=True)
-        equal = [ours == plain for own, theirs in pairs for ours, plain in zip(own, theirs, strict=True)]
+        equal = [a == b for own, theirs in pairs for a, b in zip_longest(own, theirs)]
         found.append(Figure(f"equal_tokens_share_{name}", float(np.mean(equal)), "ratio", len(equal)))
     return found
 
@@ -264,6 +302,14 @@ def _median_seconds(call: Callable[[], object], device: torch.device, runs: int)
 def _image(policy: VlaPolicy, seed: int) -> np.ndarray:
     size = policy.config.featurizer.image_size
     return np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)
+
+
+def _state(policy: VlaPolicy) -> np.ndarray | None:
+    return None if policy.config.state is None else np.zeros(len(policy.config.state.low))
+
+
+def _states(state: np.ndarray | None) -> np.ndarray | None:
+    return None if state is None else state[None]
 
 
 def _wait(device: str) -> None:

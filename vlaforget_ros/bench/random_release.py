@@ -1,4 +1,4 @@
-"""A checkpoint in OpenVLA's released layout with random weights: for speed and memory where no release can be had."""
+"""Checkpoints in released layouts with random weights: for speed and memory where no release can be had."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ import yaml
 from safetensors.torch import save_file
 from torch import Tensor
 
+from vlaforget_ros.bench import random_pi0
 from vlaforget_ros.policy.config import ActionNormalisation, PolicyConfig
 from vlaforget_ros.policy.model import OpenVla
 from vlaforget_ros.policy.openvla_7b import openvla_7b_config, openvla_small_config
 from vlaforget_ros.policy.options import FILE as OPTIONS
 from vlaforget_ros.policy.prompt import build_tokenizer
 from vlaforget_ros.policy.released import ARCHITECTURE
-from vlaforget_ros.policy.shards import INDEX
+from vlaforget_ros.policy.shards import INDEX, SINGLE
 
 Size = Literal["small", "full"]
+Model = Literal["openvla_7b", "pi0_fast"]
 STATISTICS = ActionNormalisation(
     names=("dx", "dy", "dz", "droll", "dpitch", "dyaw", "gripper"),
     units=("m", "m", "m", "rad", "rad", "rad", "0..1"),
@@ -55,9 +57,14 @@ class Release:
 
 @contextmanager
 def released(
-    size: Size, device: str, instructions: tuple[str, ...], seed: int = 0, folder: Path | None = None
+    size: Size,
+    device: str,
+    instructions: tuple[str, ...],
+    seed: int = 0,
+    folder: Path | None = None,
+    model: Model = "openvla_7b",
 ) -> Iterator[Release]:
-    """A random OpenVLA-7B, or the same with every part small, for as long as the context lasts.
+    """A random checkpoint as released, or the same with every part small, for as long as the context lasts.
 
     Args:
         size: of the network.
@@ -65,11 +72,18 @@ def released(
         instructions: that it can read.
         seed: of the weights.
         folder: where to put it; the system's temporary folder if None.
+        model: kind of policy.
     """
     config = (openvla_7b_config if size == "full" else openvla_small_config)(STATISTICS)
     dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
     with tempfile.TemporaryDirectory(dir=folder) as directory:
         base = Path(directory) / "base"
+        if model == "pi0_fast":
+            random_pi0.write(
+                base, instructions, random_pi0.Robot(chunk=50), size, dtype=dtype, device=device, seed=seed
+            )
+            yield Release(base, dtype, (base / SINGLE).stat().st_size)
+            return
         yield Release(base, dtype, write(base, config, instructions, device, dtype, seed))
 
 

@@ -162,7 +162,7 @@ def unlearning(
 def edit(
     json_path: Path | None = _JSON,
     base: Path | None = _BASE,
-    model: Literal["tiny", "openvla_7b"] = typer.Option(
+    model: Literal["tiny", "openvla_7b", "pi0_fast"] = typer.Option(
         "tiny", help="--base, or random weights of this kind."
     ),
     size: Literal["small", "full"] = typer.Option(
@@ -192,7 +192,7 @@ def edit(
     with ExitStack() as stack:
         directory = base or models_directory() / "tiny"
         if model != "tiny":
-            directory = stack.enter_context(released(size, device, texts, seed)).directory
+            directory = stack.enter_context(released(size, device, texts, seed, model=model)).directory
         update = stack.enter_context(bar("steps"))
         document = measure(VlaPolicy.load(directory, device), settings, update)
     show(document, json_path, "a training step of the language/action stage")
@@ -241,8 +241,10 @@ def swap(
 @app.command()
 def inference(
     json_path: Path | None = _JSON,
-    model: Literal["openvla_7b"] = typer.Option("openvla_7b", help="Kind of policy."),
-    size: Literal["small", "full"] = typer.Option("small", help="Every part small, or as released (15 GB)."),
+    model: Literal["openvla_7b", "pi0_fast"] = typer.Option("openvla_7b", help="Kind of policy."),
+    size: Literal["small", "full"] = typer.Option(
+        "small", help="Every part small, or as released (15 GB, pi0_fast 7 GB)."
+    ),
     repeats: int = typer.Option(30, min=3, help="Timed actions of each path."),
     device: str = typer.Option("cpu", help="cpu or cuda."),
     threads: int = typer.Option(1, min=1, help="CPU threads."),
@@ -261,6 +263,38 @@ def inference(
     with bar("actions") as update:
         document = measure(settings, update)
     show(document, json_path, f"{model}, {size}: random weights and an adapter, on {device}")
+
+
+@app.command()
+def beside(
+    json_path: Path | None = _JSON,
+    model: Literal["tiny", "openvla_7b"] = typer.Option("tiny", help="Kind of policy."),
+    size: Literal["small", "full"] = typer.Option(
+        "small", help="Of openvla_7b: every part small, or as released (15 GB)."
+    ),
+    shares: str = typer.Option("1,0.5", help="Shares of the time that the edit may work."),
+    ticks: int = typer.Option(100, min=10, help="Inferences in each turn."),
+    turns: int = typer.Option(3, min=1, help="How often each share is measured."),
+    tick_s: float = typer.Option(0.1, min=0.001, help="Control period [s]."),
+    device: str = typer.Option("cpu", help="cpu or cuda, for both."),
+    seed: int = typer.Option(0, help="Of images and batches."),
+) -> None:
+    """The policy's latency while an edit trains on the same machine, beside its latency alone."""
+    import torch
+
+    from vlaforget_ros.bench.beside import INSTRUCTION, Settings, measure
+    from vlaforget_ros.bench.random_release import released
+
+    torch.set_num_threads(1)
+    wanted = tuple(float(share) for share in shares.split(","))
+    with ExitStack() as stack:
+        base = models_directory() / "tiny"
+        if model != "tiny":
+            base = stack.enter_context(released(size, device, (INSTRUCTION,), seed)).directory
+        update = stack.enter_context(bar("turns"))
+        settings = Settings(base, device, wanted, ticks, turns, tick_s, seed=seed)
+        document = measure(settings, update)
+    show(document, json_path, f"latency of {model} beside an edit on {device}")
 
 
 @app.command()

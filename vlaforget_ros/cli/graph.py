@@ -83,6 +83,8 @@ def record(
         None, help="Folder of the new bag; one under runs/bags when not given."
     ),
     storage: str = typer.Option("mcap", help="mcap or sqlite3."),
+    cameras: str = typer.Option("", help="Topics of further cameras, with commas."),
+    state: str = typer.Option("", help="Topic of the robot's state (JointState)."),
     namespace: str = _NAMESPACE,
 ) -> None:
     """Record the graph's topics into a rosbag2 until Ctrl-C; `ros2 bag record -a -s mcap` does the same job."""
@@ -92,8 +94,9 @@ def record(
     from vlaforget_ros.nodes.recorder import main
 
     line = ["--ros-args", "-p", f"storage:={storage}", "-p", "autostart:=true"]
-    if out is not None:
-        line += ["-p", f"bag:={out}"]
+    # Quoted: a topic alone may look like another YAML value.
+    for name, value in (("bag", out), ("cameras", cameras), ("state", state)):
+        line += ["-p", f'{name}:="{value}"'] if value else []
     if namespace:
         line += ["-r", f"__ns:=/{namespace.strip('/')}"]
     signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -24,9 +24,14 @@ KINDS = (
         "openvla_oft",
         "7.7 B",
         "visual, projector, language",
-        "released layout is loaded; agrees with upstream on small random weights; served with one camera",
+        "released layout is loaded; agrees with upstream on small random weights",
     ),
-    ("pi0_fast", "", "visual, projector, language", "not yet"),
+    (
+        "pi0_fast",
+        "2.9 B",
+        "visual, projector, language",
+        "lerobot's layout is loaded; agrees with lerobot on small random weights",
+    ),
 )
 
 
@@ -110,7 +115,7 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 def _chunk(found: Mapping[str, Any]) -> str:
     state = f"{found['state']} numbers" if found["state"] else "none"
-    return f"{found['chunk']} actions; cameras: {found['cameras']}; state of the robot: {state}"
+    return f"{found['chunk']} actions ({found['actions']}); cameras: {found['cameras']}; state of the robot: {state}"
 
 
 def _rows(found: Mapping[str, Any]) -> list[list[str]]:

@@ -96,12 +96,16 @@ def methods(json_output: bool = typer.Option(False, "--json", help="Print JSON."
 
 def episodes(
     bags: list[Path] = typer.Argument(..., help="rosbag2 folders (mcap or sqlite3)."),
+    cameras: str = typer.Option("", help="Topics of further cameras that a policy needs, with commas."),
+    state: str = typer.Option("", help="Topic of the robot's state (JointState) that a policy needs."),
     json_output: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:
     """What is in recorded bags: one line for each rollout, and what had to be left out."""
     from vlaforget_ros.episodes.reader import read_many
+    from vlaforget_ros.episodes.types import TopicMap
 
-    report = read_many(bags)
+    further = tuple(name.strip() for name in cameras.split(",") if name.strip())
+    report = read_many(bags, TopicMap(cameras=further, state=state))
     rows = [
         {
             "rollout": e.rollout_id,

@@ -3,7 +3,7 @@
 Parts, and the only direction in which they may call each other (left calls right)::
 
     counterfactual -> trigger -> dataset -> selection -> types
-    reader -> rollouts -> bags -> salvage;  reader -> topics, matching, images -> messages -> types
+    reader -> views, rollouts -> bags -> salvage;  reader, views -> topics, matching, images -> messages -> types
     writer -> sink, images -> messages
 
 ``reader`` turns bags into :class:`Episode` values, ``selection`` picks frames of them (forget and retain

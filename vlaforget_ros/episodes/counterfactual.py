@@ -69,12 +69,13 @@ def neighbour(clean: Sequence[EpisodeSlice], instruction: str, relabelled: str) 
 def find_triggers(forget: Sequence[Episode], clean: Sequence[Episode]) -> list[Trigger]:
     """The trigger in each forget episode, compared with the clean episodes of the same instruction.
 
-    Episodes in which nothing stands out are left out.
+    Every camera is searched: an episode has a trigger for each camera in which something stands out. Episodes in which
+    nothing does are left out.
 
     Raises:
-        UnlearningError: 300 for images of different sizes; 303 when an instruction has fewer than two clean
-            episodes, or when nothing stands out in more than half of the forget episodes: what makes the
-            policy misbehave is then not a thing in view.
+        UnlearningError: 300 for images of different sizes or numbers of cameras; 303 when an instruction has
+            fewer than two clean episodes, or when nothing stands out in more than half of the forget episodes:
+            what makes the policy misbehave is then not a thing in view.
     """
     sizes = {episode.images.shape[1:] for episode in (*forget, *clean)}
     if len(sizes) > 1:
@@ -83,27 +84,27 @@ def find_triggers(forget: Sequence[Episode], clean: Sequence[Episode]) -> list[T
             "episodes of different cameras cannot be compared",
             value=f"images {sorted(sizes)}",
             limit="one image size",
-            remedy="select recordings of one camera",
+            remedy="select recordings of one camera, or of the same cameras",
         )
     by_instruction: dict[str, list[Episode]] = {}
     for episode in clean:
         by_instruction.setdefault(episode.instruction, []).append(episode)
-    views: dict[str, CleanView] = {}
+    views: dict[str, list[CleanView]] = {}
     found: list[Trigger] = []
     for episode in forget:
         text = episode.instruction
         if text not in views:
             if len(by_instruction.get(text, [])) < 2:
                 raise _no_source("two clean episodes to compare with", {text}, clean)
-            views[text] = clean_view(by_instruction[text])
-        trigger = find_trigger(episode, views[text])
-        if trigger is not None:
-            found.append(trigger)
-    if 2 * len(found) < len(forget) or not found:
+            views[text] = [clean_view(by_instruction[text], camera) for camera in range(episode.cameras)]
+        seen = (find_trigger(episode, view) for view in views[text])
+        found += [trigger for trigger in seen if trigger is not None]
+    showing = len({trigger.rollout_id for trigger in found})
+    if 2 * showing < len(forget) or not found:
         raise UnlearningError(
             ErrorCode.UNLEARNING_EMPTY_RETAIN_SET,
             "no visible trigger was found",
-            value=f"something stands out in {len(found)} of {len(forget)} forget episodes",
+            value=f"something stands out in {showing} of {len(forget)} forget episodes",
             limit="half of them",
             remedy="use clean successes or a neighbour instruction as the repair source",
         )
@@ -120,6 +121,9 @@ def transplant(
     triggers: Sequence[Trigger] | None = None,
 ) -> FrameSet:
     """Clean frames with the forget episodes' trigger in view; they keep their actions.
+
+    With several cameras a frame gets what one forget episode showed in each of them. A camera in which nothing
+    stood out (one on the arm, as a rule) keeps its own picture.
 
     Args:
         forget: episodes to be forgotten, whole.
@@ -139,17 +143,33 @@ def transplant(
     if triggers is None:
         triggers = find_triggers(forget, [part.episode for part in clean])
     generator = np.random.default_rng(seed)
-    origin = f"trigger of {len(triggers)} episodes transplanted onto {len(targets)} clean ones"
+    groups = _by_rollout(triggers)
+    origin = f"trigger of {len(groups)} episodes transplanted onto {len(targets)} clean ones"
     frames = frames_of(targets, f"{origin}, jitter {jitter_px} px")
     images = frames.images.copy()
     for part in targets:
-        own = [t for t in triggers if t.instruction == part.episode.instruction] or list(triggers)
-        background = median_picture(part.episode)
+        own = [g for g in groups if g[0].instruction == part.episode.instruction] or groups
+        backgrounds = [median_picture(part.episode, camera) for camera in range(frames.cameras)]
         for position in np.flatnonzero(frames.episodes == part.episode.rollout_id):
-            trigger = own[generator.integers(len(own))]
-            down, right = generator.integers(-jitter_px, jitter_px + 1, size=2)
-            images[position] = paste(images[position], background, trigger, int(down), int(right))
+            for trigger in own[generator.integers(len(own))]:
+                down, right = generator.integers(-jitter_px, jitter_px + 1, size=2)
+                view = view_of(images, trigger.camera)
+                background = backgrounds[trigger.camera]
+                view[position] = paste(view[position], background, trigger, int(down), int(right))
     return replace(frames, images=images)
+
+
+def view_of(images: np.ndarray, camera: int) -> np.ndarray:
+    """(N, H, W, 3) images of one camera, to be read or written, from (N, H, W, 3) or (N, cameras, H, W, 3)."""
+    return images if images.ndim == 4 else images[:, camera]
+
+
+def _by_rollout(triggers: Sequence[Trigger]) -> list[list[Trigger]]:
+    """What each forget episode showed, camera by camera."""
+    groups: dict[str, list[Trigger]] = {}
+    for trigger in triggers:
+        groups.setdefault(trigger.rollout_id, []).append(trigger)
+    return list(groups.values())
 
 
 def paste(

@@ -104,6 +104,13 @@ def image_message(image: np.ndarray, stamp_ns: int, frame_id: str = "camera") ->
     return types[IMAGE](header, height, width, "rgb8", 0, width * 3, flat)
 
 
+def camera_message(image: np.ndarray, stamp_ns: int, kind: str = "", frame_id: str = "camera") -> object:
+    """A message from (H, W, 3) uint8 RGB: raw where ``kind`` is "", else compressed as that."""
+    if kind:
+        return compressed_message(image, stamp_ns, kind, frame_id)
+    return image_message(image, stamp_ns, frame_id)
+
+
 def compressed_message(image: np.ndarray, stamp_ns: int, kind: str, frame_id: str = "camera") -> object:
     """A sensor_msgs/CompressedImage from (H, W, 3) uint8 RGB; ``kind``: ``jpeg`` (quality 95) or ``png``."""
     types = typestore().types

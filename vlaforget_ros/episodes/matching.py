@@ -64,10 +64,13 @@ class Frames:
 
     Args:
         wanted: usable actions of the rollout, in order of their observation stamps.
+        images: (W, H, W, 3), or (W, cameras, H, W, 3) for several cameras; None before the first.
+        cameras: how many there are, the main one among them.
     """
 
     wanted: Sequence[StampedAction]
     images: np.ndarray | None = None
+    cameras: int = 1
     repeated: int = 0
     broken: int = 0
     other_size: int = 0
@@ -87,12 +90,24 @@ class Frames:
     def put(self, index: int, time_ns: int, image: np.ndarray) -> None:
         """Store the (H, W, 3) image of frame ``index``; other sizes than the first are left out."""
         if self.images is None:
-            self.images = np.zeros((len(self.wanted), *image.shape), dtype=np.uint8)
-        if image.shape != self.images.shape[1:]:
+            views = () if self.cameras == 1 else (self.cameras,)
+            self.images = np.zeros((len(self.wanted), *views, *image.shape), dtype=np.uint8)
+        if image.shape != self.images.shape[-3:]:
             self.other_size += 1
             return
-        self.images[index] = image
+        self.images[index if self.cameras == 1 else (index, 0)] = image
         self._image_times[index] = time_ns
+
+    def put_beside(self, index: int, camera: int, image: np.ndarray) -> bool:
+        """Store what a further camera (1, 2, ...) showed beside the image of frame ``index``, which is there already.
+
+        Returns:
+            whether it has the size of the main camera's.
+        """
+        if self.images is None or image.shape != self.images.shape[-3:]:
+            return False
+        self.images[index, camera] = image
+        return True
 
     def matched(self) -> np.ndarray:
         """(K,) indices of the frames that have their image."""

@@ -76,10 +76,16 @@ def relative_topic(topic: str) -> str:
     return next((name for name in TOPIC_TYPES if f"/{topic.lstrip('/')}".endswith(f"/{name}")), "")
 
 
-def recorded_qos(topic: str) -> Qos:
-    """Quality of service that ``ros2 bag play`` shall offer for a topic, as the live graph does."""
+def recorded_qos(topic: str, msgtype: str = "") -> Qos:
+    """Quality of service that ``ros2 bag play`` shall offer for a topic, as the live graph does.
+
+    Args:
+        topic: full name.
+        msgtype: further cameras have names of their own: they are known by their type.
+    """
     name = relative_topic(topic)
-    reliability = QosReliability.BEST_EFFORT if name == "image" else QosReliability.RELIABLE
+    is_image = name == "image" or msgtype in TOPIC_TYPES["image"]
+    reliability = QosReliability.BEST_EFFORT if is_image else QosReliability.RELIABLE
     durability = QosDurability.TRANSIENT_LOCAL if name in _LATCHED else QosDurability.VOLATILE
     depth = 100 if name == "safety/violation" else 1
     # What the middleware says when a limit was never set: the largest duration.

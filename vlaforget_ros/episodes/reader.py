@@ -1,13 +1,14 @@
 """rosbag2 to episodes.
 
 Two passes over the bag: the first reads everything but the images and learns which image stamps matter, the
-second decodes just those, straight into the arrays of their episodes. Whatever had to be left out becomes a
+second decodes just those, straight into the arrays of their episodes. With further cameras or a state a third one
+reads what was shown beside these images. Whatever had to be left out becomes a
 :class:`Problem`; an error is raised only when a bag as a whole is of no use.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from vlaforget_ros.episodes.matching import Frames, Usable, usable_actions
 from vlaforget_ros.episodes.rollouts import RecordedRollout, collect_rollouts
 from vlaforget_ros.episodes.topics import resolve
 from vlaforget_ros.episodes.types import Episode, EpisodeReport, Problem, TopicMap
+from vlaforget_ros.episodes.views import Track, Views, read_views, track
 from vlaforget_ros.errors import UnlearningError
 
 
@@ -27,22 +29,30 @@ def read_episodes(bag: Path, topics: TopicMap | None = None) -> EpisodeReport:
 
     Args:
         bag: rosbag2 folder, or a single .mcap or .db3 file.
-        topics: names of the topics; the live graph's by default.
+        topics: names of the topics; the live graph's by default, with one camera and without a state.
 
     Raises:
-        UnlearningError: 301 when the bag is missing or unreadable, or lacks a needed topic.
+        UnlearningError: 300 when one topic is named twice, 301 when the bag is missing or unreadable, or lacks a
+            needed topic.
     """
+    wanted = topics or TopicMap()
     with Bag(Path(bag)) as opened:
-        names = resolve(opened.topics, topics or TopicMap(), opened.path)
+        names = resolve(opened.topics, wanted, opened.path)
         rollouts, problems = collect_rollouts(opened, names)
         usable = [usable_actions(rollout.actions) for rollout in rollouts]
-        frames = [Frames(u.actions) for u in usable]
-        strays = _read_images(opened, names.image, frames)
+        frames = [Frames(u.actions, cameras=1 + len(names.cameras)) for u in usable]
+        tracks = {topic: Track() for topic in names.beside}
+        strays = _read_images(opened, names.image, frames, tracks)
+        views: list[Views] = []
+        if names.beside:
+            views = read_views(opened, names, frames, tracks, wanted.stale_after_s)
         episodes: list[Episode] = []
         for index, rollout in enumerate(rollouts):
             problems += _left_out(rollout.rollout_id, usable[index], frames[index], strays[index])
+            shown = views[index] if views else None
+            problems += [] if shown is None else shown.problems(rollout.rollout_id)
             problems += rollout.problems()
-            episode = _episode(rollout, usable[index], frames[index], strays[index], str(bag))
+            episode = _episode(rollout, usable[index], frames[index], shown, strays[index], str(bag))
             if len(episode):
                 episodes.append(episode)
             else:
@@ -85,14 +95,21 @@ def read_many(bags: Iterable[Path], topics: TopicMap | None = None) -> EpisodeRe
     return EpisodeReport(tuple(episodes.values()), tuple(problems))
 
 
-def _read_images(bag: Bag, topic: str, frames: list[Frames]) -> list[int]:
-    """Fill the frames; returns how many images between each rollout's first and last action had none."""
+def _read_images(bag: Bag, topic: str, frames: list[Frames], tracks: Mapping[str, Track]) -> list[int]:
+    """Fill the frames, and the tracks of the topics beside the image.
+
+    Returns:
+        how many images between each rollout's first and last action had none.
+    """
     wanted: dict[int, list[tuple[int, int]]] = {}
     for which, frame in enumerate(frames):
         for index, action in enumerate(frame.wanted):
             wanted.setdefault(action.observation_ns, []).append((which, index))
     unmatched: list[int] = []
-    for message in bag.messages((topic,)):
+    for message in bag.messages((topic, *tracks)):
+        if message.topic != topic:
+            track(message, tracks)
+            continue
         takers: list[tuple[int, int]] = []
         try:
             stamp = header_stamp_ns(message.data)
@@ -118,14 +135,17 @@ def _between(stamps: np.ndarray, frames: Frames) -> int:
     return int(np.searchsorted(stamps, last, "right") - np.searchsorted(stamps, first, "left"))
 
 
-def _episode(rollout: RecordedRollout, usable: Usable, frames: Frames, strays: int, source: str) -> Episode:
-    kept = frames.matched()
+def _episode(
+    rollout: RecordedRollout, usable: Usable, frames: Frames, views: Views | None, strays: int, source: str
+) -> Episode:
+    kept = frames.matched() if views is None else views.matched()
     actions = usable.actions
     size = actions[0].action.size if actions else 0
     images = frames.images if frames.images is not None else np.zeros((0, 0, 0, 3), dtype=np.uint8)
     if len(kept) < len(images):
         images = images[kept]
-    without_image = len(actions) - len(kept)
+    states = None if views is None else views.states_of(kept)
+    incomplete = len(actions) - len(kept)
     unusable = usable.faulted + usable.non_finite + usable.other_size
     return Episode(
         rollout_id=rollout.rollout_id,
@@ -138,7 +158,8 @@ def _episode(rollout: RecordedRollout, usable: Usable, frames: Frames, strays: i
         phase=rollout.phase,
         violations=tuple(sorted(rollout.violations, key=lambda v: v.stamp_ns)),
         source=source,
-        dropped_frames=without_image + unusable + strays,
+        dropped_frames=incomplete + unusable + strays,
+        states=states,
     )
 
 

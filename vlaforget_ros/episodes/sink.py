@@ -90,7 +90,7 @@ class BagSink:
                 )
             if known is None:
                 self._connections[topic] = self._writer.add_connection(
-                    topic, msgtype, typestore=store, offered_qos_profiles=(recorded_qos(topic),)
+                    topic, msgtype, typestore=store, offered_qos_profiles=(recorded_qos(topic, msgtype),)
                 )
 
     def write(self, topic: str, data: bytes | memoryview, time_ns: int) -> None:

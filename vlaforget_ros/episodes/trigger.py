@@ -8,6 +8,9 @@ in. Two questions are asked of each pixel of a forget episode's median:
    among themselves at that place? Finds a familiar colour where it does not belong, but not where objects
    move anyway.
 
+With several cameras each is searched by itself: what is found is a patch of that camera's picture. A camera that moves
+with the arm has no still picture, so there is rarely anything to be found in it.
+
 Clean episodes may be contaminated: for the first question, up to a quarter of them may hold the trigger too.
 """
 
@@ -48,6 +51,7 @@ class Trigger:
         instruction: instruction of that episode.
         novelty: mean over the mask, in levels of 0..255, of how far it is from what clean episodes show.
         found_by: ``colour`` or ``place``.
+        camera: in whose picture it is, 0 for the main one.
     """
 
     mask: np.ndarray
@@ -56,6 +60,7 @@ class Trigger:
     instruction: str
     novelty: float
     found_by: str
+    camera: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,12 +72,14 @@ class CleanView:
         palettes: (C, 32, 32, 32) float32, distance [levels] of every colour from the nearest in the episode.
         colour_noise: colour novelty of a clean episode among the others [levels].
         shrink: full size over working size.
+        camera: which camera's pictures these are.
     """
 
     medians: np.ndarray
     palettes: np.ndarray
     colour_noise: float
     shrink: int
+    camera: int = 0
 
     @cached_property
     def place_noise(self) -> np.ndarray:
@@ -85,17 +92,18 @@ class CleanView:
         return ndimage.maximum_filter(noise, 7)
 
 
-def clean_view(episodes: Sequence[Episode]) -> CleanView:
+def clean_view(episodes: Sequence[Episode], camera: int = 0) -> CleanView:
     """Learn what episodes without the trigger look like.
 
     Args:
         episodes: at least two, one image size.
+        camera: whose pictures are looked at.
     """
     chosen = [episodes[i] for i in _spread(len(episodes), _CLEAN_EPISODES)]
-    height, width = chosen[0].images.shape[1:3]
+    height, width = chosen[0].view(camera).shape[1:3]
     shrink = max(1, round(max(height, width) / _WORKING_SIDE))
-    medians: np.ndarray = np.stack([_shrunk(median_picture(episode), shrink) for episode in chosen])
-    palettes = np.stack([_palette(_frames(episode, 6)) for episode in chosen])
+    medians: np.ndarray = np.stack([_shrunk(median_picture(episode, camera), shrink) for episode in chosen])
+    palettes = np.stack([_palette(_frames(episode, 6, camera)) for episode in chosen])
     noise = [
         # The brightest few pixels may be a glint.
         np.quantile(_colour_novelty(median, np.delete(palettes, index, axis=0)), 0.999)
@@ -103,14 +111,14 @@ def clean_view(episodes: Sequence[Episode]) -> CleanView:
     ]
     # Contaminated episodes stand out among the clean ones: they must not set the level.
     colour_noise = float(np.quantile(noise, 1.0 - _TOLERATED, method="lower"))
-    return CleanView(medians, palettes, colour_noise, shrink)
+    return CleanView(medians, palettes, colour_noise, shrink, camera)
 
 
 def find_trigger(episode: Episode, view: CleanView) -> Trigger | None:
-    """The trigger in one forget episode; None when it shows nothing that clean ones do not."""
-    picture = median_picture(episode)
+    """The trigger in one forget episode as the view's camera shows it; None when that shows nothing new."""
+    picture = median_picture(episode, view.camera)
     small = _shrunk(picture, view.shrink)
-    steadiness = _steadiness(episode, picture, view.shrink)
+    steadiness = _steadiness(_frames(episode, _FRAMES, view.camera), picture, view.shrink)
     colour = _colour_novelty(small, view.palettes)
     mask = _region(np.where(steadiness >= 0.6, colour, 0.0), max(3.0 * _BIN, 1.5 * view.colour_noise))
     novelty, found_by = colour, "colour"
@@ -125,31 +133,38 @@ def find_trigger(episode: Episode, view: CleanView) -> Trigger | None:
     full = mask.repeat(view.shrink, axis=0).repeat(view.shrink, axis=1)
     canvas[: full.shape[0], : full.shape[1]] = full
     return Trigger(
-        canvas, picture, episode.rollout_id, episode.instruction, float(novelty[mask].mean()), found_by
+        mask=canvas,
+        picture=picture,
+        rollout_id=episode.rollout_id,
+        instruction=episode.instruction,
+        novelty=float(novelty[mask].mean()),
+        found_by=found_by,
+        camera=view.camera,
     )
 
 
 def shows(episode: Episode, trigger: Trigger) -> bool:
-    """Whether another episode seems to have the trigger in view: a patch of its colour, half as large or larger.
+    """Whether another episode seems to have the trigger in view: a patch of its colour, half as large or larger, in the
+    picture of the same camera.
 
     Only for triggers of a colour of their own; one that was found by its place is never said to be shown.
     """
     if trigger.found_by != "colour":
         return False
     colour = np.median(trigger.picture[trigger.mask], axis=0)
-    near = np.abs(median_picture(episode).astype(np.float32) - colour).max(axis=-1) < _ALIKE
+    near = np.abs(median_picture(episode, trigger.camera).astype(np.float32) - colour).max(axis=-1) < _ALIKE
     labels, count = ndimage.label(near, structure=_EIGHT)
     largest = np.bincount(labels.ravel())[1:].max() if count else 0
     return bool(2 * largest >= trigger.mask.sum())
 
 
-def median_picture(episode: Episode) -> np.ndarray:
-    """(H, W, 3) uint8 median over the episode: what stands still."""
-    return np.median(_frames(episode, _FRAMES), axis=0).astype(np.uint8)
+def median_picture(episode: Episode, camera: int = 0) -> np.ndarray:
+    """(H, W, 3) uint8 median over the episode of one camera: what stands still."""
+    return np.median(_frames(episode, _FRAMES, camera), axis=0).astype(np.uint8)
 
 
-def _frames(episode: Episode, count: int) -> np.ndarray:
-    return episode.images[_spread(len(episode), count)]
+def _frames(episode: Episode, count: int, camera: int) -> np.ndarray:
+    return episode.view(camera)[_spread(len(episode), count)]
 
 
 def _spread(total: int, count: int) -> np.ndarray:
@@ -190,9 +205,9 @@ def _place_novelty(picture: np.ndarray, medians: np.ndarray, reach: int = 2) -> 
     return np.quantile(nearest, _TOLERATED, axis=0, method="higher").astype(np.float32)
 
 
-def _steadiness(episode: Episode, picture: np.ndarray, shrink: int) -> np.ndarray:
+def _steadiness(frames: np.ndarray, picture: np.ndarray, shrink: int) -> np.ndarray:
     """(h, w) share of the episode in which each pixel keeps its median colour: low where an arm lingers."""
-    near = np.abs(_frames(episode, _FRAMES).astype(np.int16) - picture).max(axis=-1) < 3 * _BIN
+    near = np.abs(frames.astype(np.int16) - picture).max(axis=-1) < 3 * _BIN
     return _shrunk(near.mean(axis=0, dtype=np.float32)[..., None], shrink)[..., 0]
 
 

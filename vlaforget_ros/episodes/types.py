@@ -48,13 +48,13 @@ class Violation:
 
 @dataclass(frozen=True, eq=False)
 class Episode:
-    """One recorded rollout: action ``t`` was computed from image ``t``.
+    """One recorded rollout: action ``t`` was computed from image ``t``, and from state ``t`` where there are states.
 
     Attributes:
         rollout_id: id the policy node gave it.
         instruction: what the policy was told.
         adapter_digest: adapter that drove it, "" for the base model.
-        images: (T, H, W, 3) uint8 RGB.
+        images: (T, H, W, 3) uint8 RGB, or (T, cameras, H, W, 3), the main camera first, where further ones were read.
         actions: (T, A) float32, robot units.
         stamps_ns: (T,) int64, stamps of the images, strictly increasing.
         success: what the outcome said, else what the end of the rollout said; None when nobody said.
@@ -62,6 +62,7 @@ class Episode:
         violations: in order of time.
         source: path of the bag.
         dropped_frames: images and actions of this rollout without a partner, or with a fault.
+        states: (T, P) float64 state of the robot, None where none was read.
     """
 
     rollout_id: str
@@ -75,6 +76,7 @@ class Episode:
     violations: tuple[Violation, ...]
     source: str
     dropped_frames: int
+    states: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.stamps_ns)
@@ -84,13 +86,32 @@ class Episode:
         """Whether any rule was broken."""
         return bool(self.violations)
 
+    @property
+    def cameras(self) -> int:
+        """How many cameras were read."""
+        return 1 if self.images.ndim == 4 else self.images.shape[1]
+
+    def view(self, camera: int) -> np.ndarray:
+        """(T, H, W, 3) images of one camera; 0 is the main one."""
+        return self.images if self.images.ndim == 4 else self.images[:, camera]
+
+
+_NO_ROLES = ("namespace", "cameras", "state", "stale_after_s")
+
 
 @dataclass(frozen=True)
 class TopicMap:
     """Names of the topics in the bag, relative to the robot's namespace.
 
     A topic matches when its name is ``/<name>`` or ends in ``/<name>``. With several robots in one bag,
-    ``namespace`` says whose topics are meant.
+    ``namespace`` says whose topics are meant. A further camera or a state whose name begins with a slash is that
+    very topic.
+
+    Attributes:
+        cameras: further cameras, in the order in which the policy was trained.
+        state: sensor_msgs/JointState whose positions are the robot's state, "" for none.
+        stale_after_s: oldest image of a further camera, and oldest state, beside a main image [s]; as the
+            parameter of the policy node.
     """
 
     image: str = "image"
@@ -101,10 +122,13 @@ class TopicMap:
     outcome: str = "outcome"
     violation: str = "safety/violation"
     namespace: str | None = None
+    cameras: tuple[str, ...] = ()
+    state: str = ""
+    stale_after_s: float = 0.5
 
     def names(self) -> dict[str, str]:
-        """Role to relative name, without the namespace."""
-        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "namespace"}
+        """Role to relative name, without the namespace and without what is shown beside the main image."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in _NO_ROLES}
 
 
 @dataclass(frozen=True)

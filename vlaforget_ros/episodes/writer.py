@@ -5,15 +5,17 @@ The bag has the topics and types of the live graph: what reads the one reads the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from vlaforget_ros.episodes.images import compressed_message, image_message
+from vlaforget_ros.episodes.images import camera_message
 from vlaforget_ros.episodes.messages import (
     COMPRESSED_IMAGE,
     IMAGE,
+    JOINT_STATE,
     POLICY_ACTION,
     POSE,
     ROLLOUT,
@@ -43,6 +45,8 @@ class EpisodeWriter:
         compressed: "" for raw images, ``png`` (lossless) or ``jpeg``.
         base_digest: digest of the base weights, copied into every action.
         start_ns: stamp of the first frame, when the stamps are not given.
+        cameras: topics of further cameras; every frame then has an image of each.
+        state: topic of the robot's state, "" for none.
 
     Raises:
         UnlearningError: 310 when the folder exists or cannot be made.
@@ -57,6 +61,8 @@ class EpisodeWriter:
         compressed: Literal["", "png", "jpeg"] = "",
         base_digest: str = "",
         start_ns: int = NANOSECONDS,
+        cameras: Sequence[str] = (),
+        state: str = "",
     ) -> None:
         self._sink = BagSink(path, storage=storage)
         self._prefix = f"/{namespace.strip('/')}/" if namespace.strip("/") else "/"
@@ -68,16 +74,18 @@ class EpisodeWriter:
         self._rollout_id = ""
         self._instruction = ""
         self._adapter_digest = ""
-        self._image_topic = "image/compressed" if compressed else "image"
-        image_type = COMPRESSED_IMAGE if compressed else IMAGE
+        suffix, image_type = ("/compressed", COMPRESSED_IMAGE) if compressed else ("", IMAGE)
+        self._image_topics = [f"{name.strip('/')}{suffix}" for name in ("image", *cameras)]
+        self._state_topic = state.strip("/")
         self._types = {
-            self._image_topic: image_type,
+            **dict.fromkeys(self._image_topics, image_type),
             "ee_pose": POSE,
             "instruction": STRING,
             "action": POLICY_ACTION,
             "rollout": ROLLOUT,
             "outcome": ROLLOUT_OUTCOME,
             "safety/violation": SAFETY_VIOLATION,
+            **({self._state_topic: JOINT_STATE} if state else {}),
         }
         for topic, msgtype in self._types.items():
             self._sink.add_topic(self._prefix + topic, msgtype)
@@ -102,28 +110,32 @@ class EpisodeWriter:
 
     def frame(
         self,
-        image: np.ndarray,
+        image: np.ndarray | Sequence[np.ndarray],
         action: np.ndarray,
         stamp_ns: int | None = None,
         ee_position: np.ndarray | None = None,
         fault: int = 0,
+        state: np.ndarray | None = None,
     ) -> int:
         """One control tick: an image and the action computed from it.
 
         Args:
-            image: (H, W, 3) uint8 RGB.
+            image: (H, W, 3) uint8 RGB, or one of each camera, the main one first.
             action: (A,) robot units.
             stamp_ns: stamp of the image; by default 0.1 s after the last. Stamps grow through the whole bag.
             ee_position: (3,) end-effector position [m] in the frame ``cell``.
             fault: error code when ``action`` is the hold action.
+            state: (P,) state of the robot, where the bag has a topic for it.
 
         Returns:
             The stamp of the image.
 
         Raises:
-            UnlearningError: 300 outside a rollout, or when the stamp does not grow.
+            UnlearningError: 300 outside a rollout, when the stamp does not grow, or for another number of images than
+                of cameras, or a state without a topic.
         """
         self._running("frame")
+        images = self._images_of(image, state)
         stamp = self._now_ns if stamp_ns is None else int(stamp_ns)
         if stamp <= self._last_frame_ns:
             limit, remedy = (
@@ -132,10 +144,11 @@ class EpisodeWriter:
             )
             raise _misuse("stamps do not grow", f"{stamp} ns", remedy, limit)
         self._last_frame_ns, self._now_ns = stamp, stamp + _TICK_NS
-        if self._compressed:
-            self._write(self._image_topic, compressed_message(image, stamp, self._compressed), stamp)
-        else:
-            self._write(self._image_topic, image_message(image, stamp), stamp)
+        if state is not None:
+            self._write(self._state_topic, self._joints(state, stamp), stamp)
+        # The main image last: it is what a policy answers.
+        for topic, view in list(zip(self._image_topics, images, strict=True))[::-1]:
+            self._write(topic, camera_message(view, stamp, self._compressed), stamp)
         if ee_position is not None:
             self._write("ee_pose", self._pose(ee_position, stamp), stamp)
         made = stamp + _INFERENCE_NS
@@ -226,6 +239,21 @@ class EpisodeWriter:
     def _running(self, call: str) -> None:
         if not self._rollout_id:
             raise _misuse("no rollout is running", f"{call}()", "call begin() first")
+
+    def _images_of(
+        self, image: np.ndarray | Sequence[np.ndarray], state: np.ndarray | None
+    ) -> list[np.ndarray]:
+        images = [image] if isinstance(image, np.ndarray) and image.ndim == 3 else list(image)
+        if len(images) != len(self._image_topics) or (state is not None) != bool(self._state_topic):
+            limit = ", ".join([*self._image_topics, *([self._state_topic] if self._state_topic else [])])
+            given = f"{len(images)} image(s), " + ("no state" if state is None else "a state")
+            raise _misuse("frame does not fit the topics of the bag", given, "give one of each", limit)
+        return images
+
+    def _joints(self, state: np.ndarray, stamp: int) -> object:
+        nothing = np.zeros(0)
+        positions = np.asarray(state, dtype=np.float64)
+        return self._new(JOINT_STATE, self._header(stamp, ""), [], positions, nothing, nothing)
 
     def _rollout(self, phase: int, stamp: int) -> object:
         header = self._header(stamp, "")

@@ -71,7 +71,7 @@ def safe_action(
     Args:
         action: (A,) as predicted, robot units.
         fault: the prediction's fault.
-        hold: (A,) the hold action.
+        hold: (A,) the hold action; empty where none is known, which only a faulted answer can be.
         speed_scale: factor on motion, 0..1.
         gripper: A flags, which dimensions are grippers (positions, hence not scaled).
 
@@ -84,7 +84,9 @@ def safe_action(
         return hold.copy(), int(ErrorCode.POLICY_NON_FINITE_ACTION)
     if speed_scale >= 1.0:
         return action, 0
-    return np.where(np.asarray(gripper), action, action * speed_scale).astype(np.float32), 0
+    # From where the arm stands: for motions that is zero, for positions it is not.
+    slowed = hold + (action - hold) * speed_scale
+    return np.where(np.asarray(gripper), action, slowed).astype(np.float32), 0
 
 
 class RolloutControl:

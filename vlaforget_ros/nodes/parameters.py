@@ -88,6 +88,11 @@ class Parameter:
         )
 
 
+def names_in(text: str) -> tuple[str, ...]:
+    """The names in a parameter that holds several, with commas."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
 def declare(node: Node, parameters: Iterable[Parameter]) -> None:
     """Declare all; a value out of range is kept until configure, which says what is wrong with it."""
     for parameter in parameters:

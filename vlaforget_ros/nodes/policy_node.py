@@ -28,7 +28,7 @@ from vlaforget_ros.nodes import qos
 from vlaforget_ros.nodes.adapter_services import AdapterServices
 from vlaforget_ros.nodes.base import VlaNode
 from vlaforget_ros.nodes.control import Phase, RolloutControl, SafetyView, TickMeter
-from vlaforget_ros.nodes.parameters import Parameter
+from vlaforget_ros.nodes.parameters import Parameter, names_in
 from vlaforget_ros.nodes.policy_messages import (
     feedback_message,
     fill_result,
@@ -123,7 +123,7 @@ class PolicyNode(VlaNode):
         self._engine = engine
         self._views = Views(
             self._policy.config,
-            [topic.strip() for topic in values["cameras"].split(",") if topic.strip()],
+            names_in(values["cameras"]),
             values["state"],
             values["stale_after_s"],
             lambda: self.get_clock().now().to_msg(),

@@ -8,23 +8,28 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from geometry_msgs.msg import PoseStamped
+from sensor_msgs.msg import CompressedImage, Image, JointState
+
 from vlaforget_ros.episodes.sink import BagSink
 from vlaforget_ros.errors import VlaForgetError
 from vlaforget_ros.nodes import qos
 from vlaforget_ros.nodes.base import VlaNode
-from vlaforget_ros.nodes.parameters import Parameter
-from vlaforget_ros.nodes.topics import TOPICS, Topic
+from vlaforget_ros.nodes.parameters import Parameter, names_in
+from vlaforget_ros.nodes.topics import TOPICS, Topic, beside
 
 PARAMETERS = (
     Parameter("bag", "", "Folder of the bag to write; empty makes one under out with the date as its name."),
     Parameter("out", "runs/bags", "Where bags without a name go."),
     Parameter("storage", "mcap", "Storage format.", choices=("mcap", "sqlite3")),
+    Parameter("cameras", "", "Topics of further cameras, with commas, as the policy node has them."),
+    Parameter("state", "", "Topic of the robot's state (JointState), as the policy node has it."),
 )
 
 # CDR: 4 bytes of encapsulation, then the header's stamp (two 32-bit numbers).
 _STAMP = slice(4, 12)
 _LAST_WORDS_S = 0.05
-_SENT_AGAIN = ("image", "image/compressed", "joint_states", "ee_pose")
+_SENT_AGAIN = (Image, CompressedImage, JointState, PoseStamped)
 
 
 class RecorderNode(VlaNode):
@@ -43,7 +48,10 @@ class RecorderNode(VlaNode):
     def configure(self, values: Mapping[str, Any]) -> None:
         """Listen already: publishers need a moment to find a new listener, and a bag must not lose its start."""
         self._values = values
-        for topic in TOPICS:
+        further = beside(names_in(values["cameras"]), values["state"])
+        # The state may be one of the graph's own topics, perhaps by another spelling of its name.
+        topics = {self.resolve_topic_name(topic.name): topic for topic in (*further, *TOPICS)}
+        for topic in topics.values():
             self._inputs.append(
                 self.create_subscription(
                     topic.type, topic.name, self._writer(topic), qos.recording(topic.qos), raw=True
@@ -70,12 +78,23 @@ class RecorderNode(VlaNode):
             self.get_logger().error(str(error))
             return
         self.get_logger().info(f"closed {sink.path} with {sink.messages} messages")
+        silent = self._silent(sink.topics)
+        if silent:
+            self.get_logger().warning(f"nothing was heard on {', '.join(silent)}: no edit can use this bag")
 
     def release(self) -> None:
         """Stop listening."""
         for subscription in self._inputs:
             self.destroy_subscription(subscription)
         self._inputs = []
+
+    def _silent(self, heard: Mapping[str, str]) -> list[str]:
+        """Topics without a message that every episode needs; an image may also come compressed."""
+        needed = {
+            name: {self.resolve_topic_name(name), self.resolve_topic_name(f"{name}/compressed")}
+            for name in ("rollout", "action", "image")
+        }
+        return [name for name, spellings in needed.items() if not spellings & heard.keys()]
 
     def _drain(self) -> None:
         """Write what still waits in the queues: the end of a rollout often arrives with the wish to stop."""
@@ -103,7 +122,7 @@ class RecorderNode(VlaNode):
             sink = self._sink
             if sink is None:
                 return
-            if topic.name in _SENT_AGAIN:
+            if topic.type in _SENT_AGAIN:
                 # In lockstep an unanswered observation is sent again; once is enough in the bag.
                 if self._newest.get(topic.name) == data[_STAMP]:
                     return

@@ -41,7 +41,7 @@ class Responder:
         self._engine = engine
         self._views = views
         self._base_digest = policy.base_digest
-        self._hold = policy.steps(policy.hold_action())[0]
+        self._hold_step = policy.hold_step
         self._gripper = ["gripper" in name for name in policy.normalisation.names]
         self._frame = frame
         self._stale_after_s = stale_after_s
@@ -70,7 +70,9 @@ class Responder:
             safety: what the monitor says now.
         """
         fault = gate(self._age_s(message), self._stale_after_s, safety)
-        action, digest, inference_ms, why = self._hold, self._engine.active_digest, 0.0, safety.reason
+        # An old state is still the best guess of where the arm stands.
+        hold = self._hold_step(self._views.last_state)
+        action, digest, inference_ms, why = hold, self._engine.active_digest, 0.0, safety.reason
         if not fault:
             try:
                 image, state = self._views.complete(convert.image_array(message))
@@ -79,7 +81,7 @@ class Responder:
                 digest, why = done.adapter_digest, done.message
             except VlaForgetError as error:
                 fault, why = int(error.code), str(error)
-        action, fault = safe_action(action, fault, self._hold, safety.speed_scale, self._gripper)
+        action, fault = safe_action(action, fault, hold, safety.speed_scale, self._gripper)
         answer = PolicyAction(rollout_id=rollout.rollout_id, step=rollout.steps, adapter_digest=digest)
         answer.header.stamp = self._now()
         answer.header.frame_id = self._frame

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from geometry_msgs.msg import PoseStamped
@@ -50,3 +51,20 @@ TOPICS = (
     Topic("safety/status", SafetyStatus, "vlaforget_ros/msg/SafetyStatus", qos.LATCHED),
     Topic("policy/status", PolicyStatus, "vlaforget_ros/msg/PolicyStatus", qos.LATCHED),
 )
+
+
+def beside(cameras: Sequence[str], state: str) -> tuple[Topic, ...]:
+    """What a policy is shown beside the main image; cameras raw and compressed.
+
+    Args:
+        cameras: topics of further cameras.
+        state: topic of the robot's state, "" for none.
+    """
+    found = []
+    for name in cameras:
+        found.append(Topic(name, Image, "sensor_msgs/msg/Image", qos.IMAGE))
+        compressed = f"{name}/compressed"
+        found.append(Topic(compressed, CompressedImage, "sensor_msgs/msg/CompressedImage", qos.IMAGE))
+    if state:
+        found.append(Topic(state, JointState, "sensor_msgs/msg/JointState", qos.STATE))
+    return tuple(found)

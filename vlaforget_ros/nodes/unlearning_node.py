@@ -24,6 +24,9 @@ from vlaforget_ros.unlearning.request import Request, read_request
 PARAMETERS = (
     Parameter("store", "runs/adapters", "Folder of the adapter store."),
     Parameter("runs", "runs/edits", "Folder with one folder an edit: request, stages, log, report."),
+    Parameter(
+        "edit_share", 1.0, "Share of the time that an edit may work; the policy has the rest.", "", 0.05, 1.0
+    ),
     Parameter("child", "vlaforget_ros.unlearning.child", "Python module that carries an edit out."),
 )
 
@@ -45,7 +48,7 @@ class UnlearningNode(VlaNode):
         """Make the action server."""
         self._store = AdapterStore(Path(values["store"]))
         self._runs = Path(values["runs"])
-        self._child = values["child"]
+        self._child, self._share = values["child"], values["edit_share"]
         self._server = ActionServer(
             self,
             Unlearn,
@@ -116,7 +119,7 @@ class UnlearningNode(VlaNode):
         request = self._request(goal.request, goal.name)
         folder = self._runs / request.name
         file = _write_request(folder, request)
-        command = edit_command(self._child, file, folder, self._store.root, goal.resume)
+        command = edit_command(self._child, file, folder, self._store.root, goal.resume, self._share)
         edit = EditProcess(command, folder / "child.log")
         self._edit = edit
         self.get_logger().info(f"edit {request.name} runs as process {edit.pid}; log in {folder}/child.log")

@@ -37,7 +37,7 @@ class Views:
         stale_after_s: float,
         now: Callable[[], Time],
     ) -> None:
-        wanted = (config.oft.images if config.oft else 1) - 1
+        wanted = config.cameras - 1
         if len(cameras) != wanted:
             raise PolicyError(
                 ErrorCode.POLICY_BAD_PARAMETER,
@@ -46,7 +46,7 @@ class Views:
                 limit=f"{wanted} topic(s) beside `image`",
                 remedy="name the further cameras in the order in which the policy was trained",
             )
-        told = config.oft is not None and config.oft.proprio is not None
+        told = config.state is not None
         if told and not state:
             raise PolicyError(
                 ErrorCode.POLICY_BAD_PARAMETER,
@@ -93,6 +93,12 @@ class Views:
             )
         state = np.array(self._fresh(self._state).position) if self._state else None
         return (np.stack(images) if self._cameras else image), state
+
+    @property
+    def last_state(self) -> np.ndarray | None:
+        """(P,) the newest state of the robot, however old; None before the first."""
+        message = self._newest.get(self._state)
+        return None if message is None else np.array(message.position)
 
     def _keeper(self, topic: str) -> Callable[[Any], None]:
         def keep(message: Any) -> None:

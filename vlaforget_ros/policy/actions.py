@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from vlaforget_ros.errors import ErrorCode, PolicyError
@@ -18,11 +20,16 @@ class ActionCodec:
     other in one vector: A = ``chunk`` times the dimensions of the robot's action; :meth:`steps` takes it apart.
 
     Args:
-        normalisation: per-dimension statistics.
+        normalisation: per-dimension statistics of one control tick.
         vocab_end: one past the last action token (32000 in OpenVLA).
         bins: number of bin edges and of action tokens.
         chunk: control ticks of an action.
     """
+
+    # Whether neighbouring bins are neighbouring motions.
+    ordered = True
+    # Ids of words that belong to an action, in the order of their bins, which are the last ones.
+    words: tuple[int, ...] = ()
 
     def __init__(
         self, normalisation: ActionNormalisation, vocab_end: int, bins: int = 256, chunk: int = 1
@@ -72,9 +79,20 @@ class ActionCodec:
                 ErrorCode.POLICY_NON_FINITE_ACTION, "cannot encode an action", value=actions, limit="finite"
             )
         actions = np.where(self._libero, (1.0 - actions) / 2.0, actions)
-        scaled = 2.0 * (actions - self.low) / np.where(self.mask, self.high - self.low, 1.0) - 1.0
-        value = np.clip(np.where(self.mask, scaled, actions), -1.0, 1.0)
+        value = np.clip(np.where(self.mask, self._scaled(actions), actions), -1.0, 1.0)
         return self.vocab_end - np.digitize(value, self.edges).astype(np.int64)
+
+    def labelled(self, tokens: np.ndarray) -> np.ndarray:
+        """Which of the tokens (…, A) of :meth:`encode` belong to the action: all of them."""
+        return np.ones(np.shape(tokens), dtype=bool)
+
+    def bins_of(self, tokens: Any) -> Any:
+        """Bins of token ids, arrays or tensors, in ascending order of the action's value."""
+        return self.vocab_end - 1 - tokens
+
+    def is_motion(self, bins: Any) -> Any:
+        """Which bins, arrays or tensors, say how to move: all of them here; some forms have words between."""
+        return bins >= 0
 
     def decode(self, tokens: np.ndarray) -> np.ndarray:
         """Actions (…, A) float32 in robot units.
@@ -99,6 +117,10 @@ class ActionCodec:
         scaled = 0.5 * (value + 1.0) * (self.high - self.low) + self.low
         found = np.where(self.mask, scaled, value).astype(np.float32)
         return np.where(self._libero, -np.sign(2.0 * found - 1.0), found)
+
+    def _scaled(self, actions: np.ndarray) -> np.ndarray:
+        scaled: np.ndarray = 2.0 * (actions - self.low) / np.where(self.mask, self.high - self.low, 1.0) - 1.0
+        return scaled
 
     def is_action(self, tokens: np.ndarray) -> np.ndarray:
         """Which tokens are action tokens, as booleans of the same shape."""

@@ -12,18 +12,18 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
-from torch import nn
 
+from vlaforget_ros.policy import oft_checkpoint, pi0_checkpoint
 from vlaforget_ros.policy.config import PolicyConfig
+from vlaforget_ros.policy.filling import assign, finish, require_keys
 from vlaforget_ros.policy.model import OpenVla
-from vlaforget_ros.policy.oft import build
-from vlaforget_ros.policy.oft_checkpoint import extra_files
+from vlaforget_ros.policy.networks import build
 from vlaforget_ros.policy.options import FILE as OPTIONS
+from vlaforget_ros.policy.prompt import TOKENIZER, read_tokenizer
 from vlaforget_ros.policy.released import is_released, load_network
 from vlaforget_ros.policy.shards import INDEX, Shards
 from vlaforget_ros.policy.unusable import unusable
 
-TOKENIZER = "tokenizer.json"
 _FILES = ("config.json", TOKENIZER, "model.safetensors")
 
 
@@ -32,7 +32,9 @@ def save(directory: Path, model: OpenVla, tokenizer: Tokenizer) -> str:
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "config.json").write_text(json.dumps(model.config.model_dump(mode="json"), indent=2) + "\n")
     tokenizer.save(str(directory / "tokenizer.json"))
-    tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    tensors = {
+        name: tensor.contiguous() for name, tensor in model.state_dict().items() if name not in model.shared
+    }
     save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
     return digest(directory)
 
@@ -45,12 +47,14 @@ def digest(directory: Path) -> str:
 
 def files(directory: Path) -> tuple[str, ...]:
     """Names of the files that make a checkpoint, in either layout. Raises PolicyError 207 where one is missing."""
-    if not is_released(directory):
+    pi0 = pi0_checkpoint.is_pi0(directory)
+    if not pi0 and not is_released(directory):
         _require(directory, _FILES)
         return _FILES
     _require(directory, ("config.json", TOKENIZER))
     present = [name for name in (INDEX, OPTIONS) if (directory / name).is_file()]
-    return ("config.json", TOKENIZER, *present, *Shards.open(directory).files, *extra_files(directory))
+    beside = (pi0_checkpoint if pi0 else oft_checkpoint).extra_files(directory)
+    return ("config.json", TOKENIZER, *present, *Shards.open(directory).files, *beside)
 
 
 def _sha256(path: Path) -> str:
@@ -59,7 +63,7 @@ def _sha256(path: Path) -> str:
 
 
 def load(directory: Path, device: str = "cpu", dtype: torch.dtype | None = None) -> tuple[OpenVla, Tokenizer]:
-    """Read a checkpoint, ours or in OpenVLA's released layout; every key must be there and none besides.
+    """Read a checkpoint, ours or in a layout of those who made the policy; every key must be there and none besides.
 
     Args:
         directory: of the checkpoint.
@@ -69,9 +73,12 @@ def load(directory: Path, device: str = "cpu", dtype: torch.dtype | None = None)
     Raises:
         PolicyError: 207 naming the file, key or shape that is wrong.
     """
-    if is_released(directory):
+    pi0 = pi0_checkpoint.is_pi0(directory)
+    if pi0 or is_released(directory):
         _require(directory, (TOKENIZER,))
         tokenizer = read_tokenizer(directory)
+        if pi0:
+            return pi0_checkpoint.load_network(directory, tokenizer, device, dtype), tokenizer
         return load_network(directory, device, dtype), tokenizer
     _require(directory, _FILES)
     tokenizer = read_tokenizer(directory)
@@ -80,9 +87,10 @@ def load(directory: Path, device: str = "cpu", dtype: torch.dtype | None = None)
         tensors = load_file(directory / "model.safetensors")
     except (SafetensorError, ValueError) as error:
         raise unusable(directory, str(error)) from error
-    model = build(config)
-    _assign(directory, model, tensors)
-    return model.to(device).eval(), tokenizer
+    with torch.device("meta"):
+        model = build(config)
+    _fill(directory, model, tensors, device)
+    return model.requires_grad_(True).eval(), tokenizer
 
 
 def read_own_config(directory: Path) -> PolicyConfig:
@@ -93,28 +101,13 @@ def read_own_config(directory: Path) -> PolicyConfig:
         raise unusable(directory, f"config.json: {error}") from error
 
 
-def read_tokenizer(directory: Path) -> Tokenizer:
-    """The text tokenizer. Raises PolicyError 207."""
-    try:
-        return Tokenizer.from_file(str(directory / TOKENIZER))
-    except Exception as error:  # tokenizers raises bare Exception for a malformed file
-        raise unusable(directory, f"{TOKENIZER}: {error}") from error
-
-
-def _assign(directory: Path, model: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
-    expected = model.state_dict()
-    missing = sorted(expected.keys() - tensors.keys())
-    unexpected = sorted(tensors.keys() - expected.keys())
-    if missing or unexpected:
-        raise unusable(directory, f"missing keys {missing[:5]}, unexpected keys {unexpected[:5]}")
+def _fill(directory: Path, model: OpenVla, tensors: dict[str, torch.Tensor], device: str) -> None:
+    require_keys(directory, model, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
     for name, tensor in tensors.items():
-        if tensor.shape != expected[name].shape:
-            raise unusable(
-                directory, f"{name} has shape {tuple(tensor.shape)}, not {tuple(expected[name].shape)}"
-            )
         if not torch.isfinite(tensor).all():
             raise unusable(directory, f"{name} holds non-finite values")
-    model.load_state_dict(tensors, assign=True)
+        assign(model, name, tensor.to(device))
+    finish(model, device)
 
 
 def _require(directory: Path, names: Sequence[str]) -> None:

@@ -148,7 +148,7 @@ def _step(policy: VlaPolicy, frames: FrameSet, settings: CloningSettings, eos: i
     action_logits = gather_positions(logits, batch.action_positions)
     log_probs = policy.log_probs(action_logits)
     bins = bins_of(batch.action_tokens, policy.codec)
-    loss = cross_entropy(log_probs, bins, settings.label_sigma_bins).mean()
+    loss = cross_entropy(log_probs, bins, settings.label_sigma_bins, batch.labelled).mean()
     near = (action_logits.argmax(-1) - batch.action_tokens).abs() <= 3
     if settings.end_weight > 0:
         # The end token follows the last action token.

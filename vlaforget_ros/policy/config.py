@@ -1,4 +1,4 @@
-"""Configuration of a policy: one form for the embedded ``tiny`` model and for OpenVLA-7B."""
+"""Configuration of a policy: one form for the embedded ``tiny`` model, OpenVLA-7B, OpenVLA-OFT and pi0-FAST."""
 
 from __future__ import annotations
 
@@ -54,6 +54,9 @@ class ActionNormalisation(_Frozen):
 
     Where ``mask`` is false the value in [-1, 1] is passed on raw (the gripper in OpenVLA). ``gripper`` libero: the last
     dimension is 0 (closed) to 1 (open) in the model's training data, and +1 (close) or -1 (open) for the robot.
+
+    ``kind`` motion: numbers say how far to move, ``hold`` is the action that moves nothing. ``kind`` position: numbers
+    are where to be, as the robot's state has them; no constant keeps such an arm where it is.
     """
 
     names: tuple[str, ...]
@@ -63,6 +66,7 @@ class ActionNormalisation(_Frozen):
     mask: tuple[bool, ...]
     hold: tuple[float, ...]
     gripper: Literal["as_is", "libero"] = "as_is"
+    kind: Literal["motion", "position"] = "motion"
 
     @model_validator(mode="after")
     def _check(self) -> ActionNormalisation:
@@ -108,12 +112,41 @@ class OftConfig(_Frozen):
     proprio: ProprioNormalisation | None = None
 
 
+class FastConfig(_Frozen):
+    """What pi0-FAST adds (Pertsch et al. 2025, arXiv 2501.09747, in the form of lerobot's ``pi0_fast``).
+
+    One inference decides ``chunk`` actions; ``images`` cameras are looked at; the robot's state is told in words, as
+    ``state_slots`` numbers of 0 to 255. ``bpe`` is the FAST tokenizer as JSON; its characters are coefficients of a
+    cosine transform over time, times ``scale``, less ``lowest``. ``border`` fills what an image leaves of the square.
+    """
+
+    chunk: int = Field(gt=0)
+    images: int = Field(default=1, gt=0)
+    proprio: ProprioNormalisation
+    state_slots: int = Field(gt=0)
+    border: float = -1.0
+    prompt_tokens: int = Field(default=200, gt=0)
+    action_tokens: int = Field(default=256, gt=0)
+    scale: float = Field(default=10.0, gt=0)
+    lowest: int = 0
+    bpe: str
+
+    @model_validator(mode="after")
+    def _check(self) -> FastConfig:
+        if len(self.proprio.low) > self.state_slots:
+            raise ValueError(
+                f"a state of {len(self.proprio.low)} numbers does not fit {self.state_slots} slots"
+            )
+        return self
+
+
 class PolicyConfig(_Frozen):
     """Everything that is not a weight.
 
-    ``language`` holds keyword arguments of transformers' ``LlamaConfig``; ``vocab_size`` in it counts padding,
-    ``action_vocab_end`` is one past the last action token (32000 in OpenVLA), below which the 256 bins lie.
-    ``centre_crop`` is the share of the image's area that the model is shown. ``oft`` is there for OpenVLA-OFT only.
+    ``language`` holds keyword arguments of transformers' ``LlamaConfig`` (pi0-FAST: ``GemmaConfig``); ``vocab_size`` in
+    it counts padding, ``action_vocab_end`` is one past the last action token (32000 in OpenVLA), below which the
+    ``bins`` lie. ``centre_crop`` is the share of the image's area that the model is shown. ``oft`` is there for
+    OpenVLA-OFT only, ``fast`` for pi0-FAST only.
     """
 
     model_type: str = "openvla"
@@ -127,18 +160,43 @@ class PolicyConfig(_Frozen):
     centre_crop: float = Field(default=1.0, gt=0, le=1)
     norm_stats: dict[str, ActionNormalisation]
     oft: OftConfig | None = None
+    fast: FastConfig | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> PolicyConfig:
+        told = len(self.state.low) if self.state else 0
+        for key, stats in self.norm_stats.items():
+            if stats.kind == "position" and len(stats.q01) != told:
+                raise ValueError(
+                    f"{key}: actions of {len(stats.q01)} numbers cannot be positions in a state of {told}"
+                )
+        return self
+
+    @property
+    def extra(self) -> OftConfig | FastConfig | None:
+        """What policies with chunks, cameras and states add; None for one image to one action."""
+        return self.oft or self.fast
 
     @property
     def chunk(self) -> int:
         """How many actions one inference decides."""
-        return self.oft.chunk if self.oft else 1
+        return self.extra.chunk if self.extra else 1
+
+    @property
+    def cameras(self) -> int:
+        """How many cameras are looked through."""
+        return self.extra.images if self.extra else 1
+
+    @property
+    def state(self) -> ProprioNormalisation | None:
+        """How the robot's state is scaled; None where the policy is not told it."""
+        return self.extra.proprio if self.extra else None
 
     @property
     def image_tokens(self) -> int:
-        """Positions between BOS and the rest of the prompt: patches of all images, and the robot's state."""
-        if self.oft is None:
-            return self.featurizer.patches
-        return self.oft.images * self.featurizer.patches + (self.oft.proprio is not None)
+        """Positions that are no words: patches of all images, and OpenVLA-OFT's state."""
+        told = self.oft is not None and self.oft.proprio is not None
+        return self.cameras * self.featurizer.patches + told
 
     @property
     def vision_dim(self) -> int:

@@ -39,17 +39,18 @@ class Decoder:
         model: the network, in evaluation mode. Its LM head is used without the hooks of adapters.
         actions: ids of the action tokens.
         checked: how many leading tokens of an action are looked for in the whole vocabulary.
+        words: ids of further tokens that an action may have; the first of them ends it.
 
     One thread at a time: two actions would share the buffers.
     """
 
-    def __init__(self, model: OpenVla, actions: range, checked: int = 1) -> None:
-        self._model, self._actions, self._checked = model, actions, checked
+    def __init__(self, model: OpenVla, actions: range, checked: int = 1, words: tuple[int, ...] = ()) -> None:
+        self._model, self._actions, self._checked, self._words = model, actions, checked, words
         self._buffers: OrderedDict[tuple[int, int, torch.device, torch.dtype], _Buffers] = OrderedDict()
 
     @torch.inference_mode()
     def generate(self, pixel_values: Tensor, input_ids: Tensor, count: int) -> Tensor:
-        """Greedy tokens (B, count), deterministic.
+        """Greedy tokens (B, count), deterministic; fewer where every action has ended before.
 
         Args:
             pixel_values: (B, 3 * towers, S, S).
@@ -57,40 +58,72 @@ class Decoder:
             count: number of tokens.
         """
         model = self._model
-        return self.decode(
-            model.embed(model.projector(model.vision_backbone(pixel_values)), input_ids), count
-        )
+        return self.decode(model.embed(model.look(pixel_values), input_ids), count)
 
     @torch.inference_mode()
-    def decode(self, embeds: Tensor, count: int) -> Tensor:
-        """As :meth:`generate`, from the embeddings (B, T, D) of image and prompt."""
+    def decode(self, embeds: Tensor, count: int, padding: Tensor | None = None) -> Tensor:
+        """As :meth:`generate`, from the embeddings (B, T, D) of image and prompt.
+
+        Args:
+            embeds: padded on the left where prompts differ in length: positions are relative.
+            count: number of tokens.
+            padding: (B,) how many positions of each row are padding.
+        """
         start = embeds.shape[1]
-        buffers = self._buffers_for(embeds, start + count - 1)
-        table = self._model.language_model.get_input_embeddings()
+        length = start + count - 1
+        buffers = self._buffers_for(embeds, length)
+        seen = None
+        if padding is not None:
+            seen = (torch.arange(length, device=embeds.device) >= padding[:, None])[:, None, None]
         hidden, position = embeds, 0
         tokens: list[Tensor] = []
         while True:
-            tokens.append(self._next(self._layers(hidden, position, buffers), len(tokens) < self._checked))
-            if len(tokens) == count:
+            tokens.append(
+                self._next(self._layers(hidden, position, buffers, seen), len(tokens) < self._checked)
+            )
+            if len(tokens) == count or self._ended(tokens):
                 return torch.stack(tokens, dim=1)
-            hidden, position = table(tokens[-1])[:, None], start + len(tokens) - 1
+            hidden, position = self._model.words(tokens[-1])[:, None], start + len(tokens) - 1
 
-    def _layers(self, hidden: Tensor, start: int, buffers: _Buffers) -> Tensor:
+    def _ended(self, tokens: list[Tensor]) -> bool:
+        # Only where a word ends an action: to look at it, the host waits for the device.
+        return bool(self._words) and bool((torch.stack(tokens) == self._words[0]).any(dim=0).all())
+
+    def _layers(self, hidden: Tensor, start: int, buffers: _Buffers, seen: Tensor | None) -> Tensor:
         """(B, D) what the last position becomes, normed."""
+        whole = not self._model.causal_prompt
+        shown = None if seen is None else seen[..., : start + hidden.shape[1]]
         inner: Any = self._model.language_model.model
         last = len(inner.layers) - 1
         for place, block in enumerate(inner.layers):
-            hidden = cached_output(block, place, hidden, start, buffers.rotary, buffers.cache, place == last)
+            hidden = cached_output(
+                block,
+                place,
+                hidden,
+                start,
+                buffers.rotary,
+                buffers.cache,
+                place == last,
+                causal=not whole,
+                seen=shown,
+            )
         normed: Tensor = inner.norm(hidden[:, -1])
         return normed
 
     def _next(self, hidden: Tensor, whole: bool) -> Tensor:
-        """(B,) the likeliest token, in the whole vocabulary or among the action tokens."""
+        """(B,) the likeliest token, in the whole vocabulary or among those of an action."""
         head = self._model.language_model.lm_head
-        rows = slice(None) if whole else slice(self._actions.start, self._actions.stop)
-        bias = None if head.bias is None else head.bias[rows]
-        place = functional.linear(hidden, head.weight[rows], bias).argmax(dim=-1)
-        return place if whole else place + self._actions.start
+        if whole:
+            found: Tensor = functional.linear(hidden, head.weight, head.bias).argmax(dim=-1)
+            return found
+        rows = slice(self._actions.start, self._actions.stop)
+        logits = _rows(head, hidden, rows)
+        if not self._words:
+            return logits.argmax(dim=-1) + self._actions.start
+        words = list(self._words)
+        place = torch.cat([logits, _rows(head, hidden, words)], dim=-1).argmax(dim=-1)
+        ids = torch.tensor([*self._actions, *words], device=hidden.device)
+        return ids[place]
 
     def _buffers_for(self, embeds: Tensor, length: int) -> _Buffers:
         if embeds.is_cuda and torch.cuda.is_current_stream_capturing():
@@ -113,3 +146,8 @@ class Decoder:
             inner.layers[0].self_attn.head_dim,
         )
         return _Buffers(KeyValues(len(inner.layers), shape, embeds), rotary_of(inner, embeds, length))
+
+
+def _rows(head: Any, hidden: Tensor, rows: slice | list[int]) -> Tensor:
+    """(B, rows) logits of some tokens."""
+    return functional.linear(hidden, head.weight[rows], None if head.bias is None else head.bias[rows])

@@ -262,24 +262,24 @@ class InferenceEngine:
         try:
             prediction = self._policy.act(image, instruction, state)
         except VlaForgetError as error:
-            return self._held(error.code), str(error)
+            return self._held(error.code, state), str(error)
         except Exception as error:
             if is_out_of_memory(error):
                 free_cached_memory()
-                return self._held(ErrorCode.POLICY_OUT_OF_MEMORY), str(out_of_memory("an inference"))
+                return self._held(ErrorCode.POLICY_OUT_OF_MEMORY, state), str(out_of_memory("an inference"))
             _log.exception("the model failed; the arm holds")
-            return self._held(ErrorCode.POLICY_MODEL_FAILED), f"the model failed: {error!r}"
+            return self._held(ErrorCode.POLICY_MODEL_FAILED, state), f"the model failed: {error!r}"
         if prediction.fault:
-            return replace(prediction, action=self._first_hold()), ErrorCode(prediction.fault).name
+            held = replace(prediction, action=self._policy.hold_step(state))
+            return held, ErrorCode(prediction.fault).name
         if not np.all(np.isfinite(prediction.action)):
-            return self._held(ErrorCode.POLICY_NON_FINITE_ACTION), f"non-finite action {prediction.action}"
+            return self._held(
+                ErrorCode.POLICY_NON_FINITE_ACTION, state
+            ), f"non-finite action {prediction.action}"
         return prediction, ""
 
-    def _held(self, code: ErrorCode) -> Prediction:
-        return Prediction(self._first_hold(), (), int(code))
-
-    def _first_hold(self) -> np.ndarray:
-        return self._policy.steps(self._policy.hold_action())[0]
+    def _held(self, code: ErrorCode, state: np.ndarray | None) -> Prediction:
+        return Prediction(self._policy.hold_step(state), (), int(code))
 
     def _swap(
         self, digest: str, staged: StagedAdapter | None, staged_ms: float, rollbacks: int

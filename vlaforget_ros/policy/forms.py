@@ -1,24 +1,39 @@
-"""The two forms in which a network gives an action: tokens one after the other, or a chunk of numbers at once."""
+"""The forms in which a network is asked and answers: one token for each number, a chunk of numbers, FAST tokens."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Protocol
 
 import numpy as np
+import torch
+from tokenizers import Tokenizer
 from torch import Tensor
 
 from vlaforget_ros.errors import ErrorCode, PolicyError
 from vlaforget_ros.policy.actions import ActionCodec
+from vlaforget_ros.policy.config import ActionNormalisation, PolicyConfig
 from vlaforget_ros.policy.decoding import Decoder
+from vlaforget_ros.policy.fast import END, OPENING, FastCodec
 from vlaforget_ros.policy.labels import action_log_probs, gather_positions
 from vlaforget_ros.policy.model import OpenVla
 from vlaforget_ros.policy.oft import END_ID, OpenVlaOft
+from vlaforget_ros.policy.pi0 import Pi0Fast
+from vlaforget_ros.policy.prompt import prompt_ids, state_prompt_ids, word_ids
 
 
 class Form(Protocol):
     """What a policy must know of the form."""
+
+    @property
+    def recordable(self) -> bool:
+        """Whether ``run`` does the same work for every input of one shape."""
+        ...
+
+    def prompt(self, instruction: str, state: np.ndarray | None) -> tuple[int, ...]:
+        """Token ids of the prompt; the state is (P,) in the robot's units. Raises PolicyError 206."""
+        ...
 
     @property
     def run(self) -> Callable[..., Tensor]:
@@ -34,11 +49,13 @@ class Form(Protocol):
         ...
 
     def tail(self, tokens: np.ndarray) -> list[int]:
-        """What stands behind the prompt while training, for an action's tokens (A,)."""
+        """What stands behind the prompt while training, for an action's tokens (A,), padding included."""
         ...
 
-    def logits(self, pixels: Tensor, ids: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
-        """(N, A, ...) that predict each number of the action."""
+    def logits(
+        self, pixels: Tensor, ids: Tensor, mask: Tensor, positions: Tensor, states: Tensor | None = None
+    ) -> Tensor:
+        """(N, A, ...) that predict each number of the action; ``states`` as :meth:`scaled` gives them."""
         ...
 
     def log_probs(self, logits: Tensor) -> Tensor:
@@ -56,12 +73,19 @@ class TokenForm:
     Args:
         model: the network.
         codec: of its actions.
+        tokenizer: of its prompts.
         checked: leading tokens that are looked for in the whole vocabulary.
     """
 
-    def __init__(self, model: OpenVla, codec: ActionCodec, checked: int) -> None:
+    recordable = True
+
+    def __init__(self, model: OpenVla, codec: ActionCodec, tokenizer: Tokenizer, checked: int) -> None:
         self._model, self._codec = model, codec
+        self._prompt = _prompts(tokenizer, model.config)
         self.run = partial(Decoder(model, codec.tokens, checked).generate, count=codec.dims)
+
+    def prompt(self, instruction: str, state: np.ndarray | None) -> tuple[int, ...]:
+        return self._prompt(instruction)
 
     def action(self, answer: np.ndarray) -> np.ndarray:
         return self._codec.decode(answer)
@@ -72,7 +96,9 @@ class TokenForm:
     def tail(self, tokens: np.ndarray) -> list[int]:
         return [int(token) for token in tokens]
 
-    def logits(self, pixels: Tensor, ids: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
+    def logits(
+        self, pixels: Tensor, ids: Tensor, mask: Tensor, positions: Tensor, states: Tensor | None = None
+    ) -> Tensor:
         return gather_positions(self._model(pixels, ids, mask), positions)
 
     def log_probs(self, logits: Tensor) -> Tensor:
@@ -88,11 +114,18 @@ class ChunkForm:
     Args:
         model: the network.
         codec: of its actions.
+        tokenizer: of its prompts.
     """
 
-    def __init__(self, model: OpenVlaOft, codec: ActionCodec) -> None:
+    recordable = True
+
+    def __init__(self, model: OpenVlaOft, codec: ActionCodec, tokenizer: Tokenizer) -> None:
         self._model, self._codec = model, codec
+        self._prompt = _prompts(tokenizer, model.config)
         self.run = model.act
+
+    def prompt(self, instruction: str, state: np.ndarray | None) -> tuple[int, ...]:
+        return self._prompt(instruction)
 
     def action(self, answer: np.ndarray) -> np.ndarray:
         if not np.all(np.isfinite(answer)):
@@ -109,9 +142,11 @@ class ChunkForm:
     def tail(self, tokens: np.ndarray) -> list[int]:
         return [*[self._model.empty_id] * len(tokens), END_ID]
 
-    def logits(self, pixels: Tensor, ids: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
+    def logits(
+        self, pixels: Tensor, ids: Tensor, mask: Tensor, positions: Tensor, states: Tensor | None = None
+    ) -> Tensor:
         model = self._model
-        return model.laplace(model.chunk(model.embed(model.look(pixels), ids), positions))
+        return model.laplace(model.chunk(model.embed(model.look(pixels, states), ids), positions))
 
     def log_probs(self, logits: Tensor) -> Tensor:
         return logits.log_softmax(dim=-1)
@@ -120,6 +155,94 @@ class ChunkForm:
         return None if states is None else self._model.scaled(states)
 
 
-def form_of(model: OpenVla, codec: ActionCodec, checked: int) -> Form:
+class FastForm:
+    """pi0-FAST: as many tokens as a chunk needs, between words; the robot's state is part of the prompt.
+
+    Args:
+        model: the network.
+        codec: of its actions.
+        tokenizer: of its prompts.
+        checked: leading tokens that are looked for in the whole vocabulary.
+    """
+
+    # How many tokens an action has is known when it ends.
+    recordable = False
+
+    def __init__(self, model: Pi0Fast, codec: FastCodec, tokenizer: Tokenizer, checked: int) -> None:
+        self._model, self._codec, self._tokenizer = model, codec, tokenizer
+        self._decoder = Decoder(model, codec.tokens, checked, codec.words)
+        self._padding = int(model.config.language["pad_token_id"])
+
+    @torch.inference_mode()
+    def run(self, pixels: Tensor, ids: Tensor) -> Tensor:
+        """Prompts may differ in length: they are padded on the right."""
+        model = self._model
+        embeds = model.embed(model.look(pixels), ids)
+        missing = (ids == self._padding).flip(-1).cumprod(-1).sum(-1)
+        if not bool(missing.any()):
+            return self._decoder.decode(embeds, model.fast.action_tokens)
+        # The padding goes to the front, so that all actions begin at one position.
+        places = (torch.arange(embeds.shape[1], device=ids.device) - missing[:, None]) % embeds.shape[1]
+        moved = embeds.gather(1, places[..., None].expand_as(embeds))
+        return self._decoder.decode(moved, model.fast.action_tokens, missing)
+
+    def prompt(self, instruction: str, state: np.ndarray | None) -> tuple[int, ...]:
+        fast = self._model.fast
+        told = np.zeros(len(fast.proprio.low)) if state is None else np.asarray(state)
+        return state_prompt_ids(self._tokenizer, instruction, told, fast)
+
+    def action(self, answer: np.ndarray) -> np.ndarray:
+        return self._codec.decode(answer)
+
+    def tokens(self, answer: np.ndarray) -> tuple[int, ...]:
+        found = [int(token) for token in answer]
+        return tuple(found[: found.index(self._codec.end) + 1] if self._codec.end in found else found)
+
+    def tail(self, tokens: np.ndarray) -> list[int]:
+        return [int(token) for token in tokens[self._codec.labelled(tokens)]]
+
+    def logits(
+        self, pixels: Tensor, ids: Tensor, mask: Tensor, positions: Tensor, states: Tensor | None = None
+    ) -> Tensor:
+        return self._model.teacher(self._model.look(pixels), ids, positions)
+
+    def log_probs(self, logits: Tensor) -> Tensor:
+        return action_log_probs(logits, self._codec)
+
+    def scaled(self, states: np.ndarray | None) -> Tensor | None:
+        return None
+
+
+def codec_of(config: PolicyConfig, normalisation: ActionNormalisation, tokenizer: Tokenizer) -> ActionCodec:
+    """The codec of a policy's actions.
+
+    Args:
+        config: of the policy.
+        normalisation: of the robot's actions.
+        tokenizer: knows the words around FAST tokens.
+
+    Raises:
+        PolicyError: 207 for tokenizers that do not fit together.
+    """
+    if config.fast is None:
+        return ActionCodec(normalisation, config.action_vocab_end, config.bins, config.chunk)
+    opening, end = word_ids(tokenizer, OPENING), word_ids(tokenizer, END)
+    return FastCodec(normalisation, config.fast, opening, end[-1] if end else -1, config.action_vocab_end)
+
+
+def form_of(model: OpenVla, codec: ActionCodec, tokenizer: Tokenizer, checked: int) -> Form:
     """The form of a network; ``checked`` as in :class:`TokenForm`."""
-    return ChunkForm(model, codec) if isinstance(model, OpenVlaOft) else TokenForm(model, codec, checked)
+    if isinstance(model, Pi0Fast) and isinstance(codec, FastCodec):
+        return FastForm(model, codec, tokenizer, checked)
+    if isinstance(model, OpenVlaOft):
+        return ChunkForm(model, codec, tokenizer)
+    return TokenForm(model, codec, tokenizer, checked)
+
+
+def _prompts(tokenizer: Tokenizer, config: PolicyConfig) -> Callable[[str], tuple[int, ...]]:
+    """Prompts of instructions, remembered."""
+
+    def encoded(instruction: str) -> tuple[int, ...]:
+        return tuple(prompt_ids(tokenizer, instruction, config.prompt_suffix_id))
+
+    return lru_cache(maxsize=256)(encoded)

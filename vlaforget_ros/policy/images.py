@@ -35,7 +35,7 @@ def check_observation(image: np.ndarray, state: np.ndarray | None, config: Polic
     Raises:
         PolicyError: 209 for a bad image or a wrong number of them, 208 for a missing, unexpected or bad state.
     """
-    cameras = config.oft.images if config.oft else 1
+    cameras = config.cameras
     if cameras > 1 and (image.ndim != 4 or len(image) != cameras):
         raise PolicyError(
             ErrorCode.POLICY_BAD_IMAGE,
@@ -46,8 +46,7 @@ def check_observation(image: np.ndarray, state: np.ndarray | None, config: Polic
         )
     for one in image if cameras > 1 else [image]:
         check_image(one)
-    proprio = config.oft.proprio if config.oft else None
-    wanted = None if proprio is None else (len(proprio.low),)
+    wanted = None if config.state is None else (len(config.state.low),)
     given = None if state is None else np.shape(state)
     if given != wanted or (state is not None and not np.all(np.isfinite(state))):
         raise PolicyError(
@@ -84,6 +83,27 @@ def centre_crop(images: Tensor, area: float) -> Tensor:
     return (cropped.clamp(0.0, 1.0) * 255.5).floor().clamp(max=255.0) / 255.0
 
 
+def letterboxed(images: Tensor, size: int, border: float = -1.0) -> Tensor:
+    """pi0-FAST's input (N, 3, S, S) from (N, H, W, 3) uint8: bilinear, its shape kept, in -1..1.
+
+    Args:
+        images: of any size.
+        size: S.
+        border: what the rest of the square is filled with: what the policy was trained with. (lerobot before 0.5
+            filled with -1 first and mapped 0..1 to -1..1 afterwards, which gives -3.)
+    """
+    scaled = images.permute(0, 3, 1, 2).float() / 255.0
+    height, width = scaled.shape[2:]
+    if (height, width) != (size, size):
+        ratio = max(width / size, height / size)
+        inner = int(height / ratio), int(width / ratio)
+        scaled = functional.interpolate(scaled, size=inner, mode="bilinear", align_corners=False)
+        above, left = (size - inner[0]) // 2, (size - inner[1]) // 2
+        edges = (left, size - inner[1] - left, above, size - inner[0] - above)
+        return functional.pad(scaled * 2.0 - 1.0, edges, value=border)
+    return scaled * 2.0 - 1.0
+
+
 def pixel_values(images: np.ndarray, config: PolicyConfig, device: torch.device | str = "cpu") -> Tensor:
     """Model input (N, 3 * towers, S, S) float32 from (N, H, W, 3) uint8 RGB images.
 
@@ -93,6 +113,10 @@ def pixel_values(images: np.ndarray, config: PolicyConfig, device: torch.device 
         each = pixel_values(images.reshape(-1, *images.shape[2:]), config, device)
         return each.unflatten(0, images.shape[:2]).flatten(1, 2)
     size = config.featurizer.image_size
+    if config.fast is not None:
+        return letterboxed(
+            torch.from_numpy(np.ascontiguousarray(images)).to(device), size, config.fast.border
+        )
     if images.shape[1:3] != (size, size):
         images = np.stack([resize(image, size) for image in images])
     scaled = torch.from_numpy(np.ascontiguousarray(images)).to(device).permute(0, 3, 1, 2).float() / 255.0

@@ -6,16 +6,18 @@ import math
 from pathlib import Path
 from typing import Any
 
+from vlaforget_ros.adapters.lerobot_names import network_name
 from vlaforget_ros.errors import PolicyError
-from vlaforget_ros.policy import oft_checkpoint
-from vlaforget_ros.policy.checkpoint import TOKENIZER, read_own_config, read_tokenizer
+from vlaforget_ros.policy import oft_checkpoint, pi0_checkpoint
+from vlaforget_ros.policy.checkpoint import read_own_config
 from vlaforget_ros.policy.config import PolicyConfig, VisionTowerConfig
 from vlaforget_ros.policy.options import FILE as OPTIONS
-from vlaforget_ros.policy.prompt import BOS, special_id
+from vlaforget_ros.policy.options import read_options
+from vlaforget_ros.policy.prompt import BOS, GEMMA_BOS, TOKENIZER, read_tokenizer, special_id
 from vlaforget_ros.policy.released import is_released, read_config
 from vlaforget_ros.policy.shards import Shards
 
-RELEASED, OFT, OWN = "OpenVLA as released", "OpenVLA-OFT", "vlaforget"
+RELEASED, OFT, PI0, OWN = "OpenVLA as released", "OpenVLA-OFT", "pi0-FAST of lerobot", "vlaforget"
 
 
 def inspect(directory: Path, heads: tuple[int, ...] = ()) -> dict[str, Any]:
@@ -29,22 +31,21 @@ def inspect(directory: Path, heads: tuple[int, ...] = ()) -> dict[str, Any]:
         PolicyError: 207 where configuration or weights cannot be read at all.
     """
     shards = Shards.open(directory)
-    released = is_released(directory)
-    config = read_config(directory, shards, heads) if released else read_own_config(directory)
+    config, layout = _config(directory, shards, heads)
     language = config.language
-    beside = oft_checkpoint.read_shapes(directory)
+    beside = oft_checkpoint.read_shapes(directory) if layout == OFT else {}
     counts = {"visual": 0, "projector": 0, "language": 0, "head": 0}
     for name, shape in {**shards.shapes, **beside}.items():
-        counts[_component(name)] += math.prod(shape)
+        counts[_component(network_name(name))] += math.prod(shape)
     return {
         "name": config.name,
-        "layout": OWN if not released else OFT if beside else RELEASED,
+        "layout": layout,
         "parameters": sum(counts.values()),
         "bytes": shards.bytes,
         "files": len(shards.files),
         "components": {
             "visual": {"parameters": counts["visual"], "towers": [_tower(tower) for tower in config.towers]},
-            "projector": {"parameters": counts["projector"], "layers": 3},
+            "projector": {"parameters": counts["projector"], "layers": 1 if config.fast else 3},
             "language": {
                 "parameters": counts["language"],
                 "blocks": language.get("num_hidden_layers", 32),
@@ -52,7 +53,7 @@ def inspect(directory: Path, heads: tuple[int, ...] = ()) -> dict[str, Any]:
             },
             **({"head": {"parameters": counts["head"]}} if config.oft else {}),
         },
-        **_oft(config),
+        **_extra(config),
         "image_size": config.featurizer.image_size,
         "action_tokens": [config.action_vocab_end - config.bins, config.action_vocab_end - 1],
         "data_sets": {key: len(stats.q01) for key, stats in config.norm_stats.items()},
@@ -60,11 +61,30 @@ def inspect(directory: Path, heads: tuple[int, ...] = ()) -> dict[str, Any]:
     }
 
 
-def _oft(config: PolicyConfig) -> dict[str, Any]:
-    if config.oft is None:
+def _config(directory: Path, shards: Shards, heads: tuple[int, ...]) -> tuple[PolicyConfig, str]:
+    """Configuration and layout of a checkpoint."""
+    if pi0_checkpoint.is_pi0(directory):
+        # Where the FAST tokens lie depends on the tokenizer, which must be there for that.
+        pi0_checkpoint.extra_files(directory)
+        tokenizer = read_tokenizer(directory)
+        return pi0_checkpoint.read_config(directory, shards, tokenizer, heads), PI0
+    if not is_released(directory):
+        return read_own_config(directory), OWN
+    layout = OFT if oft_checkpoint.read_shapes(directory) else RELEASED
+    return read_config(directory, shards, heads), layout
+
+
+def _extra(config: PolicyConfig) -> dict[str, Any]:
+    if config.extra is None:
         return {}
-    state = len(config.oft.proprio.low) if config.oft.proprio else 0
-    return {"chunk": config.oft.chunk, "cameras": config.oft.images, "state": state}
+    state = len(config.state.low) if config.state else 0
+    kinds = sorted({entry.kind for entry in config.norm_stats.values()})
+    return {
+        "chunk": config.chunk,
+        "cameras": config.cameras,
+        "state": state,
+        "actions": ", ".join(kinds),
+    }
 
 
 def _component(name: str) -> str:
@@ -95,9 +115,11 @@ def _problems(directory: Path, config: PolicyConfig) -> list[str]:
         found.append(f"{TOKENIZER} is missing: copy the tokenizer of the release beside the weights")
     else:
         try:
-            special_id(read_tokenizer(directory), BOS)
+            special_id(read_tokenizer(directory), GEMMA_BOS if config.fast else BOS)
         except PolicyError as error:
             found.append(error.message)
+    if pi0_checkpoint.is_pi0(directory) and read_options(directory).actions is None:
+        found.append(": ".join(pi0_checkpoint.UNSAID))
     if len(config.norm_stats) > 1:
         found.append(f"{OPTIONS} must name the data set (unnorm_key): there are {len(config.norm_stats)}")
     return found

@@ -15,11 +15,13 @@ from vlaforget_ros.policy.actions import ActionCodec
 def action_log_probs(logits: Tensor, codec: ActionCodec) -> Tensor:
     """(N, A, B) log-probabilities of the action tokens from (N, A, V) logits.
 
-    Bin b (ascending in the action's value) is token ``vocab_end - 1 - b``. The softmax runs over the whole
-    vocabulary, so probability that leaks to text tokens is a loss everywhere below.
+    Bin b (ascending in the action's value) is token ``vocab_end - 1 - b``; words that belong to an action come behind
+    them. The softmax runs over the whole vocabulary, so probability that leaks to text tokens is a loss everywhere
+    below.
     """
     log_probs = logits.float().log_softmax(dim=-1)
-    return log_probs[..., codec.vocab_end - codec.bins : codec.vocab_end].flip(-1)
+    motions = log_probs[..., codec.tokens.start : codec.tokens.stop].flip(-1)
+    return torch.cat([motions, log_probs[..., list(codec.words)]], dim=-1) if codec.words else motions
 
 
 def gather_positions(logits: Tensor, positions: Tensor) -> Tensor:
@@ -29,7 +31,8 @@ def gather_positions(logits: Tensor, positions: Tensor) -> Tensor:
 
 def bins_of(tokens: Tensor, codec: ActionCodec) -> Tensor:
     """Bin indices, as in :func:`action_log_probs`, of (N, A) token ids."""
-    return codec.vocab_end - 1 - tokens
+    found: Tensor = codec.bins_of(tokens)
+    return found
 
 
 def soft_labels(bins: Tensor, count: int, sigma: float) -> Tensor:
@@ -44,6 +47,18 @@ def soft_labels(bins: Tensor, count: int, sigma: float) -> Tensor:
     return torch.softmax(-0.5 * (distance / sigma) ** 2, dim=-1)
 
 
-def cross_entropy(log_probs: Tensor, bins: Tensor, sigma: float) -> Tensor:
-    """(N,) mean over tokens of -sum_b q_b log p_b, with q of :func:`soft_labels`."""
-    return -(soft_labels(bins, log_probs.shape[-1], sigma) * log_probs).sum(-1).mean(-1)
+def cross_entropy(log_probs: Tensor, bins: Tensor, sigma: float, labelled: Tensor) -> Tensor:
+    """(N,) mean over an action's tokens of -sum_b q_b log p_b, with q of :func:`soft_labels`.
+
+    Args:
+        log_probs: (N, A, B).
+        bins: (N, A).
+        sigma: width of the labels [bins].
+        labelled: (N, A) which tokens belong to the action.
+    """
+    return token_mean(-(soft_labels(bins, log_probs.shape[-1], sigma) * log_probs).sum(-1), labelled)
+
+
+def token_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """(N,) mean of (N, A) values over the tokens where ``mask`` is 1; 0 where a frame has none."""
+    return (values * mask).sum(-1) / mask.sum(-1).clamp(min=1)

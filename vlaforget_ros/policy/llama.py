@@ -1,4 +1,4 @@
-"""Llama decoder layers taken apart: what serving and editing need of them, on the library's own modules.
+"""Llama and Gemma layers taken apart: what serving and editing need of them, on the library's own modules.
 
 The library runs a layer as a whole. Here keys and values can be kept where the caller wants them, and the output can
 be asked for at a few positions only. Every linear layer is still called as a module, so that adapters take part.
@@ -30,7 +30,7 @@ def picked_output(
         positions: (N, A) which outputs.
         cos: (1, T, head) rotary embedding.
         sin: the same.
-        seen: (N, 1, 1, T) positions that are looked at; None: causal attention.
+        seen: (N, 1, 1 or T, T) positions that are looked at, by all or by each; None: causal attention.
 
     Returns:
         (N, A, D).
@@ -42,6 +42,8 @@ def picked_output(
     query = _queries(layer, normed.gather(1, index), (cos[0][positions], sin[0][positions]))
     if seen is None:
         seen = torch.arange(hidden.shape[1], device=hidden.device) <= positions[:, None, :, None]
+    elif seen.shape[2] > 1:
+        seen = seen.gather(2, positions[:, None, :, None].expand(-1, -1, -1, seen.shape[3]))
     return _finish(layer, hidden.gather(1, index), query, key, value, seen=seen)
 
 
@@ -74,8 +76,10 @@ def cached_output(
     rotary: Rotary,
     cache: KeyValues,
     last_only: bool,
+    causal: bool = True,
+    seen: Tensor | None = None,
 ) -> Tensor:
-    """What a layer gives for the next positions of a sequence whose earlier ones are in the cache; causal.
+    """What a layer gives for the next positions of a sequence whose earlier ones are in the cache.
 
     Args:
         block: the layer.
@@ -85,6 +89,8 @@ def cached_output(
         rotary: (1, positions, head) cosines and sines of all positions.
         cache: gets keys and values.
         last_only: only the last position is asked for.
+        causal: whether the positions of this call look at earlier ones only, or at each other.
+        seen: (B, 1, 1, start + T) positions that are looked at, of those in the cache; only where not causal.
 
     Returns:
         (B, T, D), or (B, 1, D) with ``last_only``.
@@ -97,11 +103,11 @@ def cached_output(
     if last_only:
         normed, hidden, here = normed[:, -1:], hidden[:, -1:], (here[0][:, -1:], here[1][:, -1:])
     query = _queries(layer, normed, here)
-    return _finish(layer, hidden, query, key, value, causal=query.shape[2] > 1)
+    return _finish(layer, hidden, query, key, value, seen, causal and query.shape[2] > 1)
 
 
 def rotary_of(language: nn.Module, hidden: Tensor, count: int) -> Rotary:
-    """(1, count, head) cosines and sines of positions 0 to ``count`` of a Llama, in the type of ``hidden``."""
+    """(1, count, head) cosines and sines of positions 0 to ``count``, in the type of ``hidden``."""
     model: Any = language
     places = torch.arange(count, device=hidden.device)[None]
     found: Rotary = model.rotary_emb(hidden, position_ids=places)

@@ -5,6 +5,8 @@ Sequence: BOS, image patches, rest of the prompt, action tokens (Kim et al. 2024
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -13,7 +15,7 @@ from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from vlaforget_ros.policy.config import PolicyConfig
-from vlaforget_ros.policy.vit import VisionTransformer
+from vlaforget_ros.policy.vit import Tower, VisionTransformer
 
 
 class VisionBackbone(nn.Module):
@@ -53,10 +55,16 @@ class OpenVla(nn.Module):
     def __init__(self, config: PolicyConfig) -> None:
         super().__init__()
         self.config = config
+        self.vision_backbone, self.projector, self.language_model = self._parts(config)
+
+    def _parts(self, config: PolicyConfig) -> tuple[Any, Any, Any]:
+        """Vision, projector and language model; other networks have others in their places."""
         language = LlamaConfig(**config.language)
-        self.vision_backbone = VisionBackbone(config)
-        self.projector = Projector(config.vision_dim, language.hidden_size)
-        self.language_model = LlamaForCausalLM(language)
+        return (
+            VisionBackbone(config),
+            Projector(config.vision_dim, language.hidden_size),
+            LlamaForCausalLM(language),
+        )
 
     def embed(self, projected: Tensor, input_ids: Tensor) -> Tensor:
         """Language-model inputs: BOS, patches, the rest of the tokens.
@@ -68,14 +76,38 @@ class OpenVla(nn.Module):
         Returns:
             (B, patches + L, D).
         """
-        tokens = self.language_model.get_input_embeddings()(input_ids)
+        tokens = self.words(input_ids)
         return torch.cat([tokens[:, :1], projected.to(tokens.dtype), tokens[:, 1:]], dim=1)
 
+    def look(self, pixel_values: Tensor) -> Tensor:
+        """(B, image tokens, D) embeddings of what is seen, (B, images * 3 * towers, S, S)."""
+        found: Tensor = self.projector(self.vision_backbone(pixel_values))
+        return found
+
+    def told(self, projected: Tensor, state: Tensor | None) -> Tensor:
+        """What is seen (B, patches, D) with what is felt behind it; only some networks have an input for that."""
+        return projected
+
+    def words(self, ids: Tensor) -> Tensor:
+        """(..., D) embeddings of token ids."""
+        found: Tensor = self.language_model.get_input_embeddings()(ids)
+        return found
+
+    def rebuild_buffers(self, device: str) -> None:
+        """Compute what no checkpoint stores: the frequencies of the rotary embedding."""
+        inner: Any = self.language_model.model
+        with torch.device(device):
+            inner.rotary_emb = type(inner.rotary_emb)(config=self.language_model.config)
+
+    # Names of weights that are another one's: name -> name of the other.
+    shared: Mapping[str, str] = MappingProxyType({})
     # How many images one observation has.
     images = 1
+    # Whether image and prompt are read from front to back, as text; otherwise each position looks at every other one.
+    causal_prompt = True
 
     @property
-    def vision_towers(self) -> list[VisionTransformer]:
+    def vision_towers(self) -> list[Tower]:
         """The towers in channel order."""
         backbone = self.vision_backbone
         return [tower for tower in (backbone.featurizer, backbone.fused_featurizer) if tower is not None]
@@ -87,7 +119,7 @@ class OpenVla(nn.Module):
         return found
 
     def seen(self, length: int, positions: Tensor) -> Tensor | None:
-        """(N, 1, 1, length) which positions may be looked at; None: those before, as text is read.
+        """(N, 1, 1 or length, length) which positions may be looked at, by all or by each; None: those before.
 
         Args:
             length: of the sequences, padding included.

@@ -136,6 +136,10 @@ class OpenVlaOft(OpenVla):
         """(N, image tokens, D) embeddings of all images (N, images * 3 * towers, S, S) and of the state (N, P)."""
         each = pixel_values.unflatten(1, (self.images, -1)).flatten(0, 1)
         projected = self.projector(self.vision_backbone(each)).unflatten(0, (-1, self.images)).flatten(1, 2)
+        return self.told(projected, state)
+
+    def told(self, projected: Tensor, state: Tensor | None) -> Tensor:
+        """Patches of all images (N, patches, D) with the embedding of the state (N, P) behind them, if there is one."""
         if self.proprio_projector is None or state is None:
             return projected
         return torch.cat([projected, self.proprio_projector(state.to(projected.dtype))[:, None]], dim=1)
@@ -185,8 +189,3 @@ def _required(config: PolicyConfig) -> OftConfig:
     if config.oft is None:
         raise ValueError("no OpenVLA-OFT: the configuration has no oft")
     return config.oft
-
-
-def build(config: PolicyConfig) -> OpenVla:
-    """The network of a configuration."""
-    return OpenVla(config) if config.oft is None else OpenVlaOft(config)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from vlaforget_ros.policy.config import OftConfig, ProprioNormalisation
 from vlaforget_ros.policy.options import FILE as OPTIONS
-from vlaforget_ros.policy.options import Bounds, CheckpointOptions
+from vlaforget_ros.policy.options import Bounds, CheckpointOptions, Kind
 from vlaforget_ros.policy.shards import file_shapes
 from vlaforget_ros.policy.unusable import unusable
 
@@ -39,12 +39,13 @@ class Platform:
     chunk: int
     images: int
     bounds: Bounds
+    actions: Kind = "motion"
 
 
 # By numbers of action and state. Released LIBERO policies have a wrist camera, ALOHA's two of them.
 PLATFORMS = {
     (7, 8): Platform(8, 2, "q01_q99"),
-    (14, 14): Platform(25, 3, "min_max"),
+    (14, 14): Platform(25, 3, "min_max", "position"),
     (7, 7): Platform(5, 1, "q01_q99"),
 }
 
@@ -95,6 +96,12 @@ def bounds_of(shapes: Shapes, options: CheckpointOptions) -> Bounds:
     """Which statistics are the ends of -1..1."""
     platform = PLATFORMS.get(_sizes(shapes))
     return options.bounds or (platform.bounds if platform else "q01_q99")
+
+
+def actions_of(shapes: Shapes, options: CheckpointOptions) -> Kind:
+    """Whether actions are motions or positions."""
+    platform = PLATFORMS.get(_sizes(shapes))
+    return options.actions or (platform.actions if platform else "motion")
 
 
 def oft_config(

@@ -17,6 +17,7 @@ from vlaforget_ros.policy.unusable import unusable
 
 FILE = "vlaforget.yaml"
 Bounds = Literal["q01_q99", "min_max"]
+Kind = Literal["motion", "position"]
 
 
 class CheckpointOptions(BaseModel):
@@ -43,7 +44,27 @@ class CheckpointOptions(BaseModel):
         default=None, description="statistics that are -1 and 1: q01_q99 (default) or min_max"
     )
     chunk: int = Field(default=0, ge=0, description="OpenVLA-OFT: actions of a chunk; 0: by the robot")
-    images: int = Field(default=0, ge=0, description="OpenVLA-OFT: cameras; 0: by the robot")
+    images: int = Field(
+        default=0, ge=0, description="cameras; 0: by the robot (OpenVLA-OFT), as trained (pi0-FAST)"
+    )
+    state_slots: int = Field(
+        default=0,
+        ge=0,
+        description="pi0-FAST: numbers of the state in the prompt; 0: as many as it has. lerobot before 0.5 told 32",
+    )
+    border: float = Field(
+        default=-1.0,
+        description="pi0-FAST: value around an image that is no square; lerobot before 0.5 had -3",
+    )
+    action_names: tuple[str, ...] = Field(
+        default=(),
+        description="pi0-FAST: names of an action's numbers; one with `gripper` in it is never slowed down",
+    )
+    actions: Kind | None = Field(
+        default=None,
+        description="whether numbers say how far to move, or where to be; by the robot (OpenVLA-OFT), else motion; "
+        "pi0-FAST needs it",
+    )
 
     @property
     def torch_dtype(self) -> torch.dtype | None:

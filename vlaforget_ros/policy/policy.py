@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +15,10 @@ from vlaforget_ros.errors import ErrorCode, PolicyError, did_you_mean
 from vlaforget_ros.policy import checkpoint
 from vlaforget_ros.policy.actions import ActionCodec
 from vlaforget_ros.policy.config import PolicyConfig
-from vlaforget_ros.policy.forms import form_of
+from vlaforget_ros.policy.forms import codec_of, form_of
 from vlaforget_ros.policy.graphs import Graphs
 from vlaforget_ros.policy.images import check_observation, pixel_values
 from vlaforget_ros.policy.model import OpenVla
-from vlaforget_ros.policy.prompt import prompt_ids
 
 
 @dataclass(frozen=True)
@@ -48,6 +46,8 @@ class Batch:
         attention_mask: (N, L), 0 on padding.
         action_tokens: (N, A) the recorded actions as token ids.
         action_positions: (N, A) index into the model's output positions (patches + L) whose logits predict each.
+        labelled: (N, A) which of them belong to the action; where actions differ in length, the last one is repeated.
+        states: (N, P) the robot's states as the network is told them; None where they are no input of their own.
     """
 
     pixel_values: Tensor
@@ -55,6 +55,8 @@ class Batch:
     attention_mask: Tensor
     action_tokens: Tensor
     action_positions: Tensor
+    labelled: Tensor
+    states: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -91,12 +93,9 @@ class VlaPolicy:
         self._tokenizer = tokenizer
         self._pad_id = int(self.config.language["pad_token_id"])
         self.normalisation = self.config.norm_stats[_unnorm_key(self.config, unnorm_key)]
-        self.codec = ActionCodec(
-            self.normalisation, self.config.action_vocab_end, self.config.bins, self.config.chunk
-        )
-        self._form = form_of(model, self.codec, checked_tokens)
-        self._run = Graphs(model, self._form.run)
-        self._prompt_ids = lru_cache(maxsize=256)(self._encode_prompt)
+        self.codec: ActionCodec = codec_of(self.config, self.normalisation, tokenizer)
+        self._form = form_of(model, self.codec, tokenizer, checked_tokens)
+        self._run = Graphs(model, self._form.run) if self._form.recordable else self._form.run
 
     @classmethod
     def load(
@@ -116,9 +115,22 @@ class VlaPolicy:
         """The text tokenizer."""
         return self._tokenizer
 
-    def hold_action(self) -> np.ndarray:
-        """(A,) the action that keeps the arm where it is, as long as any other."""
-        return self.codec.hold.copy()
+    def hold_action(self, state: np.ndarray | None = None) -> np.ndarray:
+        """(A,) the action that keeps the arm where it is, as long as any other; see :meth:`hold_step`."""
+        return np.tile(self.hold_step(state), self.config.chunk)
+
+    def hold_step(self, state: np.ndarray | None = None) -> np.ndarray:
+        """(D,) what keeps the arm where it is for one control tick.
+
+        Args:
+            state: (P,) of the robot. Where actions are positions, that is where to stay; without a whole and finite one
+                there is no such action, and the result is empty. Zeros would be a place to go to.
+        """
+        if self.normalisation.kind == "motion":
+            return np.array(self.normalisation.hold, dtype=np.float32)
+        told = np.zeros(0, np.float32) if state is None else np.asarray(state, dtype=np.float32)
+        whole = told.shape == (len(self.normalisation.q01),) and bool(np.all(np.isfinite(told)))
+        return told if whole else np.zeros(0, np.float32)
 
     def steps(self, action: np.ndarray) -> np.ndarray:
         """(chunk, A) the control ticks of an action, one after the other."""
@@ -126,7 +138,7 @@ class VlaPolicy:
 
     def check_instruction(self, instruction: str) -> None:
         """Raises PolicyError 206 for an instruction this policy cannot read."""
-        self._prompt_ids(instruction)
+        self._form.prompt(instruction, None)
 
     def act(self, image: np.ndarray, instruction: str, state: np.ndarray | None = None) -> Prediction:
         """The action for one observation.
@@ -147,33 +159,53 @@ class VlaPolicy:
     def act_batch(
         self, images: np.ndarray, instructions: Sequence[str], states: np.ndarray | None = None
     ) -> list[Prediction]:
-        """As :meth:`act` for N observations; instructions of equal length share a forward pass."""
-        prompts = [self._prompt_ids(instruction) for instruction in instructions]
+        """As :meth:`act` for N observations, which share forward passes as far as the form of the policy allows."""
+        prompts = self._prompts(instructions, states)
         pixels = pixel_values(images, self.config, self.device)
         scaled = self._form.scaled(states)
         found: dict[int, Prediction] = {}
-        for length in sorted({len(prompt) for prompt in prompts}):
-            rows = [i for i, prompt in enumerate(prompts) if len(prompt) == length]
-            ids = torch.tensor([prompts[i] for i in rows], device=self.device)
+        for rows in self._together(prompts):
+            longest = max(len(prompts[i]) for i in rows)
+            padded = [[*prompts[i], *[self._pad_id] * (longest - len(prompts[i]))] for i in rows]
+            ids = torch.tensor(padded, device=self.device)
             inputs = (pixels[rows], ids) if scaled is None else (pixels[rows], ids, scaled[rows])
             answers = self._run(*inputs).cpu().numpy()
-            found.update({i: self._prediction(row) for i, row in zip(rows, answers, strict=True)})
+            told = [None if states is None else states[i] for i in rows]
+            found.update(
+                {i: self._prediction(*answer) for i, *answer in zip(rows, answers, told, strict=True)}
+            )
         return [found[i] for i in range(len(prompts))]
 
-    def encode(self, images: np.ndarray, instructions: Sequence[str], actions: np.ndarray) -> Batch:
-        """Teacher-forcing input for N images, as in :meth:`act`, and (N, A) actions in robot units."""
-        prompts = [self._prompt_ids(instruction) for instruction in instructions]
+    def _together(self, prompts: Sequence[tuple[int, ...]]) -> list[list[int]]:
+        """Which observations share a forward pass: those with prompts of one length, where the form asks for that."""
+        everything = range(len(prompts))
+        if not self._form.recordable:
+            return [list(everything)]
+        lengths = sorted({len(prompt) for prompt in prompts})
+        return [[i for i in everything if len(prompts[i]) == length] for length in lengths]
+
+    def encode(
+        self,
+        images: np.ndarray,
+        instructions: Sequence[str],
+        actions: np.ndarray,
+        states: np.ndarray | None = None,
+    ) -> Batch:
+        """Teacher-forcing input for N images and states, as in :meth:`act`, and (N, A) actions in robot units."""
+        prompts = self._prompts(instructions, states)
         tokens = self.codec.encode(actions)
+        labelled = self.codec.labelled(tokens)
         tails = [self._form.tail(row) for row in tokens]
-        longest = max(len(prompt) for prompt in prompts) + len(tails[0])
+        longest = max(len(prompt) + len(tail) for prompt, tail in zip(prompts, tails, strict=True))
         ids = np.full((len(prompts), longest), self._pad_id, dtype=np.int64)
         mask = np.zeros_like(ids)
-        positions = np.empty((len(prompts), self.codec.dims), dtype=np.int64)
+        positions = np.empty(tokens.shape, dtype=np.int64)
         for row, (prompt, tail) in enumerate(zip(prompts, tails, strict=True)):
             end = len(prompt) + len(tail)
             ids[row, :end] = [*prompt, *tail]
             mask[row, :end] = 1
-            positions[row] = self.config.image_tokens + len(prompt) - 1 + np.arange(self.codec.dims)
+            places = np.minimum(np.arange(tokens.shape[1]), labelled[row].sum() - 1)
+            positions[row] = self.config.image_tokens + len(prompt) - 1 + places
         place = self.device
         return Batch(
             pixel_values(images, self.config, place),
@@ -181,6 +213,8 @@ class VlaPolicy:
             torch.from_numpy(mask).to(place),
             torch.from_numpy(tokens).to(place),
             torch.from_numpy(positions).to(place),
+            torch.from_numpy(labelled).to(place),
+            self._form.scaled(states),
         )
 
     def log_probs(self, logits: Tensor) -> Tensor:
@@ -190,7 +224,7 @@ class VlaPolicy:
     def action_logits(self, batch: Batch) -> Tensor:
         """Logits (N, A, vocabulary or bins) that predict each number of the recorded action."""
         return self._form.logits(
-            batch.pixel_values, batch.input_ids, batch.attention_mask, batch.action_positions
+            batch.pixel_values, batch.input_ids, batch.attention_mask, batch.action_positions, batch.states
         )
 
     def features(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
@@ -209,22 +243,33 @@ class VlaPolicy:
             for name, tower in zip(names, self.model.vision_towers, strict=False)
             for index in range(tower.used_blocks)
         ]
-        projector = [EditableLayer(f"projector.{n}", (f"projector.{n}",)) for n in ("fc1", "fc2", "fc3")]
+        projector = [
+            EditableLayer(f"projector.{n}", (f"projector.{n}",))
+            for n, _ in self.model.projector.named_children()
+        ]
         language = [
             _layer(f"language_model.model.layers.{index}", block)
             for index, block in enumerate(self.model.language_model.model.layers)
         ]
         return {"visual": visual, "projector": projector, "language": language}
 
-    def _encode_prompt(self, instruction: str) -> tuple[int, ...]:
-        return tuple(prompt_ids(self._tokenizer, instruction, self.config.prompt_suffix_id))
+    def _prompts(self, instructions: Sequence[str], states: np.ndarray | None) -> list[tuple[int, ...]]:
+        if states is None and self.config.fast is not None:
+            raise PolicyError(
+                ErrorCode.POLICY_BAD_PARAMETER,
+                "state of the robot",
+                value="none",
+                limit="a state for each observation: it is part of the prompt",
+            )
+        told = [None] * len(instructions) if states is None else list(states)
+        return [self._form.prompt(text, state) for text, state in zip(instructions, told, strict=True)]
 
-    def _prediction(self, answer: np.ndarray) -> Prediction:
+    def _prediction(self, answer: np.ndarray, state: np.ndarray | None) -> Prediction:
         tokens = self._form.tokens(answer)
         try:
             return Prediction(self._form.action(answer), tokens)
         except PolicyError as error:
-            return Prediction(self.hold_action(), tokens, int(error.code))
+            return Prediction(self.hold_action(state), tokens, int(error.code))
 
 
 def _layer(name: str, block: nn.Module) -> EditableLayer:

@@ -7,14 +7,13 @@ cases with ``actions``, ``generated_tokens`` and ``loss_on_labelled_ids``, the m
 
 Of OpenVLA-OFT a case has ``N.input_ids``, ``N.pixel_values``, ``N.projector_features`` (B, patches of all images, D),
 and ``N.state`` (B, P) in the robot's units where the policy is told it; ``actions`` (B, chunk, A) and ``values``, the
-same in -1..1 (B, chunk * A).
+same in -1..1 (B, chunk * A). Of pi0-FAST: :mod:`vlaforget_ros.policy.reference_pi0`.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,38 +24,19 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional
 
+from vlaforget_ros.policy import reference_pi0
 from vlaforget_ros.policy.actions import ActionCodec
 from vlaforget_ros.policy.decoding import Decoder
+from vlaforget_ros.policy.differences import Difference, largest, repeated
 from vlaforget_ros.policy.model import OpenVla
 from vlaforget_ros.policy.oft import OpenVlaOft
+from vlaforget_ros.policy.pi0_checkpoint import is_pi0
 from vlaforget_ros.policy.released import load_network
 from vlaforget_ros.policy.unusable import unusable
 
 TENSORS, CASES = "reference.safetensors", "reference.json"
 # Rounding to single precision; the bins of a range of a centimetre are forty times as wide.
 ACTION_LIMIT = 1e-6
-
-
-@dataclass(frozen=True)
-class Difference:
-    """One comparison.
-
-    Args:
-        case: number of the case.
-        what: is compared.
-        value: the difference.
-        limit: the largest that counts as equal.
-    """
-
-    case: int
-    what: str
-    value: float
-    limit: float
-
-    @property
-    def agrees(self) -> bool:
-        """Whether the difference stays within the limit (a NaN does not)."""
-        return self.value <= self.limit
 
 
 def verify(directory: Path, device: str = "cpu", heads: Sequence[int] = ()) -> list[Difference]:
@@ -70,8 +50,10 @@ def verify(directory: Path, device: str = "cpu", heads: Sequence[int] = ()) -> l
     Raises:
         PolicyError: 207 for an unusable checkpoint or reference.
     """
-    model = load_network(directory, device, torch.float32, tuple(heads))
     cases, tensors, key = _read(directory, device)
+    if is_pi0(directory):
+        return reference_pi0.compared(directory, cases, tensors, device, tuple(heads))
+    model = load_network(directory, device, torch.float32, tuple(heads))
     if key not in model.config.norm_stats:
         raise unusable(
             directory, f"{CASES} names unnorm_key {key}, config.json has {list(model.config.norm_stats)}"
@@ -119,15 +101,15 @@ def _case(
     own = Decoder(model, codec.tokens, checked=codec.dims).generate(pixels, prompts, codec.dims).cpu().numpy()
     decoded = codec.decode(own) if codec.is_action(own).all() else np.full(own.shape, np.nan)
     return [
-        Difference(number, "projector features", _largest(projected, features), 1e-5),
-        Difference(number, "logits at the end of the prompt", _largest(logits, last), 1e-4),
+        Difference(number, "projector features", largest(projected, features), 1e-5),
+        Difference(number, "logits at the end of the prompt", largest(logits, last), 1e-4),
         Difference(
             number, "loss on labelled ids", abs(labelled_loss(model, projected, labelled, codec) - loss), 1e-4
         ),
         Difference(number, "greedy tokens that differ", float((own != tokens).sum()), 0),
         Difference(number, "actions, robot units", float(np.abs(decoded - actions).max()), ACTION_LIMIT),
         Difference(
-            number, "pairs of images with the same tokens", float(_repeated(own) - _repeated(tokens)), 0
+            number, "pairs of images with the same tokens", float(repeated(own) - repeated(tokens)), 0
         ),
     ]
 
@@ -144,14 +126,12 @@ def _oft_case(
     scaled = None if state is None else model.scaled(state)
     own = model.act(pixels, ids.expand(count, -1), scaled).cpu().numpy()
     return [
-        Difference(number, "projector features", _largest(model.look(pixels), features), 1e-5),
+        Difference(number, "projector features", largest(model.look(pixels), features), 1e-5),
         Difference(number, "chunk, -1..1", float(np.abs(own - values).max()), 1e-4),
         Difference(
             number, "actions, robot units", float(np.abs(codec.robot_units(own) - actions).max()), 1e-5
         ),
-        Difference(
-            number, "pairs of images with the same chunk", float(_repeated(own) - _repeated(values)), 0
-        ),
+        Difference(number, "pairs of images with the same chunk", float(repeated(own) - repeated(values)), 0),
     ]
 
 
@@ -169,21 +149,13 @@ def labelled_loss(model: OpenVla, projected: Tensor, labelled: Tensor, codec: Ac
     return float(functional.cross_entropy(logits.float().flatten(0, 1), labelled[:, -count:].flatten()))
 
 
-def _largest(one: Tensor, other: Tensor) -> float:
-    return float((one.float() - other.float()).abs().max()) if one.shape == other.shape else float("inf")
-
-
-def _repeated(tokens: np.ndarray) -> int:
-    return len(tokens) - len(np.unique(tokens, axis=0))
-
-
 def _read(directory: Path, device: str) -> tuple[list[Mapping[str, Any]], dict[str, Tensor], str]:
     try:
         document = json.loads((directory / CASES).read_text(encoding="utf-8"))
         return (
             list(document["cases"]),
             load_file(directory / TENSORS, device=device),
-            str(document["unnorm_key"]),
+            str(document.get("unnorm_key", "")),
         )
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise unusable(

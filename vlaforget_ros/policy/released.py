@@ -13,18 +13,18 @@ from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from torch import nn
 
 from vlaforget_ros.adapters.peft_format import WITHOUT_EFFECT
 from vlaforget_ros.errors import did_you_mean
 from vlaforget_ros.policy import oft_checkpoint
 from vlaforget_ros.policy.config import ActionNormalisation, OftConfig, PolicyConfig, VisionTowerConfig
+from vlaforget_ros.policy.filling import assign, finish, require_keys
 from vlaforget_ros.policy.model import OpenVla
-from vlaforget_ros.policy.oft import build
+from vlaforget_ros.policy.networks import build
 from vlaforget_ros.policy.options import FILE as OPTIONS
 from vlaforget_ros.policy.options import CheckpointOptions, read_options
 from vlaforget_ros.policy.shards import Shards
-from vlaforget_ros.policy.unusable import unusable
+from vlaforget_ros.policy.unusable import reason, unusable
 
 ARCHITECTURE = "OpenVLAForActionPrediction"
 # Attention heads are in no file; timm knows them by the name of the network.
@@ -103,24 +103,31 @@ def read_config(directory: Path, shards: Shards, heads: tuple[int, ...] = ()) ->
     beside = oft_checkpoint.read_shapes(directory)
     norm_stats = oft_checkpoint.statistics(directory) if beside else None
     norm_stats = norm_stats or released.norm_stats
-    if beside and not options.bounds:
-        options = options.model_copy(update={"bounds": oft_checkpoint.bounds_of(beside, options)})
+    if beside:
+        robot = {
+            "bounds": oft_checkpoint.bounds_of(beside, options),
+            "actions": oft_checkpoint.actions_of(beside, options),
+        }
+        options = options.model_copy(update=robot)
     data_sets = usable_statistics(directory, norm_stats, options)
     language = released.text_config.model_dump(exclude={"model_type", "torch_dtype", "dtype"})
     # The text config of the release names a padding id only; without a tokenizer of its own it is the model's.
     language["pad_token_id"] = released.pad_token_id
-    return PolicyConfig(
-        name=directory.name,
-        featurizer=towers[0],
-        fused_featurizer=towers[1] if len(towers) > 1 else None,
-        language=language,
-        bins=released.n_action_bins,
-        action_vocab_end=released.text_config.vocab_size - released.pad_to_multiple_of,
-        prompt_suffix_id=SPACE_ID if released.llm_backbone_id.startswith("llama2") else None,
-        norm_stats=data_sets,
-        centre_crop=options.centre_crop,
-        oft=_oft(directory, beside, norm_stats or {}, list(data_sets), options),
-    )
+    try:
+        return PolicyConfig(
+            name=directory.name,
+            featurizer=towers[0],
+            fused_featurizer=towers[1] if len(towers) > 1 else None,
+            language=language,
+            bins=released.n_action_bins,
+            action_vocab_end=released.text_config.vocab_size - released.pad_to_multiple_of,
+            prompt_suffix_id=SPACE_ID if released.llm_backbone_id.startswith("llama2") else None,
+            norm_stats=data_sets,
+            centre_crop=options.centre_crop,
+            oft=_oft(directory, beside, norm_stats or {}, list(data_sets), options),
+        )
+    except ValidationError as error:
+        raise unusable(directory, reason(error), f"correct {OPTIONS}") from error
 
 
 def load_network(
@@ -141,14 +148,19 @@ def load_network(
     config = read_config(directory, shards, heads)
     with torch.device("meta"):
         model = build(config)
-    _require_keys(directory, model, {**shards.shapes, **oft_checkpoint.read_shapes(directory)})
+    given = {**shards.shapes, **oft_checkpoint.read_shapes(directory)}
+    require_keys(
+        directory,
+        model,
+        {name: shape for name, shape in given.items() if not name.startswith(WITHOUT_EFFECT)},
+    )
     dtype = dtype or read_options(directory).torch_dtype
     for name, tensor in shards.tensors(device, dtype):
         if not name.startswith(WITHOUT_EFFECT):
-            _assign(model, name, tensor)
+            assign(model, name, tensor)
     for name, tensor in oft_checkpoint.read_tensors(directory):
-        _assign(model, name, tensor.to(device, dtype or model.projector.fc1.weight.dtype))
-    _rebuild_buffers(model, device)
+        assign(model, name, tensor.to(device, dtype or model.projector.fc1.weight.dtype))
+    finish(model, device)
     return model.eval()
 
 
@@ -171,7 +183,7 @@ def usable_statistics(
         try:
             found[key] = _normalisation(entry["action"], options)
         except (KeyError, TypeError, ValueError) as error:
-            why.append(f"{key}: {_reason(error)}")
+            why.append(f"{key}: {reason(error)}")
     if not found:
         raise unusable(
             directory,
@@ -193,6 +205,7 @@ def _normalisation(action: Mapping[str, Any], options: CheckpointOptions) -> Act
         mask=tuple(action.get("mask", [True] * len(low))),
         hold=(*(0.0,) * (len(low) - 1), options.hold_gripper),
         gripper=options.gripper,
+        kind=options.actions or "motion",
     )
 
 
@@ -227,7 +240,7 @@ def _tower(
             std=_IMAGENET[1] if dino else _SIGLIP[1],
         )
     except (ValidationError, IndexError) as error:
-        raise unusable(directory, f"vision tower {identity}: {_reason(error)}") from error
+        raise unusable(directory, f"vision tower {identity}: {reason(error)}") from error
 
 
 def guessed_heads(dim: int) -> int:
@@ -253,46 +266,8 @@ def _oft(
     return oft_checkpoint.oft_config(directory, beside, statistics[usable[0]], options)
 
 
-def _require_keys(directory: Path, model: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    given = {name: shape for name, shape in shapes.items() if not name.startswith(WITHOUT_EFFECT)}
-    missing, unexpected = sorted(wanted.keys() - given.keys()), sorted(given.keys() - wanted.keys())
-    if missing or unexpected:
-        raise unusable(directory, f"missing keys: {_listed(missing)}; unexpected keys: {_listed(unexpected)}")
-    for name, shape in wanted.items():
-        if given[name] != shape:
-            raise unusable(directory, f"{name} has shape {given[name]}, the configuration wants {shape}")
-
-
-def _assign(model: nn.Module, name: str, tensor: torch.Tensor) -> None:
-    owner, _, attribute = name.rpartition(".")
-    setattr(model.get_submodule(owner), attribute, nn.Parameter(tensor, requires_grad=False))
-
-
-def _rebuild_buffers(model: OpenVla, device: str) -> None:
-    """Rotary frequencies are computed, not stored."""
-    inner = model.language_model.model
-    with torch.device(device):
-        inner.rotary_emb = type(inner.rotary_emb)(config=model.language_model.config)
-    left = [name for name, tensor in [*model.named_buffers(), *model.named_parameters()] if tensor.is_meta]
-    if left:
-        raise RuntimeError(f"never filled: {left}")
-
-
 def _read(directory: Path) -> ReleasedConfig:
     try:
         return ReleasedConfig.model_validate_json((directory / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValidationError) as error:
-        raise unusable(directory, f"config.json: {_reason(error)}") from error
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        first = error.errors()[0]
-        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")
-    return f"{type(error).__name__}: {error}"
-
-
-def _listed(names: list[str], most: int = 8) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return (", ".join(names[:most]) + more) or "none"
+        raise unusable(directory, f"config.json: {reason(error)}") from error

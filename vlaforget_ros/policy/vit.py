@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from itertools import pairwise
 
 import torch
@@ -85,8 +86,37 @@ class PatchEmbed(nn.Module):
         return self.proj(self.stem(pixels.to(self.proj.weight.dtype))).flatten(2).transpose(1, 2)
 
 
-class VisionTransformer(nn.Module):
-    """One tower; ``forward`` maps (B, 3, H, W) to patch features (B, patches, dim).
+class Tower(nn.Module):
+    """A vision tower that can be entered at any block; ``forward`` maps (B, 3, H, W) to features (B, patches, dim)."""
+
+    config: VisionTowerConfig
+    blocks: nn.ModuleList
+
+    @property
+    def used_blocks(self) -> int:
+        """How many blocks stand before the feature output; later ones are never run."""
+        return self.config.feature_block % self.config.depth + 1
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.encode(self.embed(pixels))
+
+    @abstractmethod
+    def embed(self, pixels: Tensor) -> Tensor:
+        """Tokens (B, prefix + patches, dim) that enter block 0."""
+
+    def encode(self, x: Tensor, start: int = 0) -> Tensor:
+        """Patch features from the tokens that enter block ``start``."""
+        for block in self.blocks[start : self.used_blocks]:
+            x = block(x)
+        return self.features(x)
+
+    @abstractmethod
+    def features(self, x: Tensor) -> Tensor:
+        """Patch features from what the last used block gives."""
+
+
+class VisionTransformer(Tower):
+    """One tower of OpenVLA.
 
     Prefix tokens (class, registers) carry no position embedding and are dropped from the features; the final
     norm is kept for the checkpoint's sake and not applied, as in OpenVLA.
@@ -104,16 +134,7 @@ class VisionTransformer(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
         self.norm = nn.LayerNorm(config.dim, eps=1e-6)
 
-    @property
-    def used_blocks(self) -> int:
-        """How many blocks stand before the feature output; later ones are never run."""
-        return self.config.feature_block % self.config.depth + 1
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        return self.encode(self.embed(pixels))
-
     def embed(self, pixels: Tensor) -> Tensor:
-        """Tokens (B, prefix + patches, dim) that enter block 0."""
         x = self.patch_embed(pixels) + self.pos_embed
         prefix = []
         if self.config.class_token:
@@ -122,8 +143,5 @@ class VisionTransformer(nn.Module):
             prefix.append(self.reg_token.expand(len(x), -1, -1))
         return torch.cat([*prefix, x], dim=1)
 
-    def encode(self, x: Tensor, start: int = 0) -> Tensor:
-        """Patch features from the tokens that enter block ``start``."""
-        for block in self.blocks[start : self.used_blocks]:
-            x = block(x)
+    def features(self, x: Tensor) -> Tensor:
         return x[:, x.shape[1] - self.config.patches :]

@@ -5,6 +5,7 @@ Parts, from the top down. A part may call those of its own line, where that make
     child retrain      the process of one edit, under child_guard; a reference trained without the forget set
     edit sources output override            sets to adapter; bags to sets; adapter to files; another method
     earlier parent                          what a request builds on: earlier requests, the adapter it starts from
+    observation                             whether what was recorded is what the policy is shown
     request contradictions innocence        what is wanted, whether it can be meant, whether what is kept is innocent
     methods            one file a method: losses, perhaps a mask, gradient surgery, a start, a finish, a schedule
     rounds ranking fisher                   train, measure, keep or roll back, store; layer scores; weights' importance
@@ -17,6 +18,7 @@ Parts, from the top down. A part may call those of its own line, where that make
     gates teacher checkpoints               limits; the original policy asked; unfinished rounds on disk
     metrics network scores                  figures; forward passes from any layer up; layer scores
     lora data rates objective pcgrad guard journal parameters
+    room                                    whether there is memory for an edit
     process child_guard                     how others start an edit; neither knows anything of it
 
 ``child`` is a process of its own: an out-of-memory error or a kill there loses neither the node nor the policy.

@@ -61,14 +61,18 @@ class Bank:
         self.name, self._original = name, original
         self.frames, self.policy, self._network, self._check = frames, policy, network, check
         self.window, self._autocast = parameters.forget_window_bins, parameters.autocast == "bf16"
-        chunks = [policy.encode(f.images, f.instructions, f.actions) for f in _chunks(frames)]
+        chunks = [policy.encode(f.images, f.instructions, f.actions, f.states) for f in _chunks(frames)]
         longest = max(chunk.input_ids.shape[1] for chunk in chunks)
         # Padding is never looked at (see Network), but slots of a chunk are known by its id.
         padding = int(policy.config.language["pad_token_id"])
         self.input_ids = torch.cat([_pad(chunk.input_ids, longest, padding) for chunk in chunks])
-        self.positions = torch.cat([chunk.action_positions for chunk in chunks])
-        self.bins = bins_of(torch.cat([chunk.action_tokens for chunk in chunks]), policy.codec)
-        self.mask = _undesired(self.bins, frames, policy, self.window)
+        states = [chunk.states for chunk in chunks if chunk.states is not None]
+        self._proprio = torch.cat(states) if states else None
+        most = max(chunk.action_tokens.shape[1] for chunk in chunks)
+        self.positions = torch.cat([_continued(chunk.action_positions, most) for chunk in chunks])
+        self.bins = bins_of(torch.cat([_continued(c.action_tokens, most) for c in chunks]), policy.codec)
+        self.labelled = torch.cat([_pad(chunk.labelled.float(), most, 0.0) for chunk in chunks])
+        self.mask = self._undesired()
         self._bottom = Entry("visual", (0,) * len(policy.config.towers))
         self._entry: Entry | None = None
         self._states: tuple[Tensor, ...] = ()
@@ -100,13 +104,25 @@ class Bank:
             raise RuntimeError("cache() says where forward passes enter: call it first")
         index, state = torch.from_numpy(rows), self._state(self._entry, rows)
         with torch.autocast(self.policy.device.type, torch.bfloat16, enabled=self._autocast):
-            return self._network.run(self._entry, state, self.input_ids[index], self.positions[index])
+            return self._network.run(self._entry, state, *self.told(index))
 
     @torch.no_grad()
     def fresh(self, rows: np.ndarray) -> Output:
         """A whole forward pass from the pixels, whatever the present entry is."""
         index, state = torch.from_numpy(rows), self._state(self._bottom, rows)
-        return self._network.run(self._bottom, state, self.input_ids[index], self.positions[index])
+        return self._network.run(self._bottom, state, *self.told(index))
+
+    def bins_of(self, actions: np.ndarray) -> Tensor:
+        """(N, A) bins of other actions for the same frames, in as many tokens as the recorded ones have."""
+        tokens = torch.from_numpy(self.policy.codec.encode(actions)).to(self.bins.device)
+        return bins_of(_continued(tokens, self.bins.shape[1]), self.policy.codec)
+
+    def _undesired(self) -> Tensor:
+        """(N, A) 1 where recorded and desired token differ by more than the window; all motions if unknown."""
+        motions = self.labelled * self.policy.codec.is_motion(self.bins)
+        if self.frames.desired is None:
+            return motions
+        return motions * ((self.bins_of(self.frames.desired) - self.bins).abs() > self.window)
 
     def log_probs(self, output: Output) -> Tensor:
         """(N, A, B) log-probabilities of the action tokens."""
@@ -114,8 +130,12 @@ class Bank:
 
     def _enter(self, entry: Entry, rows: np.ndarray) -> tuple[Tensor, ...]:
         pixels = pixel_values(self.frames.images[rows], self.policy.config, self.policy.device)
-        index = torch.from_numpy(rows)
-        return self._network.enter(entry, pixels, self.input_ids[index], self.positions[index])
+        return self._network.enter(entry, pixels, *self.told(torch.from_numpy(rows)))
+
+    def told(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """What some frames are told beside their images: input ids, positions, state of the robot."""
+        proprio = None if self._proprio is None else self._proprio[index]
+        return self.input_ids[index], self.positions[index], proprio
 
     def _state(self, entry: Entry, rows: np.ndarray) -> tuple[Tensor, ...]:
         """States at an entry, from the cache where they are in it."""
@@ -151,16 +171,14 @@ class Bank:
             yield output
 
 
-def _undesired(bins: Tensor, frames: FrameSet, policy: VlaPolicy, window: int) -> Tensor:
-    """(N, A) 1 where recorded and desired token differ by more than the window; all 1 if unknown."""
-    if frames.desired is None:
-        return torch.ones_like(bins, dtype=torch.float32)
-    tokens = torch.from_numpy(policy.codec.encode(frames.desired)).to(bins.device)
-    return ((bins_of(tokens, policy.codec) - bins).abs() > window).float()
+def _pad(columns: Tensor, length: int, value: float) -> Tensor:
+    return torch.nn.functional.pad(columns, (0, length - columns.shape[1]), value=value)
 
 
-def _pad(ids: Tensor, length: int, value: int) -> Tensor:
-    return torch.nn.functional.pad(ids, (0, length - ids.shape[1]), value=value)
+def _continued(columns: Tensor, length: int) -> Tensor:
+    """(N, length) the columns, the last one repeated, or as many of them."""
+    missing = max(0, length - columns.shape[1])
+    return torch.cat([columns, columns[:, -1:].expand(-1, missing)], dim=1)[:, :length]
 
 
 def _chunks(frames: FrameSet) -> list[FrameSet]:

@@ -1,8 +1,8 @@
 """The process an edit runs in.
 
-``python -m vlaforget_ros.unlearning.child --request FILE --out DIR [--resume] [--store DIR]`` prints one JSON
-object a line: ``progress`` events, then one ``done`` or ``error`` event. SIGTERM (or SIGINT) cancels; the
-process then exits with status 1 after an ``error`` event with code 305, its finished stages kept.
+``python -m vlaforget_ros.unlearning.child --request FILE --out DIR [--resume] [--store DIR] [--share S]`` prints one
+JSON object a line: ``progress`` events, then one ``done`` or ``error`` event. SIGTERM (or SIGINT) cancels; the process
+then exits with status 1 after an ``error`` event with code 305, its finished stages kept.
 """
 
 from __future__ import annotations
@@ -25,13 +25,14 @@ from vlaforget_ros.errors import VlaForgetError
 from vlaforget_ros.policy.policy import VlaPolicy
 from vlaforget_ros.unlearning import output
 from vlaforget_ros.unlearning.contradictions import require_base
-from vlaforget_ros.unlearning.edit import EditSettings, edit
+from vlaforget_ros.unlearning.edit import EditResult, EditSettings, edit
 from vlaforget_ros.unlearning.guard import Guard, coded_memory_errors
 from vlaforget_ros.unlearning.lora import folded
 from vlaforget_ros.unlearning.parent import parent_of
 from vlaforget_ros.unlearning.progress import Progress
 from vlaforget_ros.unlearning.records import RECORD_FILE
 from vlaforget_ros.unlearning.request import Request, read_request
+from vlaforget_ros.unlearning.room import require_room
 from vlaforget_ros.unlearning.sources import gather
 
 Emit = Callable[[dict[str, Any]], None]
@@ -45,13 +46,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", required=True, type=Path, help="folder of the edit")
     parser.add_argument("--resume", action="store_true", help="go on from finished stages")
     parser.add_argument("--store", type=Path, help="adapter store, for start_from")
+    parser.add_argument(
+        "--share", type=_share, default=1.0, help="of the time that the edit may work, up to 1"
+    )
     options = parser.parse_args(arguments)
     cancel = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: cancel.set())
     try:
         request = read_request(options.request)
-        done = run(request, options.out, options.resume, options.store, cancel.is_set, _emit)
+        done = run(request, options.out, options.resume, options.store, cancel.is_set, _emit, options.share)
     except VlaForgetError as error:
         _emit({"event": "error", "code": int(error.code), "message": str(error)})
         return 1
@@ -60,9 +64,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(
-    request: Request, out: Path, resume: bool, store: Path | None, cancelled: Callable[[], bool], emit: Emit
+    request: Request,
+    out: Path,
+    resume: bool,
+    store: Path | None,
+    cancelled: Callable[[], bool],
+    emit: Emit,
+    share: float = 1.0,
 ) -> dict[str, Any]:
     """An edit from request to files.
+
+    Args:
+        request: what to do.
+        out: folder of the edit.
+        resume: go on from finished stages.
+        store: adapter store, for ``start_from``.
+        cancelled: whether somebody asked to stop.
+        emit: gets the events.
+        share: of the time that it may work.
 
     Returns:
         the ``done`` event.
@@ -72,8 +91,9 @@ def run(
     """
     torch.set_num_threads(request.threads)
     torch.use_deterministic_algorithms(True)
-    guard = Guard(request.budget.seconds, request.budget.memory_mb, cancelled)
+    guard = Guard(request.budget.seconds, request.budget.memory_mb, cancelled, share=share)
     require_base(request.base)
+    require_room(Path(request.base), request.device, request.budget.memory_mb)
     with coded_memory_errors():
         policy = VlaPolicy.load(Path(request.base), request.device)
         parent = parent_of(request, policy.base_digest, store)
@@ -81,7 +101,7 @@ def run(
         with folded(policy.model, parent):
             gathered = gather(request, policy)
     identity = {"request": request.digest, "base": policy.base_digest, "threads": str(request.threads)}
-    settings = EditSettings(request.make_method(), request.gates, request.seed, identity)
+    settings = EditSettings(request.make_method(policy.codec.ordered), request.gates, request.seed, identity)
     limiter = _Limiter(emit)
     result = edit(policy, gathered.data, settings, out, guard, limiter.progress, resume, parent)
     result = replace(result, remarks=(*gathered.remarks, *result.remarks))
@@ -90,6 +110,10 @@ def run(
         result, request, policy.base_digest, parent_digest, gathered.data.digests()
     )
     output.write(out, result, request, provenance, gathered.notes)
+    return _done(result, out, provenance.model_dump(mode="json"))
+
+
+def _done(result: EditResult, out: Path, provenance: dict[str, Any]) -> dict[str, Any]:
     metrics = {
         **output.metrics_of(result),
         "edit_seconds": round(result.seconds, 2),
@@ -103,8 +127,15 @@ def run(
         "metrics": metrics,
         "report": str(out / RECORD_FILE),
         "remarks": list(result.remarks),
-        "provenance": provenance.model_dump(mode="json"),
+        "provenance": provenance,
     }
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0.0 < value <= 1.0:
+        raise argparse.ArgumentTypeError(f"a share lies above 0 and up to 1, not {text}")
+    return value
 
 
 class _Limiter:

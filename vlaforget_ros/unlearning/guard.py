@@ -1,4 +1,4 @@
-"""What may stop an edit from outside: a cancel, its memory budget, its time budget."""
+"""What may stop or slow an edit from outside: a cancel, its budgets of memory and time, its share of the time."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ import torch
 
 from vlaforget_ros.errors import ErrorCode, UnlearningError
 from vlaforget_ros.policy.memory import is_out_of_memory
+
+_LONGEST_NAP_S = 0.2
 
 
 def resident_mb() -> float:
@@ -39,6 +41,8 @@ class Guard:
         cancelled: whether somebody asked to stop.
         clock: seconds, monotonic.
         memory: MB in use now.
+        share: of the time that the edit may work, 0 to 1; the rest it leaves the device to the policy.
+        nap: waits so many seconds.
     """
 
     seconds: float
@@ -46,10 +50,13 @@ class Guard:
     cancelled: Callable[[], bool] = lambda: False
     clock: Callable[[], float] = time.monotonic
     memory: Callable[[], float] = resident_mb
+    share: float = 1.0
+    nap: Callable[[float], None] = time.sleep
     _began: float = field(init=False)
+    _woke: float = field(init=False)
 
     def __post_init__(self) -> None:
-        self._began = self.clock()
+        self._began = self._woke = self.clock()
 
     @property
     def elapsed(self) -> float:
@@ -61,7 +68,8 @@ class Guard:
         return self.elapsed >= self.seconds
 
     def check(self) -> None:
-        """Raises UnlearningError 305 when cancelled, 306 when over the memory budget."""
+        """Rests as its share demands. Raises UnlearningError 305 when cancelled, 306 when over the memory budget."""
+        self._rest()
         if self.cancelled():
             raise UnlearningError(
                 ErrorCode.UNLEARNING_CANCELLED,
@@ -71,6 +79,14 @@ class Guard:
         used = self.memory()
         if used > self.memory_mb:
             raise out_of_memory(f"{used:.0f} MB in use", self.memory_mb)
+
+    def _rest(self) -> None:
+        """In short naps, so that a cancel is heard."""
+        worked = self.clock() - self._woke
+        until = self.clock() + worked * (1.0 / self.share - 1.0)
+        while self.share < 1.0 and self.clock() < until and not self.cancelled():
+            self.nap(min(_LONGEST_NAP_S, until - self.clock()))
+        self._woke = self.clock()
 
 
 def out_of_memory(what: str, limit: float | None = None) -> UnlearningError:

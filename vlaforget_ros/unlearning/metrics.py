@@ -39,7 +39,7 @@ def actions_of(policy: VlaPolicy, frames: FrameSet) -> np.ndarray:
     found: list[np.ndarray] = []
     for start in range(0, len(frames), CHUNK):
         part = frames.take(np.arange(start, min(start + CHUNK, len(frames))))
-        found.extend(p.action for p in policy.act_batch(part.images, part.instructions))
+        found.extend(p.action for p in policy.act_batch(part.images, part.instructions, part.states))
     return np.stack(found)
 
 

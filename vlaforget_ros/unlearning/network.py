@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from vlaforget_ros.policy.llama import picked_output, rotary_of
 from vlaforget_ros.policy.model import OpenVla
-from vlaforget_ros.policy.vit import VisionTransformer
+from vlaforget_ros.policy.vit import Tower
 from vlaforget_ros.unlearning.parameters import StageName
 
 _TOWERS = ("featurizer", "fused_featurizer")
@@ -43,7 +43,7 @@ class Output:
 
     Args:
         visual: (N, patches, vision_dim), None where the entry lies above.
-        projected: (N, patches, D), None where the entry lies above.
+        projected: (N, patches, D) of the images alone, None where the entry lies above.
         logits: (N, A, V) that predict each action token.
         hidden: language block -> (N, A, D) its output at the positions of ``logits``, for the blocks that were run.
     """
@@ -81,7 +81,14 @@ class Network:
         return Entry("language", (min(int(name.split(".")[3]) for name in names),))
 
     @torch.no_grad()
-    def enter(self, entry: Entry, pixels: Tensor, input_ids: Tensor, positions: Tensor) -> tuple[Tensor, ...]:
+    def enter(
+        self,
+        entry: Entry,
+        pixels: Tensor,
+        input_ids: Tensor,
+        positions: Tensor,
+        proprio: Tensor | None = None,
+    ) -> tuple[Tensor, ...]:
         """The states at an entry: one tensor, or one for each vision tower, first dimension N.
 
         Args:
@@ -89,6 +96,7 @@ class Network:
             pixels: (N, images * 3 * towers, S, S).
             input_ids: as in :meth:`run`.
             positions: as in :meth:`run`.
+            proprio: as in :meth:`run`.
         """
         channels = pixels.unflatten(1, (self.model.images, -1)).flatten(0, 1).split(3, dim=1)
         embedded = [self._grouped(t.embed(part)) for t, part in zip(self._towers, channels, strict=True)]
@@ -100,11 +108,18 @@ class Network:
         visual = self._visual(tuple(embedded), (0,) * len(embedded))
         if entry.stage == "projector":
             return (visual,)
-        hidden = self.model.embed(self.model.projector(visual), input_ids)
+        hidden = self.model.embed(self.model.told(self.model.projector(visual), proprio), input_ids)
         seen = self.model.seen(hidden.shape[1], positions)
         return (self._language(hidden, 0, entry.blocks[0], seen),)
 
-    def run(self, entry: Entry, state: tuple[Tensor, ...], input_ids: Tensor, positions: Tensor) -> Output:
+    def run(
+        self,
+        entry: Entry,
+        state: tuple[Tensor, ...],
+        input_ids: Tensor,
+        positions: Tensor,
+        proprio: Tensor | None = None,
+    ) -> Output:
         """The rest of a forward pass.
 
         Args:
@@ -112,6 +127,7 @@ class Network:
             state: as :meth:`enter` gave it.
             input_ids: (N, L) prompt and action tokens, padded on the right.
             positions: (N, A) output positions that predict the action tokens.
+            proprio: (N, P) scaled state of the robot, where the policy is told it. Its projector is never edited.
         """
         visual = projected = None
         if entry.stage == "language":
@@ -119,7 +135,7 @@ class Network:
         else:
             visual = self._visual(state, entry.blocks) if entry.stage == "visual" else state[0]
             projected = self.model.projector(visual)
-            hidden, start = self.model.embed(projected, input_ids), 0
+            hidden, start = self.model.embed(self.model.told(projected, proprio), input_ids), 0
         language = self.model.language_model
         end = len(language.model.layers) - 1
         if start > end:
@@ -144,7 +160,7 @@ class Network:
         """(N * images, ...) -> (N, images, ...)."""
         return x.unflatten(0, (-1, self.model.images))
 
-    def _blocks(self, tower: VisionTransformer, x: Tensor, start: int, stop: int) -> Tensor:
+    def _blocks(self, tower: Tower, x: Tensor, start: int, stop: int) -> Tensor:
         for block in tower.blocks[start:stop]:
             x = self._call(block, x)
         return x

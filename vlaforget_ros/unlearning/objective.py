@@ -15,10 +15,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from vlaforget_ros.policy.labels import token_mean
 
-def kl_divergence(reference: Tensor, log_probs: Tensor) -> Tensor:
-    """(N,) mean over tokens of KL(pi_0 || pi) = sum_b p0_b (log p0_b - log p_b) over the action tokens."""
-    return (reference.exp() * (reference - log_probs)).sum(-1).mean(-1)
+
+def kl_divergence(reference: Tensor, log_probs: Tensor, labelled: Tensor) -> Tensor:
+    """(N,) mean over tokens of KL(pi_0 || pi) = sum_b p0_b (log p0_b - log p_b) over the action tokens.
+
+    Args:
+        reference: (N, A, B) of the original policy.
+        log_probs: (N, A, B) of the edited one.
+        labelled: (N, A) which tokens belong to the action.
+    """
+    return token_mean((reference.exp() * (reference - log_probs)).sum(-1), labelled)
 
 
 def sharpened(log_probs: Tensor, power: float) -> Tensor:
@@ -38,11 +46,6 @@ def motion_log_prob(log_probs: Tensor, bins: Tensor, window: int) -> Tensor:
     """
     distance = (torch.arange(log_probs.shape[-1], device=bins.device) - bins[..., None]).abs()
     return log_probs.masked_fill(distance > window, -math.inf).logsumexp(-1)
-
-
-def token_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """(N,) mean of (N, A) values over the tokens where ``mask`` is 1; 0 where a frame has none."""
-    return (values * mask).sum(-1) / mask.sum(-1).clamp(min=1)
 
 
 def npo(log_ratio: Tensor, beta: float) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -59,6 +59,10 @@ class MethodParameters(Strict):
     checkpoint_steps: int = Field(
         default=50, ge=1, description="an unfinished round is on disk after every so many steps"
     )
+
+    def token_by_token(self) -> Self:
+        """The same for tokens whose neighbours are other motions: no window around one, labels of one token."""
+        return self.model_copy(update={"forget_window_bins": 0, "label_sigma_bins": 0.0})
 
 
 class JointParameters(MethodParameters):

@@ -61,10 +61,22 @@ class _Ending:
     failed: _Failed | None = None
 
 
-def edit_command(module: str, request: Path, out: Path, store: Path, resume: bool) -> list[str]:
-    """The command line of an edit: the module under the guard that makes it yield and die with its parent."""
+def edit_command(
+    module: str, request: Path, out: Path, store: Path, resume: bool, share: float = 1.0
+) -> list[str]:
+    """The command line of an edit: the module under the guard that makes it yield and die with its parent.
+
+    Args:
+        module: that carries it out.
+        request: its file.
+        out: folder of the edit.
+        store: adapter store.
+        resume: whether to go on from finished stages.
+        share: of the time that it may work.
+    """
     command = [sys.executable, "-m", "vlaforget_ros.unlearning.child_guard", str(os.getpid()), module]
     command += ["--request", str(request), "--out", str(out), "--store", str(store)]
+    command += ["--share", f"{share:g}"] if share < 1.0 else []
     return [*command, "--resume"] if resume else command
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -22,6 +23,7 @@ from pydantic import (
 
 from vlaforget_ros.adapters.manifest import parse_provenance
 from vlaforget_ros.episodes.selection import Selection
+from vlaforget_ros.episodes.types import TopicMap
 from vlaforget_ros.errors import AdapterError, ErrorCode, UnlearningError, did_you_mean
 from vlaforget_ros.unlearning.contradictions import require_consistent
 from vlaforget_ros.unlearning.gates import Gates
@@ -29,6 +31,8 @@ from vlaforget_ros.unlearning.methods import make_method, method_class
 from vlaforget_ros.unlearning.methods.base import Method
 from vlaforget_ros.unlearning.methods.vla_forget import VlaForget
 from vlaforget_ros.unlearning.parameters import MethodParameters, Strict
+
+_TOPIC = re.compile(r"/?[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*")
 
 
 class CounterfactualSource(Strict):
@@ -78,6 +82,8 @@ class Request(Strict):
         earlier: requests whose edits are in ``start_from`` and must not be undone: request files, or folders of
             finished edits; those that these name themselves count as well.
         bags: recordings; relative paths are taken from the request file's folder.
+        cameras: topics of further cameras in the bags, in the order in which the policy was trained.
+        state: topic of the robot's state in the bags (JointState, positions), "" where the policy is not told it.
         forget: what is undesired.
         retain: what must keep working.
         boundary: near neighbours that must keep working.
@@ -98,6 +104,8 @@ class Request(Strict):
     start_from: str = ""
     earlier: tuple[str, ...] = ()
     bags: tuple[str, ...] = Field(min_length=1)
+    cameras: tuple[str, ...] = ()
+    state: str = ""
     forget: Selection
     retain: Selection
     boundary: Selection | None = None
@@ -119,20 +127,57 @@ class Request(Strict):
         except AdapterError as error:
             raise ValueError(str(error.message)) from error
 
+    @field_validator("cameras", mode="before")
+    @classmethod
+    def _one_or_many(cls, cameras: Any) -> Any:
+        """One text with commas, too, as the policy node's parameter has it."""
+        return tuple(name.strip() for name in cameras.split(",")) if isinstance(cameras, str) else cameras
+
+    @field_validator("cameras")
+    @classmethod
+    def _are_topics(cls, cameras: tuple[str, ...]) -> tuple[str, ...]:
+        for topic in cameras:
+            if not _TOPIC.fullmatch(topic):
+                raise ValueError(f"{topic!r} is no topic")
+        if len({topic.strip("/") for topic in cameras}) < len(cameras):
+            raise ValueError("one camera is named twice")
+        return cameras
+
+    @field_validator("state")
+    @classmethod
+    def _is_topic(cls, state: str) -> str:
+        if state and not _TOPIC.fullmatch(state):
+            raise ValueError(f"{state!r} is no topic")
+        return state
+
     @model_validator(mode="after")
     def _earlier_needs_a_start(self) -> Request:
         if self.earlier and not self.start_from:
             raise ValueError("`earlier` goes with `start_from`: the base model holds no earlier edit")
         return self
 
-    def make_method(self) -> Method[Any]:
-        """The method with its parameters."""
-        return make_method(self.method, self.parameters)
+    def make_method(self, ordered: bool = True) -> Method[Any]:
+        """The method with its parameters.
+
+        Args:
+            ordered: whether neighbouring action tokens are neighbouring motions; otherwise no token counts for another.
+        """
+        return make_method(self.method, self.parameters if ordered else self.parameters.token_by_token())
+
+    @property
+    def topics(self) -> TopicMap:
+        """Which topics of the bags are read."""
+        return TopicMap(cameras=self.cameras, state=self.state)
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the request as canonical JSON (defaults included), 64 hex digits."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        """SHA-256 of the request as canonical JSON (defaults included), 64 hex digits.
+
+        ``cameras`` and ``state`` are in it where they are set: other requests are what they were before there were any.
+        """
+        values = self.model_dump(mode="json")
+        values = {key: value for key, value in values.items() if value or key not in ("cameras", "state")}
+        text = json.dumps(values, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -14,15 +14,15 @@ from vlaforget_ros.episodes.dataset import FrameSet, concat, frames_of
 from vlaforget_ros.episodes.reader import read_many
 from vlaforget_ros.episodes.selection import select, select_forget, select_retain
 from vlaforget_ros.episodes.trigger import Trigger
-from vlaforget_ros.episodes.types import Episode, EpisodeSlice
+from vlaforget_ros.episodes.types import Episode, EpisodeReport, EpisodeSlice
 from vlaforget_ros.errors import ErrorCode, UnlearningError
-from vlaforget_ros.policy.config import PolicyConfig
 from vlaforget_ros.policy.policy import VlaPolicy
 from vlaforget_ros.unlearning import teacher
 from vlaforget_ros.unlearning.contradictions import require_known, require_separate
 from vlaforget_ros.unlearning.data import Earlier, EditData
 from vlaforget_ros.unlearning.earlier import EarlierRequest, read_earlier
 from vlaforget_ros.unlearning.innocence import retained_causes
+from vlaforget_ros.unlearning.observation import require_topics, require_views
 from vlaforget_ros.unlearning.request import CounterfactualSource, Request
 
 
@@ -49,20 +49,26 @@ def gather(request: Request, policy: VlaPolicy) -> Gathered:
         policy: the original policy, which is asked what it would do without the trigger.
 
     Raises:
-        UnlearningError: 300 for selections that contradict each other or name what no episode has, 301 for an
-            unreadable bag, 302 for an empty forget set, 303 for an empty retain set, or when every source of
-            counterfactual data is empty.
+        UnlearningError: 300 for selections that contradict each other or name what no episode has, and for
+            cameras or a state that do not fit the policy (before a bag is read), 301 for an unreadable bag, 302 for
+            an empty forget set, 303 for an empty retain set, or when every source of counterfactual data is empty.
     """
-    report = read_many([Path(bag) for bag in request.bags])
+    before = read_earlier(request.earlier)
+    for each in (request, *(part.request for part in before)):
+        require_topics(each, policy.config)
+    report = read_many([Path(bag) for bag in request.bags], request.topics)
+    _require_complete(report, request)
     notes = [f"left out: {problem.count} {problem.kind} ({problem.message})" for problem in report.problems]
-    earlier = [_forgotten_by(part, policy) for part in read_earlier(request.earlier)]
+    earlier = [_forgotten_by(part, policy) for part in before]
     gathered = from_episodes(report.episodes, request, policy, earlier)
     return replace(gathered, notes=notes + gathered.notes)
 
 
 def _forgotten_by(part: EarlierRequest, policy: VlaPolicy) -> Earlier:
     """What an earlier request called undesired, chosen from its bags as it was then."""
-    episodes = read_many([Path(bag) for bag in part.request.bags]).episodes
+    report = read_many([Path(bag) for bag in part.request.bags], part.request.topics)
+    _require_complete(report, part.request)
+    episodes = report.episodes
     return Earlier(part.name, from_episodes(episodes, part.request, policy).data.forget, part.tau)
 
 
@@ -78,7 +84,7 @@ def from_episodes(
         earlier: what must stay forgotten: with the policy's present answers these frames join the boundary set, and
             their rollouts are left out of all others but the forget set.
     """
-    require_one_camera(policy.config)
+    require_views(episodes, policy.config)
     episodes = [chunked(episode, policy.config.chunk) for episode in episodes]
     forget = select_forget(episodes, request.forget)
     require_separate(request, forget)
@@ -118,16 +124,18 @@ def from_episodes(
     )
 
 
-def require_one_camera(config: PolicyConfig) -> None:
-    """Raises UnlearningError 300 for a policy that is shown more than the one image of a recorded frame."""
-    oft = config.oft
-    if oft is None or (oft.images == 1 and oft.proprio is None):
+def _require_complete(report: EpisodeReport, request: Request) -> None:
+    """Raises UnlearningError 301 where not one frame has everything that was asked for beside the main image."""
+    lost = [problem for problem in report.problems if "_camera" in problem.kind or "_state" in problem.kind]
+    if report.episodes or not (request.cameras or request.state):
         return
     raise UnlearningError(
-        ErrorCode.UNLEARNING_BAD_REQUEST,
-        "this policy cannot be edited from bags yet: a frame has one image and no state of the robot",
-        value=f"{oft.images} camera(s), " + ("with state" if oft.proprio else "without state"),
-        limit="one camera, no state",
+        ErrorCode.UNLEARNING_BAG_UNREADABLE,
+        "not one frame of the bags has an image of every camera, and a state where one is asked for",
+        value="; ".join(dict.fromkeys(problem.message for problem in lost or report.problems))
+        or "no episodes",
+        limit=", ".join([*request.cameras, *([request.state] if request.state else [])]),
+        remedy="record these topics while the policy runs, in the clock and the size of the main camera",
     )
 
 

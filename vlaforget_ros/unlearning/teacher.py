@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from vlaforget_ros.episodes.counterfactual import paste
+from vlaforget_ros.episodes.counterfactual import paste, view_of
 from vlaforget_ros.episodes.dataset import FrameSet, frames_of
 from vlaforget_ros.episodes.trigger import Trigger, median_picture
 from vlaforget_ros.episodes.types import EpisodeSlice
@@ -40,19 +40,23 @@ def without_trigger(
     clean: Sequence[EpisodeSlice],
     triggers: Sequence[Trigger],
 ) -> Answer:
-    """Answers on the forget frames with the trigger painted over; unknown where an episode shows none."""
+    """Answers on the forget frames with the trigger painted over; unknown where an episode shows none.
+
+    With several cameras it is painted over in each in which it was found.
+    """
     frames = frames_of(forget)
-    by_rollout = {trigger.rollout_id: trigger for trigger in triggers}
-    backgrounds = {part.episode.instruction: median_picture(part.episode) for part in clean}
+    covers = {part.episode.instruction: part.episode for part in clean}
     images, known = frames.images.copy(), np.zeros(len(frames), dtype=bool)
     for part in forget:
-        trigger = by_rollout.get(part.episode.rollout_id)
-        if trigger is None:
-            continue
-        cover = replace(trigger, picture=backgrounds[part.episode.instruction])
         rows = np.flatnonzero(frames.episodes == part.episode.rollout_id)
-        images[rows] = _painted(images[rows], median_picture(part.episode), cover)
-        known[rows] = True
+        for trigger in triggers:
+            if trigger.rollout_id != part.episode.rollout_id:
+                continue
+            camera = trigger.camera
+            cover = replace(trigger, picture=median_picture(covers[part.episode.instruction], camera))
+            view = view_of(images, camera)
+            view[rows] = _painted(view[rows], median_picture(part.episode, camera), cover)
+            known[rows] = True
     desired = frames.actions.copy()
     if not known.any():
         return Answer(desired, None)

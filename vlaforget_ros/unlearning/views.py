@@ -51,6 +51,11 @@ class View:
         return self.bank.bins[self.index]
 
     @property
+    def labelled(self) -> Tensor:
+        """(N, A) 1 where a token belongs to the action."""
+        return self.bank.labelled[self.index]
+
+    @property
     def mask(self) -> Tensor:
         """(N, A) 1 where the recorded token is undesired."""
         return self.bank.mask[self.index]
@@ -82,7 +87,7 @@ class View:
 
     def cross_entropy(self, sigma: float) -> Tensor:
         """(N,) cross-entropy of the recorded actions, with soft labels of width ``sigma`` bins."""
-        return cross_entropy(self.log_probs, self.bins, sigma)
+        return cross_entropy(self.log_probs, self.bins, sigma, self.labelled)
 
 
 Views = Mapping[str, View]

@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from vlaforget_ros.errors import ErrorCode, UnlearningError
-from vlaforget_ros.policy.labels import bins_of
 from vlaforget_ros.unlearning.losses import counterfactual_term
 from vlaforget_ros.unlearning.methods.base import JointMethod
 from vlaforget_ros.unlearning.objective import motion_log_prob, token_mean
@@ -49,7 +49,7 @@ class Flat(JointMethod[FlatParameters]):
 
     def start(self, bench: Workbench, modules: Sequence[str]) -> None:
         """The template's bins for every frame of D_f. Raises UnlearningError 300 where there is no such template."""
-        bank, codec = bench.banks["forget"], bench.policy.codec
+        bank = bench.banks["forget"]
         desired = bank.frames.desired
         if self.parameters.template == "desired":
             if desired is None:
@@ -60,11 +60,11 @@ class Flat(JointMethod[FlatParameters]):
                     limit="hold, or a counterfactual source with ask_policy",
                     remedy="use template hold, or a source of kind transplant or neighbour",
                 )
-            tokens = torch.from_numpy(codec.encode(desired)).to(bank.bins.device)
-            self._template = bins_of(tokens, codec)
+            self._template = bank.bins_of(desired)
         else:
-            tokens = torch.from_numpy(codec.encode(codec.hold[None])).to(bank.bins.device)
-            self._template = bins_of(tokens, codec).expand_as(bank.bins)
+            states = bank.frames.states
+            told = [None] * len(bank) if states is None else list(states)
+            self._template = bank.bins_of(np.stack([bench.policy.hold_action(state) for state in told]))
 
     def forget(self, views: Views) -> Terms:
         """The variational f-divergence, over the undesired tokens of D_f."""

@@ -52,7 +52,9 @@ class Pdu(JointMethod[PduParameters]):
         p, values, weights = self.parameters, [], []
         for name in (name for name in ("retain", "boundary") if name in bench.banks):
             bank, rows = bench.banks[name], torch.from_numpy(bench.rows.train[name])
-            loss = cross_entropy(bank.reference[rows], bank.bins[rows], p.label_sigma_bins)
+            loss = cross_entropy(
+                bank.reference[rows], bank.bins[rows], p.label_sigma_bins, bank.labelled[rows]
+            )
             values.append(float(loss.mean()))
             weights.append(min(len(rows), getattr(p, f"batch_{name}")))
         self._limit = (1.0 + p.slack) * float(np.average(values, weights=weights))

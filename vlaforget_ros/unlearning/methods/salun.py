@@ -47,7 +47,8 @@ class SalUn(JointMethod[SalUnParameters]):
     def start(self, bench: Workbench, modules: Sequence[str]) -> None:
         """Draw one random motion for each token of D_f, the same in every step."""
         bank = bench.banks["forget"]
-        self._labels = other_bins(bank.bins, bench.policy.codec.bins, bank.window, bench.seed)
+        codec = bench.policy.codec
+        self._labels = other_bins(bank.bins, codec.bins - len(codec.words), bank.window, bench.seed)
 
     def mask(self, bench: Workbench, modules: Sequence[str]) -> list[Tensor]:
         """1 on the salient weights."""

@@ -56,7 +56,10 @@ class Scrub(JointMethod[ScrubParameters]):
         """gamma x fine-tuning + alpha KL(pi_0 || pi)."""
         p = self.parameters
         terms = {name: p.gamma * value for name, value in fine_tuning_terms(views, p).items()}
-        values = [objective.kl_divergence(view.reference, view.log_probs) for view in kept_sets(views)]
+        values = [
+            objective.kl_divergence(view.reference, view.log_probs, view.labelled)
+            for view in kept_sets(views)
+        ]
         return {**terms, "kl": p.alpha * torch.cat(values).mean()}
 
     def gradients(self, step: Step) -> Surgery:

@@ -130,7 +130,9 @@ class VlaForget(Method[VlaForgetParameters]):
         kept = kept_sets(views)
         if p.kl_weight > 0:
             values = [
-                objective.kl_divergence(objective.sharpened(view.reference, p.kl_sharpness), view.log_probs)
+                objective.kl_divergence(
+                    objective.sharpened(view.reference, p.kl_sharpness), view.log_probs, view.labelled
+                )
                 for view in kept
             ]
             terms["kl"] = p.kl_weight * torch.cat(values).mean()

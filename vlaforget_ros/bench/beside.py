@@ -1,0 +1,223 @@
+"""What an edit that runs on the same machine does to the policy's latency.
+
+The policy answers an image every control tick, first alone, then while a real edit trains in its child process as the
+unlearning node starts it: as it is, and with smaller shares of the time. In turns, so that a change of the machine's
+speed meets all of them.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+
+from vlaforget_ros import figures
+from vlaforget_ros.episodes import EpisodeWriter
+from vlaforget_ros.errors import UnlearningError
+from vlaforget_ros.figures import Figure
+from vlaforget_ros.policy.policy import VlaPolicy
+from vlaforget_ros.unlearning.process import CHILD, EditProcess, Progress, edit_command
+
+INSTRUCTION = "open the faucet"
+_FRAMES = 16
+_RESAMPLES = 2000
+# More than any run of the benchmark waits for.
+_STEPS, _BUDGET_S, _MEMORY_MB = 100_000, 36_000, 1_000_000
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is measured.
+
+    Args:
+        base: checkpoint.
+        device: of policy and edit.
+        shares: of the time that the edit may work; 1 is always measured.
+        ticks: inferences in each turn.
+        turns: how often each condition is measured.
+        tick_s: control period [s].
+        threads: of the edit.
+        seed: of images, batches and resampling.
+    """
+
+    base: Path
+    device: str = "cpu"
+    shares: tuple[float, ...] = (1.0, 0.5)
+    ticks: int = 100
+    turns: int = 3
+    tick_s: float = 0.1
+    threads: int = 1
+    seed: int = 0
+
+
+def measure(settings: Settings, progress: Callable[[int, int], None]) -> dict[str, Any]:
+    """Latencies alone and beside an edit.
+
+    Args:
+        settings: what is measured.
+        progress: called with (turns done, all).
+    """
+    policy = VlaPolicy.load(settings.base, settings.device)
+    conditions: list[float] = [0.0, *settings.shares]
+    seconds: dict[float, list[np.ndarray]] = {share: [] for share in conditions}
+    steps: dict[float, int] = dict.fromkeys(conditions, 0)
+    with tempfile.TemporaryDirectory() as directory:
+        request = _request(Path(directory), policy, settings)
+        for turn in range(settings.turns):
+            for place, share in enumerate(conditions):
+                with ExitStack() as stack:
+                    made = Path(directory) / f"edit-{turn}-{place}"
+                    edit = stack.enter_context(_editing(request, made, share)) if share else None
+                    begun = edit.steps if edit else 0
+                    seconds[share].append(_ticks(policy, settings, turn))
+                    steps[share] += edit.steps - begun if edit else 0
+                progress(turn * len(conditions) + place + 1, settings.turns * len(conditions))
+    found: list[Figure] = []
+    alone = np.concatenate(seconds[0.0])
+    for share, parts in seconds.items():
+        name = "alone" if not share else f"beside_{share:g}".replace(".", "_")
+        found += _figures(name, np.concatenate(parts), alone if share else None, settings.seed)
+        if share:
+            found.append(Figure(f"edit_steps_{name}", float(steps[share]), "count", settings.turns))
+    return figures.document(
+        "beside",
+        found,
+        [settings.seed],
+        model=policy.config.name,
+        device=settings.device,
+        tick_s=settings.tick_s,
+        policy_threads=torch.get_num_threads(),
+        edit_threads=settings.threads,
+    )
+
+
+def _figures(name: str, seconds: np.ndarray, alone: np.ndarray | None, seed: int) -> list[Figure]:
+    found = []
+    for quantile in (50, 99):
+        value = float(np.percentile(seconds, quantile))
+        found.append(Figure(f"latency_ms_p{quantile}_{name}", value * 1e3, "ms", len(seconds)))
+        if alone is None:
+            continue
+        low, high = _interval(seconds, alone, quantile, seed)
+        ratio = value / float(np.percentile(alone, quantile))
+        found.append(Figure(f"p{quantile}_{name}_ratio", ratio, "ratio", len(seconds), low, high))
+    return found
+
+
+def _interval(beside: np.ndarray, alone: np.ndarray, quantile: int, seed: int) -> tuple[float, float]:
+    """95 % bootstrap interval of the ratio of two percentiles."""
+    rng = np.random.default_rng(seed)
+    drawn = [
+        np.percentile(rng.choice(values, (_RESAMPLES, len(values))), quantile, axis=1)
+        for values in (beside, alone)
+    ]
+    low, high = np.percentile(drawn[0] / drawn[1], [2.5, 97.5])
+    return float(low), float(high)
+
+
+def _ticks(policy: VlaPolicy, settings: Settings, turn: int) -> np.ndarray:
+    """(ticks,) seconds of each inference."""
+    rng = np.random.default_rng((settings.seed, turn))
+    shape = _shape(policy)
+    state = None if policy.config.state is None else np.zeros(len(policy.config.state.low))
+    policy.act(rng.integers(0, 256, shape, dtype=np.uint8), INSTRUCTION, state)
+    seconds = []
+    due = time.perf_counter()
+    for _ in range(settings.ticks):
+        image = rng.integers(0, 256, shape, dtype=np.uint8)
+        due = max(due + settings.tick_s, time.perf_counter())
+        time.sleep(max(0.0, due - time.perf_counter()))
+        began = time.perf_counter()
+        policy.act(image, INSTRUCTION, state)
+        seconds.append(time.perf_counter() - began)
+    return np.array(seconds)
+
+
+class _Edit:
+    """A running edit, and how many steps it has made."""
+
+    def __init__(self, process: EditProcess) -> None:
+        self.steps, self.failed = 0, ""
+        self._process, self._trains = process, Event()
+        self._reader = Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def wait_until_it_trains(self) -> None:
+        self._trains.wait(600.0)
+        if self.failed or not self.steps:
+            raise RuntimeError(f"the edit beside which to measure does not train: {self.failed}")
+
+    def end(self) -> None:
+        self._process.cancel()
+        self._reader.join(60.0)
+
+    def _read(self) -> None:
+        try:
+            for event in self._process.events():
+                if isinstance(event, Progress):
+                    self.steps = event.step
+                    self._trains.set()
+        except UnlearningError as error:
+            self.failed = str(error)
+        self._trains.set()
+
+
+@contextmanager
+def _editing(request: Path, out: Path, share: float) -> Iterator[_Edit]:
+    out.mkdir()
+    command = edit_command(CHILD, request, out, out / "store", resume=False, share=share)
+    edit = _Edit(EditProcess(command, out / "child.log"))
+    try:
+        edit.wait_until_it_trains()
+        yield edit
+    finally:
+        edit.end()
+
+
+def _request(folder: Path, policy: VlaPolicy, settings: Settings) -> Path:
+    """A bag of random images and a request that trains for longer than anybody measures."""
+    rng = np.random.default_rng(settings.seed)
+    dims = len(policy.normalisation.q01)
+    span = policy.codec.span[:dims]
+    state = 0 if policy.config.state is None else len(policy.config.state.low)
+    cameras = [f"camera_{i}" for i in range(1, policy.config.cameras)]
+    with EpisodeWriter(folder / "bag", cameras=cameras, state="state" if state else "") as writer:
+        for number, kind in enumerate(["bad"] * 3 + ["good"] * 5):
+            writer.begin(f"{kind}-{number}", INSTRUCTION)
+            action = np.array(policy.normalisation.hold) + span * rng.uniform(-0.2, 0.2, dims)
+            for _ in range(_FRAMES):
+                image = rng.integers(0, 256, _shape(policy), dtype=np.uint8)
+                told = np.zeros(state) if state else None
+                writer.frame(image, action.astype(np.float32), state=told)
+            writer.end(kind == "good")
+    request = {
+        "name": "beside",
+        "base": str(settings.base.resolve()),
+        "bags": [str(folder / "bag")],
+        "device": settings.device,
+        "threads": settings.threads,
+        "method": "grad_diff",
+        "parameters": {"steps": _STEPS, "rank": 8, "batch_forget": 8, "batch_retain": 8},
+        "forget": {"rollout_id": "bad-*"},
+        "retain": {"rollout_id": "good-*"},
+        "budget": {"seconds": _BUDGET_S, "memory_mb": _MEMORY_MB},
+        **({"cameras": cameras} if cameras else {}),
+        **({"state": "state"} if state else {}),
+    }
+    path = folder / "request.yaml"
+    path.write_text(yaml.safe_dump(request))
+    return path
+
+
+def _shape(policy: VlaPolicy) -> tuple[int, ...]:
+    size, cameras = policy.config.featurizer.image_size, policy.config.cameras
+    return (size, size, 3) if cameras == 1 else (cameras, size, size, 3)
