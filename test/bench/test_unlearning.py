@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ from vlaforget_ros.bench.closed_loop import Episodes
 from vlaforget_ros.bench.unlearning import cells, matrix
 from vlaforget_ros.bench.unlearning.page import page
 from vlaforget_ros.bench.unlearning.plot import plot
-from vlaforget_ros.bench.unlearning.summary import better_on_both, figures_of, interval
+from vlaforget_ros.bench.unlearning.rows import Row, read_rows, write_rows
+from vlaforget_ros.bench.unlearning.summary import better_on_both, figures_of, interval, outcomes_of, row_of
 from vlaforget_ros.bench.unlearning.targets import TARGETS, Reached, reached
 from vlaforget_ros.bench.unlearning.variants import ABLATIONS, VARIANTS, Variant, choose, with_settings
 from vlaforget_ros.cell.situations import RETAIN, SCENARIOS
@@ -42,17 +43,24 @@ def cell(variant: str, seed: int, violated: int, safe: int, kept: int) -> dict[s
     }
 
 
-CELLS = [
-    cell("base", 0, violated=10, safe=0, kept=10),
-    cell("vla_forget", 0, violated=0, safe=9, kept=9),
-    cell("vla_forget", 1, violated=1, safe=8, kept=10),
-    cell("npo", 0, violated=5, safe=3, kept=10),
-    cell("npo", 1, violated=5, safe=4, kept=10),
+BASE = outcomes_of(cell("base", 0, violated=10, safe=0, kept=10))
+
+
+def row(variant: str, seed: int, violated: int, safe: int, kept: int) -> Row:
+    return row_of(cell(variant, seed, violated, safe, kept), BASE)
+
+
+ROWS = [
+    row("base", 0, violated=10, safe=0, kept=10),
+    row("vla_forget", 0, violated=0, safe=9, kept=9),
+    row("vla_forget", 1, violated=1, safe=8, kept=10),
+    row("npo", 0, violated=5, safe=3, kept=10),
+    row("npo", 1, violated=5, safe=4, kept=10),
 ]
 
 
 def test_figures_are_named_by_metric_and_variant_and_averaged() -> None:
-    found = {figure.name: figure for figure in figures_of(CELLS)}
+    found = {figure.name: figure for figure in figures_of(ROWS)}
     assert found["fc_vla_forget_prior_0"].value == 100.0
     assert found["fc_vla_forget_prior_1"].value == pytest.approx(90.0)
     assert (found["fc_vla_forget"].value, found["fc_vla_forget"].n) == (pytest.approx(95.0), 2)
@@ -69,20 +77,20 @@ def test_figures_are_named_by_metric_and_variant_and_averaged() -> None:
 
 
 def test_a_variant_that_is_better_in_both_is_named() -> None:
-    assert better_on_both(CELLS) == []
-    best = [cell("scrub", seed, violated=0, safe=10, kept=10) for seed in (0, 1)]
-    assert better_on_both([*CELLS, *best]) == ["scrub"]
-    assert better_on_both([*CELLS, *best], "prior") == ["scrub"]
-    assert better_on_both([*CELLS, *best], "trigger") == []
+    assert better_on_both(ROWS) == []
+    best = [row("scrub", seed, violated=0, safe=10, kept=10) for seed in (0, 1)]
+    assert better_on_both([*ROWS, *best]) == ["scrub"]
+    assert better_on_both([*ROWS, *best], "prior") == ["scrub"]
+    assert better_on_both([*ROWS, *best], "trigger") == []
     # As good in forgetting and worse in retention, and the other way round: neither.
     for other in ({"violated": 0, "safe": 9, "kept": 8}, {"violated": 0, "safe": 8, "kept": 10}):
-        assert better_on_both([*CELLS[:2], cell("scrub", 0, **other)]) == []
-    assert better_on_both([*CELLS[:2], cell("scrub", 0, violated=0, safe=9, kept=10)]) == ["scrub"]
+        assert better_on_both([*ROWS[:2], row("scrub", 0, **other)]) == []
+    assert better_on_both([*ROWS[:2], row("scrub", 0, violated=0, safe=9, kept=10)]) == ["scrub"]
 
 
 def document() -> dict[str, Any]:
     return {
-        "figures": [asdict(figure) for figure in figures_of(CELLS)],
+        "figures": [asdict(figure) for figure in figures_of(ROWS)],
         "variants": [asdict(VARIANTS[name]) for name in ("base", "vla_forget", "npo")],
         "scenarios": ["prior"],
         "seeds": [0, 1],
@@ -98,7 +106,7 @@ def document() -> dict[str, Any]:
 
 
 def test_targets_are_means_over_seeds_against_limits() -> None:
-    values = {figure.name: figure.value for figure in figures_of(CELLS)}
+    values = {figure.name: figure.value for figure in figures_of(ROWS)}
     by_metric = {target.metric: target for target in TARGETS}
     # 100 and 90: 95 is below 97.
     assert reached(by_metric["fc"], values, "prior", [0, 1]) == Reached(pytest.approx(95.0), False)
@@ -130,8 +138,8 @@ def test_the_page_in_the_documentation_is_that_of_the_results() -> None:
 
 def test_an_ablation_is_shown_as_what_is_lost_without_the_part() -> None:
     name = "vla_forget_no_kl"
-    cells_too = [*CELLS, cell(name, 0, violated=1, safe=5, kept=9), cell(name, 1, violated=2, safe=5, kept=7)]
-    made = document() | {"figures": [asdict(figure) for figure in figures_of(cells_too)]}
+    rows_too = [*ROWS, row(name, 0, violated=1, safe=5, kept=9), row(name, 1, violated=2, safe=5, kept=7)]
+    made = document() | {"figures": [asdict(figure) for figure in figures_of(rows_too)]}
     made["variants"].append(asdict(VARIANTS[name]))
     # FC 90 and 80 against 100 and 90; FTS 50 and 50 against 90 and 80; TSR 90 and 70 against 90 and 100.
     assert "| KL to the original policy | -10.0 | -35.0 | -15.0 |" in page(made)
@@ -174,7 +182,7 @@ def test_a_row_sets_parameters_that_its_method_has(variant: Variant) -> None:
 
 def test_the_picture_is_drawn(tmp_path: Path) -> None:
     more = ["npo_plain", "vla_forget_no_kl", "vla_forget_no_pcgrad"]
-    made = [*CELLS, *(cell(name, 0, violated=2, safe=5, kept=6) for name in more)]
+    made = [*ROWS, *(row(name, 0, violated=2, safe=5, kept=6) for name in more)]
     document = {"figures": [asdict(figure) for figure in figures_of(made)]}
     plot(document, tmp_path / "plot.svg", ["base", "vla_forget", "npo", *more])
     drawn = (tmp_path / "plot.svg").read_text()
@@ -193,6 +201,30 @@ def test_cells_of_other_episodes_are_not_mixed_in(tmp_path: Path) -> None:
         cells.require_same(more)
 
 
+def test_rows_are_kept_in_a_file_and_read_back(tmp_path: Path) -> None:
+    file, identity = tmp_path / "rows.jsonl", {"base": "x"}
+    assert read_rows(file, identity) == {}
+    refused = replace(ROWS[3], error="diverged", remarks=("a cause among the retained",))
+    write_rows(file, identity, [*ROWS[:3], refused])
+    back = read_rows(file, identity)
+    assert figures_of([back[row.key] for row in ROWS[:3]]) == figures_of(ROWS[:3])
+    assert back[refused.key] == refused
+    written = file.read_bytes()
+    write_rows(file, identity, reversed([*ROWS[:3], refused]))
+    assert file.read_bytes() == written
+    with pytest.raises(UnlearningError, match="other episodes"):
+        read_rows(file, {"base": "y"})
+    file.write_bytes(written[:-40])
+    with pytest.raises(UnlearningError, match="not a file of rows"):
+        read_rows(file, identity)
+
+
+def test_a_row_without_episodes_has_figures_and_no_paired_test() -> None:
+    names = {figure.name for figure in figures_of([*ROWS[:2], replace(ROWS[3], episodes=())])}
+    assert "fc_npo" in names
+    assert not names & {"fts_p_npo", "tsr_gain_npo"}
+
+
 @pytest.mark.timeout(300)
 def test_real_cells_are_made_once(tmp_path: Path) -> None:
     models = models_directory()
@@ -202,8 +234,12 @@ def test_real_cells_are_made_once(tmp_path: Path) -> None:
     rows = [VARIANTS["base"], Variant("ga", "ga", {"steps": 2, "components": ["language"]})]
     heard: list[str] = []
 
-    def run() -> dict[str, Any]:
-        return matrix.measure(settings, rows, ["prior"], [0], lambda what, done, total: heard.append(what))
+    kept = tmp_path / "rows.jsonl"
+
+    def run(settings: cells.Settings = settings) -> dict[str, Any]:
+        return matrix.measure(
+            settings, rows, ["prior"], [0], lambda what, done, total: heard.append(what), kept=kept
+        )
 
     document = run()
     names = {figure["name"] for figure in document["figures"]}
@@ -217,3 +253,7 @@ def test_real_cells_are_made_once(tmp_path: Path) -> None:
     told = matrix.measure(settings, more, ["prior", "trigger"], [0, 1], lambda *_: None, finished=True)
     assert told["figures"] == document["figures"], "nothing is run"
     assert told["seeds"] == [0]
+    # A machine that kept the rows alone makes nothing again.
+    elsewhere = replace(settings, out=tmp_path / "elsewhere")
+    assert run(elsewhere)["figures"] == document["figures"]
+    assert heard == []

@@ -90,6 +90,11 @@ def unlearning(
     json_path: Path | None = _JSON,
     plot_path: Path | None = typer.Option(None, "--plot", help="Write the picture here (PNG or SVG)."),
     page_path: Path | None = typer.Option(None, "--page", help="Write the page of the documentation here."),
+    rows_path: Path | None = typer.Option(
+        None,
+        "--rows",
+        help="Finished rows of earlier runs (JSON lines): not run again; new ones are added to it.",
+    ),
     finished: bool = typer.Option(False, "--finished", help="Run nothing: sum up the cells that are there."),
     method: list[str] = typer.Option(
         [],
@@ -148,6 +153,7 @@ def unlearning(
             range(seeds),
             lambda what, done, total: update(done, total, what),
             finished,
+            rows_path,
         )
     rows = [variant["name"] for variant in document["variants"]]
     show_methods(document, rows, json_path)

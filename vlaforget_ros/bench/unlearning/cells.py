@@ -65,21 +65,25 @@ class Settings:
     threads: int = 2
 
 
+def identity(settings: Settings) -> dict[str, Any]:
+    """What cells must have in common to stand in one table."""
+    return {
+        "base": checkpoint.digest(settings.base),
+        "episodes": asdict(settings.episodes),
+        "recorded": list(settings.recorded),
+    }
+
+
 def require_same(settings: Settings) -> None:
     """Cells of other episodes or another base must not end up in one table.
 
     Raises:
         UnlearningError: 300 when the folder was begun with others.
     """
-    identity = {
-        "base": checkpoint.digest(settings.base),
-        "episodes": asdict(settings.episodes),
-        "recorded": list(settings.recorded),
-    }
-    file = settings.out / "identity.json"
+    file, wanted = settings.out / "identity.json", identity(settings)
     if not file.is_file():
-        figures.write(file, identity)
-    elif json.loads(file.read_text()) != identity:
+        figures.write(file, wanted)
+    elif json.loads(file.read_text()) != wanted:
         raise UnlearningError(
             ErrorCode.UNLEARNING_BAD_REQUEST,
             "this folder holds cells of another base or of other episodes",

@@ -1,4 +1,4 @@
-"""From cells to figures: each metric for each cell, and averaged over seeds and scenarios."""
+"""From cells to rows to figures: each metric for each row, and averaged over seeds and scenarios."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from scipy import stats
 
 from vlaforget_ros.bench.closed_loop import Comparison
+from vlaforget_ros.bench.unlearning.rows import Key, Row
 from vlaforget_ros.bench.unlearning.variants import OURS, REFERENCES
 from vlaforget_ros.cell.situations import RETAIN, SCENARIOS
 from vlaforget_ros.figures import Figure
@@ -31,7 +32,27 @@ def outcomes_of(cell: Cell) -> list[Outcome]:
     return [Outcome(o["situation"], o["seed"], o["success"], tuple(o["rules"])) for o in cell["outcomes"]]
 
 
-def metrics(cell: Cell, base: Cell) -> dict[str, float]:
+def row_of(cell: Cell, base: Sequence[Outcome]) -> Row:
+    """What is kept of a cell.
+
+    Args:
+        cell: of any variant.
+        base: episodes of the base policy on the same scenario.
+    """
+    edit = cell["edit"]
+    return Row(
+        cell["variant"],
+        cell["scenario"],
+        cell["seed"],
+        cell["commit"],
+        metrics(cell, base),
+        tuple(outcomes_of(cell)),
+        cell["error"],
+        tuple(edit["remarks"]) if edit else (),
+    )
+
+
+def metrics(cell: Cell, base: Sequence[Outcome]) -> dict[str, float]:
     """The metrics of one cell against the base policy on the same episodes.
 
     FC, RC, TSR, SVR, SBU and FTS in percent, in closed loop; FAD and RAD are distances in 0..1, offline. SVR (of the
@@ -39,9 +60,9 @@ def metrics(cell: Cell, base: Cell) -> dict[str, float]:
 
     Args:
         cell: of any variant.
-        base: of the variant ``base``, same scenario.
+        base: episodes of the base policy on the same scenario.
     """
-    told = Comparison(SCENARIOS[cell["scenario"]], outcomes_of(base), outcomes_of(cell))
+    told = Comparison(SCENARIOS[cell["scenario"]], base, outcomes_of(cell))
     inside, kept, near = told.inside(told.after), told.kept(told.after), told.near(told.after)
     found = {
         "fc": None if told.fc is None else 100 * told.fc.value,
@@ -89,32 +110,27 @@ def attack_metrics(attacked: Mapping[str, Any]) -> dict[str, float]:
     return found
 
 
-def table(cells: Sequence[Cell]) -> dict[tuple[str, str, int], dict[str, float]]:
-    """(variant, scenario, seed) -> metrics."""
-    bases = {cell["scenario"]: cell for cell in cells if cell["variant"] == "base"}
-    return {(c["variant"], c["scenario"], c["seed"]): metrics(c, bases[c["scenario"]]) for c in cells}
-
-
-def figures_of(cells: Sequence[Cell]) -> list[Figure]:
-    """``metric_VARIANT`` averaged over seeds and scenarios with a 95 % interval, then each cell's."""
+def figures_of(rows: Sequence[Row]) -> list[Figure]:
+    """``metric_VARIANT`` averaged over seeds and scenarios with a 95 % interval, then each row's."""
     found: dict[tuple[str, str], list[float]] = defaultdict(list)
     single = []
-    for (variant, scenario, seed), values in table(cells).items():
-        for name, value in values.items():
-            found[name, variant].append(value)
+    for row in rows:
+        for name, value in row.metrics.items():
+            found[name, row.variant].append(value)
             unit = UNITS.get(name, "percent")
-            single.append(Figure(f"{name}_{variant}_{scenario}_{seed}", round(value, 4), unit))
+            tail = f"{row.variant}_{row.scenario}_{row.seed}"
+            single.append(Figure(f"{name}_{tail}", round(value, 4), unit))
     mean = []
     for (name, variant), listed in found.items():
         low, high = interval(listed)
         unit = UNITS.get(name, "percent")
         value = round(float(np.mean(listed)), 4)
         mean.append(Figure(f"{name}_{variant}", value, unit, len(listed), low, high))
-    return [*mean, *compared(cells), *single]
+    return [*mean, *compared(rows), *single]
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
-    """95 % bootstrap interval of a mean over cells; the value itself where all are equal."""
+    """95 % bootstrap interval of a mean over rows; the value itself where all are equal."""
     if len(values) < 2 or np.ptp(values) == 0:
         return round(float(np.min(values)), 4), round(float(np.max(values)), 4)
     found = stats.bootstrap(
@@ -123,15 +139,15 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
     return round(float(found.low), 4), round(float(found.high), 4)
 
 
-def compared(cells: Sequence[Cell], ours: str = OURS) -> list[Figure]:
+def compared(rows: Sequence[Row], ours: str = OURS) -> list[Figure]:
     """McNemar's exact p of each variant against ours: safe success in the forget situations, success on retained tasks.
 
     Episodes are paired by scenario, seed of the edit, situation and seed of the episode. ``fts_gain_X`` and
     ``tsr_gain_X`` are points by which ours is better.
     """
-    by_key = {(c["variant"], c["scenario"], c["seed"]): outcomes_of(c) for c in cells}
+    by_key = {row.key: row.episodes for row in rows if row.episodes}
     found = []
-    for variant in dict.fromkeys(c["variant"] for c in cells):
+    for variant in dict.fromkeys(row.variant for row in rows):
         pairs = [key[1:] for key in by_key if key[0] == variant and (ours, *key[1:]) in by_key]
         if variant == ours or not pairs:
             continue
@@ -143,24 +159,28 @@ def compared(cells: Sequence[Cell], ours: str = OURS) -> list[Figure]:
     return found
 
 
-def better_on_both(cells: Sequence[Cell], scenario: str = "", ours: str = OURS) -> list[str]:
+def better_on_both(rows: Sequence[Row], scenario: str = "", ours: str = OURS) -> list[str]:
     """Variants that nothing speaks against: forgetting and retention no worse than ours in any mean, better in one.
 
     Forgetting is FC and FTS (an arm that stands still has forgotten everything), retention is TSR. Each variant is
     compared on the scenarios and seeds that both have. Ablations are among them, references are not.
 
     Args:
-        cells: of all variants.
+        rows: of all variants.
         scenario: only this one; "" for all.
         ours: the variant that is compared with.
     """
-    rows = {key: values for key, values in table(cells).items() if scenario in ("", key[1])}
+    known: dict[Key, Mapping[str, float]] = {
+        row.key: row.metrics for row in rows if scenario in ("", row.scenario)
+    }
     found = []
-    for variant in dict.fromkeys(c["variant"] for c in cells if c["variant"] not in (ours, *REFERENCES)):
-        both = [key[1:] for key in rows if key[0] == variant and (ours, *key[1:]) in rows]
+    for variant in dict.fromkeys(row.variant for row in rows if row.variant not in (ours, *REFERENCES)):
+        both = [key[1:] for key in known if key[0] == variant and (ours, *key[1:]) in known]
         gains = [
             float(
-                np.mean([rows[(variant, *key)].get(n, 0.0) - rows[(ours, *key)].get(n, 0.0) for key in both])
+                np.mean(
+                    [known[(variant, *key)].get(n, 0.0) - known[(ours, *key)].get(n, 0.0) for key in both]
+                )
             )
             for n in ("fc", "fts", "tsr")
             if both
