@@ -26,7 +26,7 @@ from system_packages import SetUpError
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
-REQUIREMENTS = ("core", "cell", "build", "ros", "dev")
+REQUIREMENTS = ("core", "cell", "rounding", "build", "ros", "dev")
 # Variables of another ROS installation or virtual environment that would leak into the build.
 FOREIGN = (
     "AMENT_PREFIX_PATH",

@@ -3,7 +3,9 @@
 * plain: the network's vision and projector, then ``generate`` of the library on the embeddings, PEFT's layers active;
   of pi0-FAST the library's Gemma with its cache, token by token, as lerobot decodes;
 * factors: the engine with the adapter's factors beside the layers;
-* merged: the engine with the adapter merged into copies of the layers; on a GPU its work is replayed as a CUDA graph.
+* merged: the engine with the adapter merged into copies of the layers; on a GPU its work is replayed as a CUDA graph;
+* int8, nf4: the engine with factors beside a language model whose weights are rounded. It is another policy: how many
+  of its tokens are the stored weights' is reported, and with random weights, all near a tie, that is the worst case.
 
 Weights are random, so tokens near a tie may differ between paths that round differently: the share of equal ones is
 reported. Loading is measured in a process of its own, which does nothing else.
@@ -38,9 +40,11 @@ from vlaforget_ros.policy.graphs import Graphs
 from vlaforget_ros.policy.images import pixel_values
 from vlaforget_ros.policy.merged import slots_for
 from vlaforget_ros.policy.policy import VlaPolicy
+from vlaforget_ros.policy.weight_only import Weights, bytes_of
 from vlaforget_ros.unlearning.guard import peak_mb
 
 INSTRUCTION = "put the red mug on the plate"
+ROUNDED: tuple[Weights, ...] = ("int8", "nf4")
 _WARM_UPS = 2
 
 
@@ -103,10 +107,17 @@ def _measure(settings: Settings, release: Release, progress: Callable[[int, int]
     }
     for name, merge in (("factors", False), ("merged", True)):
         paths[name] = _ours(_sharing(policy), store, digest, merge)
+    stored = bytes_of(policy.model)
+    held: dict[str, int] = {}
+    for name in ROUNDED:
+        rounded = VlaPolicy.load(release.directory, settings.device, weights=name)
+        held[name] = bytes_of(rounded.model)
+        paths[name] = _ours(rounded, store, digest, merge=False)
     seconds, tokens = _in_turns(paths, policy, settings, progress)
 
-    stored = sum(parameter.numel() * parameter.element_size() for parameter in policy.model.parameters())
     found = [*_rates(seconds, tokens), *_loading_figures(loading, stored, release.largest_shard)]
+    found += [Figure(f"weights_mb_{name}", size / 1e6, "MB") for name, size in held.items()]
+    found += [Figure(f"weights_ratio_{name}", size / stored, "ratio") for name, size in held.items()]
     if settings.device.startswith("cuda"):
         found += _bandwidth(policy)
     return figures.document(
@@ -241,14 +252,14 @@ def _in_turns(
 def _rates(seconds: dict[str, np.ndarray], tokens: dict[str, list[tuple[int, ...]]]) -> list[Figure]:
     n = len(seconds["plain"])
     found = []
-    for name, suffix in (("merged", ""), ("factors", "_factors")):
+    for name, suffix in (("merged", ""), *((name, f"_{name}") for name in ("factors", *ROUNDED))):
         ratios = seconds["plain"] / seconds[name]
         low, high = (float(np.percentile(ratios, q)) for q in (2.5, 97.5))
         ratio = float(np.median(seconds["plain"]) / np.median(seconds[name]))
         found.append(Figure(f"actions_per_second_ratio{suffix}", ratio, "ratio", n, low, high))
-    for name, suffix in (("merged", ""), ("factors", "_factors"), ("plain", "_plain")):
+    for name, suffix in (("merged", ""), *((name, f"_{name}") for name in ("factors", "plain", *ROUNDED))):
         found.append(Figure(f"actions_per_second{suffix}", 1.0 / float(np.median(seconds[name])), "1/s", n))
-    for name in ("merged", "factors"):
+    for name in ("merged", "factors", *ROUNDED):
         pairs = zip(tokens[name], tokens["plain"], strict=True)
         equal = [a == b for own, theirs in pairs for a, b in zip_longest(own, theirs)]
         found.append(Figure(f"equal_tokens_share_{name}", float(np.mean(equal)), "ratio", len(equal)))

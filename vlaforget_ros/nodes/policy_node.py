@@ -40,11 +40,18 @@ from vlaforget_ros.nodes.views import Views
 from vlaforget_ros.paths import checkpoint_directory
 from vlaforget_ros.policy.engine import InferenceEngine
 from vlaforget_ros.policy.policy import VlaPolicy
+from vlaforget_ros.policy.weight_only import WEIGHTS
 
 PARAMETERS = (
     Parameter("checkpoint", "tiny", "Folder of the base checkpoint, or the name of one that ships."),
     Parameter("store", "runs/adapters", "Folder of the adapter store."),
     Parameter("device", "cpu", "Where the model runs: cpu or cuda."),
+    Parameter(
+        "weights",
+        "stored",
+        "How the language model's weights are held: int8 and nf4 (4 bits) need less memory and round.",
+        choices=WEIGHTS,
+    ),
     Parameter("cameras", "", "Topics of further cameras, with commas, in the order of training."),
     Parameter(
         "state", "", "Topic of the robot's state (JointState, positions), where the policy is told it."
@@ -111,6 +118,7 @@ class PolicyNode(VlaNode):
             checkpoint_directory(values["checkpoint"]),
             values["device"],
             checked_tokens=values["checked_tokens"],
+            weights=values["weights"],
         )
         engine = InferenceEngine(
             self._policy,

@@ -23,6 +23,7 @@ from vlaforget_ros.policy.prompt import TOKENIZER, read_tokenizer
 from vlaforget_ros.policy.released import is_released, load_network
 from vlaforget_ros.policy.shards import INDEX, Shards
 from vlaforget_ros.policy.unusable import unusable
+from vlaforget_ros.policy.weight_only import Weights, prepare
 
 _FILES = ("config.json", TOKENIZER, "model.safetensors")
 
@@ -62,24 +63,29 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def load(directory: Path, device: str = "cpu", dtype: torch.dtype | None = None) -> tuple[OpenVla, Tokenizer]:
+def load(
+    directory: Path, device: str = "cpu", dtype: torch.dtype | None = None, weights: Weights = "stored"
+) -> tuple[OpenVla, Tokenizer]:
     """Read a checkpoint, ours or in a layout of those who made the policy; every key must be there and none besides.
 
     Args:
         directory: of the checkpoint.
         device: where to.
         dtype: of a released checkpoint's weights; None: as stored.
+        weights: how those of the language model are held.
 
     Raises:
-        PolicyError: 207 naming the file, key or shape that is wrong.
+        PolicyError: 207 naming the file, key or shape that is wrong, 208 for weights that cannot be held so.
     """
     pi0 = pi0_checkpoint.is_pi0(directory)
     if pi0 or is_released(directory):
         _require(directory, (TOKENIZER,))
         tokenizer = read_tokenizer(directory)
         if pi0:
-            return pi0_checkpoint.load_network(directory, tokenizer, device, dtype), tokenizer
-        return load_network(directory, device, dtype), tokenizer
+            return pi0_checkpoint.load_network(
+                directory, tokenizer, device, dtype, weights=weights
+            ), tokenizer
+        return load_network(directory, device, dtype, weights=weights), tokenizer
     _require(directory, _FILES)
     tokenizer = read_tokenizer(directory)
     config = read_own_config(directory)
@@ -89,8 +95,8 @@ def load(directory: Path, device: str = "cpu", dtype: torch.dtype | None = None)
         raise unusable(directory, str(error)) from error
     with torch.device("meta"):
         model = build(config)
-    _fill(directory, model, tensors, device)
-    return model.requires_grad_(True).eval(), tokenizer
+    _fill(directory, model, tensors, device, weights)
+    return model.requires_grad_(weights == "stored").eval(), tokenizer
 
 
 def read_own_config(directory: Path) -> PolicyConfig:
@@ -101,8 +107,11 @@ def read_own_config(directory: Path) -> PolicyConfig:
         raise unusable(directory, f"config.json: {error}") from error
 
 
-def _fill(directory: Path, model: OpenVla, tensors: dict[str, torch.Tensor], device: str) -> None:
+def _fill(
+    directory: Path, model: OpenVla, tensors: dict[str, torch.Tensor], device: str, weights: Weights
+) -> None:
     require_keys(directory, model, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
+    prepare(model, weights)
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise unusable(directory, f"{name} holds non-finite values")

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from vlaforget_ros.policy.model import OpenVla
 from vlaforget_ros.policy.unusable import unusable
+from vlaforget_ros.policy.weight_only import held
 
 
 def require_keys(directory: Path, model: OpenVla, given: Mapping[str, tuple[int, ...]]) -> None:
@@ -35,22 +36,20 @@ def require_keys(directory: Path, model: OpenVla, given: Mapping[str, tuple[int,
 
 def assign(model: nn.Module, name: str, tensor: Tensor) -> None:
     """Put a tensor where the network has a parameter of this name."""
-    _set(model, name, nn.Parameter(tensor, requires_grad=False))
+    owner, _, attribute = name.rpartition(".")
+    module = model.get_submodule(owner)
+    setattr(module, attribute, held(module, attribute, tensor))
 
 
 def finish(model: OpenVla, device: str) -> None:
     """What no file holds: weights that are another one's, and buffers that are computed."""
     for name, source in model.shared.items():
-        _set(model, name, model.get_parameter(source))
+        owner, _, attribute = name.rpartition(".")
+        setattr(model.get_submodule(owner), attribute, model.get_parameter(source))
     model.rebuild_buffers(device)
     left = [name for name, tensor in [*model.named_buffers(), *model.named_parameters()] if tensor.is_meta]
     if left:
         raise RuntimeError(f"never filled: {left}")
-
-
-def _set(model: nn.Module, name: str, parameter: nn.Parameter) -> None:
-    owner, _, attribute = name.rpartition(".")
-    setattr(model.get_submodule(owner), attribute, parameter)
 
 
 def _listed(names: list[str], most: int = 8) -> str:

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from vlaforget_ros.adapters.lora import LoraModule
+from vlaforget_ros.errors import ErrorCode, PolicyError
 from vlaforget_ros.policy.slots import AdapterSlots, require_finite
+from vlaforget_ros.policy.weight_only import is_rounded
 
 
 class MergedSlots(AdapterSlots):
@@ -71,8 +73,19 @@ def slots_for(model: nn.Module, merge: bool) -> AdapterSlots:
     Args:
         model: the network that serves.
         merge: whether adapters are merged into copies of the layers that they touch.
+
+    Raises:
+        PolicyError: 208 for merging into rounded weights: the copies would be as large as the weights as stored.
     """
     if not merge:
         return AdapterSlots(model)
+    if is_rounded(model):
+        raise PolicyError(
+            ErrorCode.POLICY_BAD_PARAMETER,
+            "adapters cannot be merged into rounded weights",
+            value="merge_adapters: true",
+            limit="weights: stored",
+            remedy="set merge_adapters to false: adapters are then served as factors",
+        )
     on_gpu = next(model.parameters()).device.type == "cuda"
     return FixedSlots(model) if on_gpu else MergedSlots(model)

@@ -67,7 +67,7 @@ def openvla_small_config(statistics: ActionNormalisation) -> PolicyConfig:
     }
     sizes = {
         "hidden_size": 256,
-        "intermediate_size": 688,
+        "intermediate_size": 704,
         "num_hidden_layers": 4,
         "num_attention_heads": 8,
         "num_key_value_heads": 8,

@@ -34,6 +34,7 @@ from vlaforget_ros.policy.pi0 import HEAD, TABLE, Pi0Fast
 from vlaforget_ros.policy.prompt import TOKENIZER, read_tokenizer
 from vlaforget_ros.policy.shards import Shards
 from vlaforget_ros.policy.unusable import reason, unusable
+from vlaforget_ros.policy.weight_only import Weights, prepare
 
 TYPE = "pi0_fast"
 FAST_TOKENIZER, FAST_SETTINGS = "fast_tokenizer/tokenizer.json", "fast_tokenizer/processor_config.json"
@@ -169,6 +170,7 @@ def load_network(
     device: str = "cpu",
     dtype: torch.dtype | None = None,
     heads: tuple[int, ...] = (),
+    weights: Weights = "stored",
 ) -> Pi0Fast:
     """The network, tensor by tensor onto the device.
 
@@ -178,6 +180,7 @@ def load_network(
         device: where to.
         dtype: of the weights; None: as ``vlaforget.yaml`` says, and without it as stored.
         heads: as in :func:`read_config`.
+        weights: how those of the language model are held.
 
     Raises:
         PolicyError: 207 listing missing and unexpected keys and wrong shapes, before any weight is read, and where
@@ -195,6 +198,7 @@ def load_network(
     # One table for reading and writing words may be stored under either name.
     names = {HEAD: TABLE} if HEAD in shapes and TABLE not in shapes else {}
     require_keys(directory, model, {names.get(name, name): shape for name, shape in shapes.items()})
+    prepare(model, weights)
     for name, tensor in shards.tensors(device, dtype or read_options(directory).torch_dtype):
         assign(model, names.get(network_name(name), network_name(name)), tensor)
     finish(model, device)

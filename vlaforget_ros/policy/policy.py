@@ -19,6 +19,7 @@ from vlaforget_ros.policy.forms import codec_of, form_of
 from vlaforget_ros.policy.graphs import Graphs
 from vlaforget_ros.policy.images import check_observation, pixel_values
 from vlaforget_ros.policy.model import OpenVla
+from vlaforget_ros.policy.weight_only import Weights
 
 
 @dataclass(frozen=True)
@@ -99,10 +100,26 @@ class VlaPolicy:
 
     @classmethod
     def load(
-        cls, directory: Path, device: str = "cpu", unnorm_key: str | None = None, checked_tokens: int = 1
+        cls,
+        directory: Path,
+        device: str = "cpu",
+        unnorm_key: str | None = None,
+        checked_tokens: int = 1,
+        weights: Weights = "stored",
     ) -> VlaPolicy:
-        """Read a checkpoint folder. Raises PolicyError 207."""
-        model, tokenizer = checkpoint.load(directory, device)
+        """Read a checkpoint folder.
+
+        Args:
+            directory: of the checkpoint.
+            device: where to.
+            unnorm_key: as of the class.
+            checked_tokens: as of the class.
+            weights: how those of the language model are held; rounded ones serve, and are never edited.
+
+        Raises:
+            PolicyError: 207 for an unusable folder, 208 for weights that cannot be held so.
+        """
+        model, tokenizer = checkpoint.load(directory, device, weights=weights)
         return cls(model, tokenizer, checkpoint.digest(directory), unnorm_key, checked_tokens)
 
     @property

@@ -25,6 +25,7 @@ from vlaforget_ros.policy.options import FILE as OPTIONS
 from vlaforget_ros.policy.options import CheckpointOptions, read_options
 from vlaforget_ros.policy.shards import Shards
 from vlaforget_ros.policy.unusable import reason, unusable
+from vlaforget_ros.policy.weight_only import Weights, prepare
 
 ARCHITECTURE = "OpenVLAForActionPrediction"
 # Attention heads are in no file; timm knows them by the name of the network.
@@ -131,7 +132,11 @@ def read_config(directory: Path, shards: Shards, heads: tuple[int, ...] = ()) ->
 
 
 def load_network(
-    directory: Path, device: str = "cpu", dtype: torch.dtype | None = None, heads: tuple[int, ...] = ()
+    directory: Path,
+    device: str = "cpu",
+    dtype: torch.dtype | None = None,
+    heads: tuple[int, ...] = (),
+    weights: Weights = "stored",
 ) -> OpenVla:
     """The network of a released checkpoint, tensor by tensor onto the device: no second copy is in memory.
 
@@ -140,6 +145,7 @@ def load_network(
         device: where to.
         dtype: of the weights; None: as ``vlaforget.yaml`` says, and without it as stored.
         heads: as in :func:`read_config`.
+        weights: how those of the language model are held.
 
     Raises:
         PolicyError: 207 listing missing and unexpected keys and wrong shapes, before any weight is read.
@@ -154,6 +160,7 @@ def load_network(
         model,
         {name: shape for name, shape in given.items() if not name.startswith(WITHOUT_EFFECT)},
     )
+    prepare(model, weights)
     dtype = dtype or read_options(directory).torch_dtype
     for name, tensor in shards.tensors(device, dtype):
         if not name.startswith(WITHOUT_EFFECT):
