@@ -9,6 +9,7 @@ Parts, and the only direction in which they may call each other (left calls righ
 ``colcon build`` lays the generated ``vlaforget_ros.msg``, ``.srv`` and ``.action`` beside these parts.
 """
 
+import logging
 import os
 from pkgutil import extend_path
 
@@ -20,3 +21,6 @@ __version__ = "0.1.0"
 __path__ = extend_path(__path__, __name__)
 _source = os.path.dirname(os.path.realpath(__file__))
 __path__ = [_source, *(place for place in __path__ if place != _source)]
+
+# PEFT imports bitsandbytes wherever it is installed, and that warns of an optional kernel which it lacks.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

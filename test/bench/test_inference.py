@@ -27,8 +27,8 @@ def test_all_paths_give_the_same_tokens_and_their_rates_are_reported() -> None:
     assert values["weights_mb"] * 0.9 < values["load_peak_host_mb"]
     assert values["load_peak_host_mb"] < values["weights_mb"] + values["largest_shard_mb"] + 200
     assert heard[-1] == 3
-    # In single precision a language model of two thirds of all weights shrinks to a quarter and to an eighth of itself.
-    assert values["weights_ratio_nf4"] < values["weights_ratio_int8"] < 0.75
+    # Tables of words are most of a small policy: only its blocks shrink, to a quarter and to an eighth.
+    assert values["weights_ratio_nf4"] < values["weights_ratio_int8"] < 0.9
     assert values["actions_per_second_nf4"] > 0
     assert 0 <= values["equal_tokens_share_int8"] <= 1
 
