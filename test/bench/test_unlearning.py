@@ -97,6 +97,7 @@ def document() -> dict[str, Any]:
         "episodes": asdict(Episodes()),
         "recording_seed": 1,
         "threads": 1,
+        "machines": ["CPU"],
         "hardware": {"processor": "CPU", "cores": 2, "memory_gb": 8.0, "gpu": None},
         "commits": ["0123456789"],
         "better_on_both": ["npo"],
@@ -217,6 +218,17 @@ def test_rows_are_kept_in_a_file_and_read_back(tmp_path: Path) -> None:
     file.write_bytes(written[:-40])
     with pytest.raises(UnlearningError, match="not a file of rows"):
         read_rows(file, identity)
+
+
+def test_an_edit_that_was_run_again_keeps_what_attacks_found() -> None:
+    attacked = replace(ROWS[1], metrics={**ROWS[1].metrics, "qrr_int8": 0.02}, episodes=())
+    assert attacked.attacked
+    assert not ROWS[1].attacked
+    again = ROWS[1].after(attacked)
+    assert again.attacked
+    assert again.episodes == ROWS[1].episodes
+    assert not ROWS[1].after(replace(attacked, commit="other")).attacked
+    assert ROWS[1].after(None) == ROWS[1]
 
 
 def test_a_row_without_episodes_has_figures_and_no_paired_test() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from vlaforget_ros import figures
+from vlaforget_ros.adapters.files import locked
 from vlaforget_ros.adapters.peft_format import read_peft
 from vlaforget_ros.attacks import quantise, relearn
 from vlaforget_ros.attacks.outcomes import outcomes
@@ -101,17 +102,19 @@ def record_bag(settings: Settings, scenario: str, report: Report) -> Path:
     """
     folder = settings.out / scenario
     document = folder / "request.yaml"
-    if document.is_file():
-        return document
-    # A bag without a request is what a stopped run left.
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    plan = make_plan(scenario, *settings.recorded, first_seed=RECORDING_SEED)
 
     def told(done: int, total: int) -> None:
         report(f"{scenario}: recording", done, total)
 
-    return record_request(plan, settings.base, folder, settings.processes, None, 0, told)
+    # Several runs may share the work of a folder; one of them records.
+    with locked(settings.out / f"{scenario}.lock"):
+        if document.is_file():
+            return document
+        # A bag without a request is what a stopped run left.
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        plan = make_plan(scenario, *settings.recorded, first_seed=RECORDING_SEED)
+        return record_request(plan, settings.base, folder, settings.processes, None, 0, told)
 
 
 def _cell_file(settings: Settings, variant: Variant, scenario: str, seed: int) -> Path:

@@ -60,7 +60,7 @@ def measure(
         if not (missing(settings, *one) if finished else _done(known, one, settings.attacks))
     ]
     made = _made(settings, to_make, known, report, finished)
-    known |= {row.key: row for row in made}
+    known |= {row.key: row.after(known.get(row.key)) for row in made}
     if kept:
         write_rows(kept, identity(settings), known.values())
     rows = [known[key] for key in map(_key, wanted) if key in known]
@@ -116,6 +116,7 @@ def _document(
         recording_seed=RECORDING_SEED,
         episodes=asdict(settings.episodes),
         threads=settings.threads,
+        machines=sorted({row.machine for row in rows}),
         commits=sorted({row.commit for row in rows}),
         better_on_both=better_on_both(rows),
         better_in_one={name: better_on_both(rows, name) for name in scenarios},

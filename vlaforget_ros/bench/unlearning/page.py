@@ -90,9 +90,9 @@ def _setting(document: Mapping[str, Any], by_name: Mapping[str, Any]) -> str:
             "for all.",
             f"- Seeds of the edits: {', '.join(map(str, document['seeds']))}; {edits} edits with VLA-Forget and its "
             "ablations. `n` in the JSON says how many stand behind each mean.",
-            f"- {hardware['processor']}, {hardware['cores']} cores, {hardware['memory_gb']} GB, GPU: "
+            f"- {', '.join(document['machines'])}; {hardware['cores']} cores, {hardware['memory_gb']} GB, GPU: "
             f"{hardware['gpu'] or 'none'}; {document['threads']} CPU thread(s) an edit; commits {commits}. Seconds "
-            "depend on what else the machine did: compare them with each other only.",
+            "depend on what else a machine did: compare them roughly.",
         ]
     )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ class Row:
         scenario: key of the planted behaviour.
         seed: of the edit.
         commit: of the code that made the edit.
+        machine: its processor; seconds and memory are comparable on one machine only.
         metrics: name -> value, of ``summary.metrics``.
         episodes: how each one ended; none where a row was kept without them, which then takes part in no paired test.
         error: why there is no adapter; None where there is one.
@@ -40,6 +41,7 @@ class Row:
     scenario: str
     seed: int
     commit: str
+    machine: str
     metrics: Mapping[str, float]
     episodes: tuple[Outcome, ...] = ()
     error: str | None = None
@@ -53,6 +55,15 @@ class Row:
     def attacked(self) -> bool:
         """Whether quantisation and relearning were measured, as far as there is anything to attack."""
         return self.variant in REFERENCES or self.error is not None or "qrr_int8" in self.metrics
+
+    def after(self, earlier: Row | None) -> Row:
+        """This row with what an earlier one of the same edit knows besides, its attacks.
+
+        Base, request, seed and code decide an edit bit for bit on the CPU: run again, it is the same one.
+        """
+        if earlier is None or earlier.commit != self.commit:
+            return self
+        return replace(self, metrics={**earlier.metrics, **self.metrics})
 
 
 def read_rows(path: Path, identity: Mapping[str, Any]) -> dict[Key, Row]:
@@ -104,6 +115,7 @@ def _line(row: Row) -> dict[str, Any]:
     metrics = {name: round(value, 4) for name, value in row.metrics.items()}
     line = {"variant": row.variant, "scenario": row.scenario, "seed": row.seed, "commit": row.commit}
     return line | {
+        "machine": row.machine,
         "error": row.error,
         "remarks": list(row.remarks),
         "metrics": metrics,
@@ -118,4 +130,6 @@ def _row(line: Mapping[str, Any]) -> Row:
         for seed, success, *rules in listed
     )
     who = str(line["variant"]), str(line["scenario"]), int(line["seed"]), str(line["commit"])
-    return Row(*who, dict(line["metrics"]), episodes, line["error"], tuple(line["remarks"]))
+    return Row(
+        *who, str(line["machine"]), dict(line["metrics"]), episodes, line["error"], tuple(line["remarks"])
+    )

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from vlaforget_ros import figures
 from vlaforget_ros.bench.closed_loop import Comparison
 from vlaforget_ros.bench.unlearning.rows import Key, Row
 from vlaforget_ros.bench.unlearning.variants import OURS, REFERENCES
@@ -45,6 +46,8 @@ def row_of(cell: Cell, base: Sequence[Outcome]) -> Row:
         cell["scenario"],
         cell["seed"],
         cell["commit"],
+        # A working folder does not outlive a machine: who sums a cell up has made it.
+        figures.hardware()["processor"],
         metrics(cell, base),
         tuple(outcomes_of(cell)),
         cell["error"],
