@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -49,6 +52,36 @@ def test_it_serves_stable_and_rolls_back_to_previous(
     assert status.active_digest == digests[1]
     assert set(status.resident) == set(digests)
     assert robot.rollback("misbehaves").active_digest == digests[0]
+
+
+def test_watch_shows_who_serves_and_the_swap_that_it_sees(
+    graph: Any, client: Any, digests: list[str]
+) -> None:
+    command = [sys.executable, "-m", "vlaforget_ros.cli.app", "watch", "--seconds", "20"]
+    watching = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    lines = iter(watching.stdout or ())
+    # Into a pipe an event is a line: swaps until the first one is seen.
+    done = threading.Event()
+
+    def keep_swapping() -> None:
+        while not done.wait(0.2):
+            for name in ("edit-2", "edit-1"):
+                client.swap(name)
+
+    swapping = threading.Thread(target=keep_swapping)
+    swapping.start()
+    first = next(line for line in lines if "swap:" in line)
+    done.set()
+    swapping.join()
+    rest = "".join(lines)
+    assert watching.wait(timeout=60) == 0
+    assert "→" in first
+    (row,) = [
+        line
+        for line in rest.splitlines()
+        if digests[0][:12] in line and "serves" in line and "edit-1" in line
+    ]
+    assert "│" in row
 
 
 def test_after_a_kill_a_damaged_stable_gives_way_to_previous(
