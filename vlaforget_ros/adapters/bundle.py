@@ -106,10 +106,11 @@ def read(path: Path) -> dict[str, bytes]:
         raise no_source(str(path)) from error
     except OSError as error:
         raise AdapterError(ErrorCode.ADAPTER_DISK, f"disk: {error.strerror}", value=str(path)) from error
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        raise bad_bundle("not a plain file", value=str(path))
     with os.fdopen(descriptor, "rb") as file, coded(path):
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise bad_bundle("not a plain file", value=str(path))
         members = scan(file, status.st_size)
         return {name: _content(file, name, member) for name, member in members.items()}
 

@@ -16,8 +16,9 @@ from vlaforget_ros.adapters.manifest import (
     check_files,
     parse_manifest,
 )
+from vlaforget_ros.adapters.names import check_base
 from vlaforget_ros.adapters.partials import Partial, held
-from vlaforget_ros.adapters.peft_format import ADAPTER_FILES, decode, read_files
+from vlaforget_ros.adapters.peft_format import ADAPTER_FILES, CONFIG_FILE, decode, parse_config, read_files
 from vlaforget_ros.adapters.store import AdapterStore
 from vlaforget_ros.errors import AdapterError, ErrorCode
 
@@ -146,6 +147,8 @@ def _take_in(store: AdapterStore, path: Path, source: str) -> Imported:
         listed = ", ".join(sorted(manifest.core.files))
         raise bad_bundle("its manifest lists other files", value=listed[:200], limit=", ".join(ADAPTER_FILES))
     check_files(manifest, members)
+    if named := parse_config(members[CONFIG_FILE]).base_digest:
+        check_base(manifest.base_digest, named, manifest.name)
     before = manifest.digest in store.digests()
     found = store.adopt(members, manifest, signature=signature, source=source)
     kept = [kind for kind, said in manifest.evidence.items() if found.evidence.get(kind) != said]

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 
 from vlaforget_ros.adapters.bundle import bad_bundle, no_source
@@ -184,7 +185,7 @@ def upload(location: Location, pieces: Iterator[bytes], size: int, progress: Pro
         temporary = f"{path}.{uuid.uuid4().hex[:8]}.part"
         try:
             _write(location, temporary, pieces, size, progress)
-            filesystem.mv(temporary, path)
+            _move(filesystem, temporary, path)
         except BaseException:
             if filesystem.exists(temporary):
                 filesystem.rm_file(temporary)
@@ -227,6 +228,15 @@ def _write(
         if location.is_local:
             file.flush()
             os.fsync(file.fileno())
+
+
+def _move(filesystem: Any, old: str, new: str) -> None:
+    """By the driver's own means where it has any; fsspec's would take ? and * in a name for patterns."""
+    if type(filesystem).mv is not AbstractFileSystem.mv:
+        filesystem.mv(old, new)
+        return
+    filesystem.cp_file(old, new)
+    filesystem.rm_file(old)
 
 
 @contextmanager
