@@ -73,6 +73,31 @@ def test_the_last_events_keep_what_they_mention(store: AdapterStore, chain: dict
     assert names(store) == {"first", "second", "third", "lone"}
 
 
+def test_removals_do_not_make_the_history_forget(store: AdapterStore, chain: dict[str, str]) -> None:
+    clean(store, keep=2)
+    for _ in range(3):
+        assert clean(store, keep=2).dropped == ()
+
+
+def test_an_adapter_that_is_spoken_of_while_others_are_dropped_stays(
+    store: AdapterStore, chain: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A swap to it, written between the list of reasons and its removal."""
+    remove = AdapterStore.remove
+
+    def swapped_meanwhile(opened: AdapterStore, digest: str, needed: Callable[[], str]) -> None:
+        opened.record("swap", chain["lone"], previous_digest="")
+        remove(opened, digest, needed)
+
+    monkeypatch.setattr(AdapterStore, "remove", swapped_meanwhile)
+
+    cleaned = clean(store, keep=0)
+
+    assert [manifest.name for manifest in cleaned.dropped] == ["side"]
+    assert "swap" in cleaned.kept[chain["lone"]]
+    assert names(store) == {"first", "second", "third", "lone"}
+
+
 def test_what_an_arm_runs_and_what_it_left_stay_however_long_ago_it_was(
     store: AdapterStore, chain: dict[str, str]
 ) -> None:

@@ -9,6 +9,7 @@ from vlaforget_ros.adapters.exchange import TRANSFERS
 from vlaforget_ros.adapters.files import coded
 from vlaforget_ros.adapters.manifest import Manifest
 from vlaforget_ros.adapters.store import AdapterStore
+from vlaforget_ros.errors import AdapterError, ErrorCode
 
 KEPT_EVENTS = 50
 _DIGESTS = ("digest", "previous_digest")
@@ -51,11 +52,18 @@ def clean(store: AdapterStore, keep: int = KEPT_EVENTS, dry_run: bool = False) -
     kept = reasons_to_keep(store, keep)
     manifests = store.manifests()
     readable = {manifest.digest for manifest in manifests}
-    doomed = [manifest for manifest in manifests if manifest.digest not in kept]
-    freed = sum(_bytes_on_disk(store, manifest.digest) for manifest in doomed)
-    if not dry_run:
-        for manifest in doomed:
-            store.remove(manifest.digest)
+    doomed, freed = [], 0
+    for manifest in manifests:
+        digest = manifest.digest
+        if digest in kept:
+            continue
+        size = _bytes_on_disk(store, digest)
+        why = "" if dry_run else _removed(store, digest, keep)
+        if why:
+            kept[digest] = why
+        else:
+            doomed.append(manifest)
+            freed += size
     stopped = []
     for path in partials.leftovers(store.root / TRANSFERS):
         with coded(path):
@@ -78,7 +86,8 @@ def reasons_to_keep(store: AdapterStore, keep: int) -> dict[str, str]:
     for name, digest in sorted(store.aliases().items()):
         if digest in here:
             reasons.setdefault(digest, f"alias {name}")
-    events = store.history()
+    # A removal keeps nothing; counted, each cleaning would make the history forget sooner.
+    events = [event for event in store.history() if event["event"] != "removed"]
     serving = [event for event in events if event["event"] in _SERVING][-1:]
     for event in [*serving, *(events[-keep:] if keep > 0 else [])]:
         for mentioned in (event.get(key) for key in _DIGESTS):
@@ -90,6 +99,17 @@ def reasons_to_keep(store: AdapterStore, keep: int) -> dict[str, str]:
             reasons.setdefault(parent, f"{child.name} was made from it")
             child = store.manifest(parent)
     return reasons
+
+
+def _removed(store: AdapterStore, digest: str, keep: int) -> str:
+    """Remove an adapter; the reason where somebody has come to need it since the reasons were listed."""
+    try:
+        store.remove(digest, lambda: reasons_to_keep(store, keep).get(digest, ""))
+    except AdapterError as error:
+        if error.code != ErrorCode.ADAPTER_NOT_PROMOTABLE:
+            raise
+        return error.message
+    return ""
 
 
 def _bytes_on_disk(store: AdapterStore, digest: str) -> int:

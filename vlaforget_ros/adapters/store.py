@@ -195,20 +195,24 @@ class AdapterStore:
             self.record("evidence", digest, kind=kind, failed_gates=failed)
         return changed
 
-    def remove(self, digest: str) -> None:
+    def remove(self, digest: str, needed: Callable[[], str] = lambda: "") -> None:
         """Take an adapter out of the store.
 
+        Args:
+            digest: full digest.
+            needed: asked once more, when nobody else can write: what needs the adapter, "" where nothing does.
+
         Raises:
-            AdapterError: 100 unknown, 107 disk, 108 while an alias points at it.
+            AdapterError: 100 unknown, 107 disk, 108 while an alias points at it or something needs it.
         """
         if not is_digest(digest) or not (self._adapters / digest).is_dir():
             raise unknown(digest, self.manifests(), self.aliases())
         with self._exclusive():
             holders = [name for name, target in self._aliases.read().items() if target == digest]
-            if holders:
+            if use := ", ".join(holders) or needed():
                 raise AdapterError(
                     ErrorCode.ADAPTER_NOT_PROMOTABLE,
-                    f"the adapter is in use as {', '.join(holders)}",
+                    f"the adapter is in use as {use}",
                     value=digest,
                     remedy="move the alias first",
                 )

@@ -132,6 +132,7 @@ def look(location: Location, limit: int) -> Source:
         AdapterError: 100 nothing, 107 the place cannot be reached, 111 a folder or more than ``limit`` bytes.
     """
     with _coded(location):
+        location.filesystem.invalidate_cache()
         info = location.filesystem.info(location.path)
     size = info.get("size")
     if info.get("type", "file") != "file":
