@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
@@ -267,6 +268,23 @@ def test_two_imports_of_one_source_take_turns(
     assert {one.manifest.digest for one in taken} == {digest}
     assert [event["event"] for event in robot.history()] == ["imported"]
     assert list((robot.root / "transfers").iterdir()) == []
+
+
+def test_a_download_that_fills_the_disk_gives_the_room_back(
+    store: AdapterStore, digest: str, robot: AdapterStore, flaky: type[FlakyFileSystem]
+) -> None:
+    export_adapter(store, digest, "flaky://fix.tar")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5500, hard))
+    try:
+        with pytest.raises(AdapterError, match="free space") as caught:
+            import_adapter(robot, "flaky://fix.tar")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    assert caught.value.code == ErrorCode.ADAPTER_DISK
+    assert state(robot.root) == {}
+    assert import_adapter(robot, "flaky://fix.tar").new
 
 
 def test_a_download_under_way_is_not_dropped(tmp_path: Path) -> None:

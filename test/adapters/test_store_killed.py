@@ -1,4 +1,4 @@
-"""kill -9 at any line of add, alias and promote: the alias is old or new, never neither; the history is whole."""
+"""kill -9 at any line of add, import, alias and promote: the alias is old or new, never neither; history is whole."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from vlaforget_ros.adapters import AdapterStore, LoraWeights, write_peft
+from vlaforget_ros.adapters.exchange import export_adapter
 
 ROOT = Path(__file__).resolve().parents[2]
 POINTS = 60
@@ -25,14 +26,19 @@ import torch
 torch.set_num_threads(1)
 from pathlib import Path
 from vlaforget_ros.adapters import AdapterStore
+from vlaforget_ros.adapters.exchange import import_adapter
 
 verb, start, roots, wanted = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
 arguments = sys.argv[5:]
-watched = tuple(f"adapters{os.sep}{name}.py" for name in ("store", "files", "history", "names"))
+names = ("store", "files", "history", "names", "exchange", "bundle")
+watched = tuple(f"adapters{os.sep}{name}.py" for name in names)
+
 
 def call(store):
     if verb == 'add':
         store.add(Path(arguments[0]), {'name': 'late', 'method': 'npo'})
+    elif verb == 'import':
+        import_adapter(store, arguments[0])
     else:
         store.alias(*arguments)
 
@@ -113,21 +119,26 @@ def check_history(store: AdapterStore, before: list[dict[str, object]]) -> None:
     assert all(json.loads(line)["event"] for line in lines)
 
 
-def test_kill_9_inside_add(tmp_path: Path, start: AdapterStore) -> None:
+@pytest.mark.parametrize("verb", ["add", "import"])
+def test_kill_9_inside_add_and_import(verb: str, tmp_path: Path, start: AdapterStore) -> None:
     before, old = start.history(), set(start.digests())
-    seen = set()
-    for store in kill(tmp_path, "add", tmp_path / "staging"):
+    lab = AdapterStore(tmp_path / "lab")
+    digest = lab.add(tmp_path / "staging", {"name": "late", "method": "npo"}).digest
+    source = tmp_path / {"add": "staging", "import": "late.tar"}[verb]
+    if verb == "import":
+        export_adapter(lab, digest, str(source))
+    seen = []
+    for store in kill(tmp_path, verb, source):
         check_history(store, before)
-        new = set(store.digests()) - old
-        seen.add(len(new))
-        assert old <= set(store.digests())
-        assert all(store.load(digest).modules for digest in store.digests())
+        assert set(store.digests()) in (old, old | {digest})
+        seen.append(digest in store.digests())
+        assert all(store.load(found).digest == found for found in store.digests())
         assert store.aliases() == start.aliases()
-        again = store.add(tmp_path / "staging", {"name": "late", "method": "npo"})
-        assert new <= {again.digest}
-        assert store.resolve("late") == again.digest
+        assert store.add(tmp_path / "staging", {"name": "late", "method": "npo"}).digest == digest
+        assert store.resolve("late") == digest
         shutil.rmtree(store.root)
-    assert seen == {0, 1}
+    assert seen == sorted(seen)
+    assert set(seen) == {False, True}
 
 
 @pytest.mark.parametrize("name", ["candidate", "stable"], ids=["alias", "promote"])

@@ -7,10 +7,10 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
 
-from vlaforget_ros.adapters.files import coded
+from vlaforget_ros.adapters.files import FULL, coded, write_all
 
 _ENDING = ".part"
 
@@ -25,7 +25,7 @@ class Partial:
     """
 
     path: Path
-    file: BinaryIO
+    file: FileIO
 
     @property
     def length(self) -> int:
@@ -33,10 +33,19 @@ class Partial:
         return os.fstat(self.file.fileno()).st_size
 
     def append(self, content: bytes) -> None:
-        """Add bytes. Raises AdapterError 107; what arrived before stays."""
+        """Add bytes.
+
+        Raises:
+            AdapterError: 107; what arrived before stays, unless the disk is full: then it goes, since the adapters
+                and the history beside it need the room more.
+        """
         with coded(self.path):
-            self.file.write(content)
-            self.file.flush()
+            try:
+                write_all(self.file, content)
+            except OSError as error:
+                if error.errno in FULL:
+                    self.file.truncate(0)
+                raise
 
     def discard(self) -> None:
         """Throw away what has arrived: the download begins anew."""
@@ -90,11 +99,11 @@ def drop(path: Path) -> bool:
     return True
 
 
-def _locked(path: Path) -> BinaryIO:
+def _locked(path: Path) -> FileIO:
     """The file, open and locked; anew where its last holder removed it while this process waited."""
     while True:
         with coded(path):
-            file = path.open("a+b")
+            file = path.open("a+b", buffering=0)
             fcntl.flock(file, fcntl.LOCK_EX)
             if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
                 return file

@@ -159,7 +159,7 @@ def download(source: Source, target: Partial, limit: int, progress: Progress | N
         if target.length:
             try:
                 _copy(source, target, limit, progress)
-            except (ValueError, NotImplementedError) as error:
+            except (ValueError, RuntimeError) as error:
                 _log.info("%s can only be read from its beginning: %s", source.location.public, error)
                 target.discard()
         if not target.length:
