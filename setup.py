@@ -44,6 +44,6 @@ setup(
     package_data={"": ["*.json", "*.safetensors", "*.yaml", "*.html", "*.j2", "*.css", "*.md", "py.typed"]},
     data_files=shared_files("config", "launch", "models", "msg"),
     install_requires=requirements("core"),
-    extras_require={name: requirements(name) for name in ("cell", "rounding", "dev")},
+    extras_require={name: requirements(name) for name in ("cell", "rounding", "transport", "dev")},
     entry_points={"console_scripts": ["vlaforget = vlaforget_ros.cli.app:main"]},
 )

@@ -17,12 +17,12 @@ from pathlib import Path
 from vlaforget_ros.adapters.safetensors_header import bad_format
 from vlaforget_ros.errors import AdapterError, ErrorCode
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def disk_error(error: OSError, path: Path) -> AdapterError:
     """The coded error (107) for what the operating system refused."""
-    if error.errno in _FULL:
+    if error.errno in FULL:
         remedy = "free space on the file system of the store; the adapters in it are intact"
     elif error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
         remedy = "the store is read-only for this user: serving and rollback work, adding does not"
@@ -122,14 +122,15 @@ def append_lines(path: Path, lines: list[str]) -> None:
         whole = _whole_lines(file)
         file.truncate(whole)
         try:
-            _write_all(file, "".join(line + "\n" for line in lines).encode())
+            write_all(file, "".join(line + "\n" for line in lines).encode())
             os.fsync(file.fileno())
         except OSError:
             file.truncate(whole)
             raise
 
 
-def _write_all(file: RawIOBase, content: bytes) -> None:
+def write_all(file: RawIOBase, content: bytes) -> None:
+    """Write all of it to an unbuffered file. Raises OSError."""
     view = memoryview(content)
     while view:
         view = view[file.write(view) or 0 :]

@@ -19,6 +19,7 @@ from vlaforget_ros.adapters.evidence import failed_gates
 from vlaforget_ros.errors import AdapterError, ErrorCode
 
 MANIFEST_FILE = "manifest.json"
+SIGNATURE_FILE = "signature.json"
 MAX_MANIFEST_BYTES = 8 * 1024 * 1024
 RESERVED_NAMES = ("base", "stable", "candidate", "previous")
 _FORMAT = 1
@@ -167,8 +168,8 @@ def parse_provenance(given: Provenance | Mapping[str, Any]) -> Provenance:
         raise _bad_manifest("the provenance of the adapter", error, "correct the named field") from error
 
 
-def parse_manifest(content: bytes, expected_digest: str) -> Manifest:
-    """Read a manifest and check that its core has the digest under which it was found.
+def parse_manifest(content: bytes, expected_digest: str = "") -> Manifest:
+    """Read a manifest and check that its core has the digest under which it was found ("": the one that it names).
 
     Raises:
         AdapterError: 103 for anything else than the untouched manifest of that adapter.
@@ -178,6 +179,7 @@ def parse_manifest(content: bytes, expected_digest: str) -> Manifest:
     except ValidationError as error:
         raise _bad_manifest(MANIFEST_FILE, error, _TAMPERED) from error
     computed = core_digest(manifest.core)
+    expected_digest = expected_digest or manifest.digest
     if not computed == manifest.digest == expected_digest:
         raise AdapterError(
             ErrorCode.ADAPTER_BAD_DIGEST,

@@ -2,9 +2,11 @@
 
 ::
 
-    <root>/adapters/<digest>/   adapter_config.json, adapter_model.safetensors, manifest.json
+    <root>/adapters/<digest>/   adapter_config.json, adapter_model.safetensors, manifest.json;
+                                signature.json where somebody signed it
     <root>/aliases.json         movable names: stable, candidate, previous and the user's own
     <root>/history.jsonl        one line per event, only ever appended to
+    <root>/transfers/           downloads under way (:mod:`vlaforget_ros.adapters.exchange`)
     <root>/incoming/            copies under way; leftovers of killed processes, swept by the next add
 
 Reading takes no lock and creates nothing. Writers of all processes take turns through a file lock. An adapter
@@ -38,6 +40,7 @@ from vlaforget_ros.adapters.lora import DEFAULT_RANK_LIMIT, LoraWeights
 from vlaforget_ros.adapters.manifest import (
     MANIFEST_FILE,
     MAX_MANIFEST_BYTES,
+    SIGNATURE_FILE,
     Core,
     FileEntry,
     Manifest,
@@ -102,6 +105,42 @@ class AdapterStore:
         """As :meth:`add`, straight from memory."""
         return self._add(peft_format.encode(weights), parse_provenance(provenance))
 
+    def adopt(
+        self, files: Mapping[str, bytes], manifest: Manifest, *, signature: bytes | None, source: str
+    ) -> Manifest:
+        """Take in an adapter of another store under the digest that it has there, with its evidence.
+
+        One that is here already stays as it is: only evidence of kinds that it lacks, and a signature where it has
+        none, are added. Its parent need not be here.
+
+        Args:
+            files: content of its two files by name.
+            manifest: as it was there, checked against its digest.
+            signature: content of its signature file, copied as it is; None where it has none.
+            source: where it came from, for the history.
+
+        Raises:
+            AdapterError: 101 its files name another base, 103 the manifest does not describe the files, 104-106 as in
+                :meth:`add`, 107 disk; the store is then as before.
+        """
+        weights = peft_format.decode(files, rank_limit=self.rank_limit)
+        check_files(manifest, files)
+        core, digest = core_of(files, weights, manifest.core), manifest.digest
+        parse_manifest(manifest.model_copy(update={"core": core}).to_json(), digest)
+        with self._exclusive():
+            if (self._adapters / digest).is_dir():
+                self.load(digest)
+                if signature is not None and not (self._adapters / digest / SIGNATURE_FILE).exists():
+                    replace_file(self._adapters / digest / SIGNATURE_FILE, signature)
+            else:
+                beside = {} if signature is None else {SIGNATURE_FILE: signature}
+                self._move_in(digest, {**files, **beside, MANIFEST_FILE: manifest.to_json()})
+                said = {"name": core.name, "method": core.method, "parent_digest": core.parent_digest}
+                self.record("imported", digest, **said, source=source)
+        for kind in sorted(set(manifest.evidence) - set(self.manifest(digest).evidence)):
+            self.attach(digest, kind, manifest.evidence[kind])
+        return self.manifest(digest)
+
     def alias(self, name: str, digest: str) -> None:
         """Point an alias at an adapter, or with "" at the base model. Moving ``stable`` sets ``previous`` as
         well.
@@ -156,20 +195,24 @@ class AdapterStore:
             self.record("evidence", digest, kind=kind, failed_gates=failed)
         return changed
 
-    def remove(self, digest: str) -> None:
+    def remove(self, digest: str, needed: Callable[[], str] = lambda: "") -> None:
         """Take an adapter out of the store.
 
+        Args:
+            digest: full digest.
+            needed: asked once more, when nobody else can write: what needs the adapter, "" where nothing does.
+
         Raises:
-            AdapterError: 100 unknown, 107 disk, 108 while an alias points at it.
+            AdapterError: 100 unknown, 107 disk, 108 while an alias points at it or something needs it.
         """
         if not is_digest(digest) or not (self._adapters / digest).is_dir():
             raise unknown(digest, self.manifests(), self.aliases())
         with self._exclusive():
             holders = [name for name, target in self._aliases.read().items() if target == digest]
-            if holders:
+            if use := ", ".join(holders) or needed():
                 raise AdapterError(
                     ErrorCode.ADAPTER_NOT_PROMOTABLE,
-                    f"the adapter is in use as {', '.join(holders)}",
+                    f"the adapter is in use as {use}",
                     value=digest,
                     remedy="move the alias first",
                 )
@@ -254,7 +297,11 @@ class AdapterStore:
         return self._aliases.read()
 
     def history(self) -> list[dict[str, Any]]:
-        """All events, oldest first: added, alias, evidence, removed, swap, rollback. Raises AdapterError 103."""
+        """All events, oldest first: added, imported, alias, evidence, removed, swap, rollback.
+
+        Raises:
+            AdapterError: 103 naming a damaged line, 107 on a read error.
+        """
         return self._history.events()
 
     # --- parts of alias and add
@@ -338,9 +385,5 @@ def core_of(files: Mapping[str, bytes], weights: LoraWeights, provenance: Proven
             remedy="give base_digest, or base_model_name_or_path sha256:<digest> in adapter_config.json",
         )
     entries = {name: FileEntry(sha256=sha256(data), bytes=len(data)) for name, data in files.items()}
-    return Core(
-        **{**dict(provenance), "base_digest": stated or configured},
-        rank=weights.rank,
-        modules=tuple(weights.modules),
-        files=entries,
-    )
+    computed = {"rank": weights.rank, "modules": tuple(weights.modules), "files": entries}
+    return Core(**{**dict(provenance), "base_digest": stated or configured, **computed})

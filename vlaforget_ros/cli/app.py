@@ -9,6 +9,8 @@ import typer
 
 from vlaforget_ros import __version__
 from vlaforget_ros.cli import (
+    adapter_care,
+    adapter_transfer,
     adapters,
     attack,
     bench,
@@ -64,6 +66,8 @@ history.register(app)
 models.register(app)
 train.register(app)
 retrain.register(app)
+adapter_care.register(adapters.app)
+adapter_transfer.register(adapters.app)
 app.add_typer(adapters.app, name="adapters")
 app.add_typer(bench.app, name="bench")
 
