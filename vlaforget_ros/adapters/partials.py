@@ -105,6 +105,14 @@ def _locked(path: Path) -> FileIO:
         with coded(path):
             file = path.open("a+b", buffering=0)
             fcntl.flock(file, fcntl.LOCK_EX)
-            if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            if _lies_at(path, file):
                 return file
             file.close()
+
+
+def _lies_at(path: Path, file: FileIO) -> bool:
+    # One look, not two: another holder may remove the path at any time.
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
