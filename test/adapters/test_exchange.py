@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import resource
 from collections.abc import Callable, Iterator
 from importlib import import_module
@@ -63,6 +64,21 @@ def test_an_adapter_arrives_with_its_digest_evidence_and_signature(
     assert robot.aliases() == {}
     (event,) = robot.history()
     assert (event["event"], event["digest"], event["source"]) == ("imported", digest, url)
+
+
+def test_the_bytes_of_the_manifest_travel_as_they_are(
+    tmp_path: Path, store: AdapterStore, digest: str, robot: AdapterStore
+) -> None:
+    """Written by another version, without a field that this one writes: a signature may cover them."""
+    file = store.path(digest) / "manifest.json"
+    said = json.loads(file.read_text())
+    del said["evidence"]
+    file.write_text(json.dumps(said))
+    export_adapter(store, digest, str(tmp_path / "fix.tar"))
+
+    import_adapter(robot, str(tmp_path / "fix.tar"))
+
+    assert (robot.path(digest) / "manifest.json").read_bytes() == file.read_bytes()
 
 
 def test_importing_twice_changes_nothing(

@@ -11,6 +11,7 @@ from vlaforget_ros.adapters.bundle import bad_bundle
 from vlaforget_ros.adapters.files import read_limited
 from vlaforget_ros.adapters.manifest import (
     MANIFEST_FILE,
+    MAX_MANIFEST_BYTES,
     SIGNATURE_FILE,
     Manifest,
     check_files,
@@ -81,11 +82,12 @@ def export_adapter(
         AdapterError: 100 unknown digest, 103-106 where the adapter itself is damaged, 107 where the destination fails.
     """
     location = transport.locate(destination)
-    manifest = store.manifest(digest)
+    content = read_limited(store.path(digest) / MANIFEST_FILE, MAX_MANIFEST_BYTES)
+    manifest = parse_manifest(content, digest)
     files = read_files(store.path(digest))
     check_files(manifest, files)
     decode(files, rank_limit=store.rank_limit)
-    members = {**files, MANIFEST_FILE: manifest.to_json()}
+    members = {**files, MANIFEST_FILE: content}
     signature = store.path(digest) / SIGNATURE_FILE
     if signature.exists():
         members[SIGNATURE_FILE] = read_limited(signature, bundle.MAX_SIGNATURE_BYTES)
@@ -141,7 +143,8 @@ def _verified(store: AdapterStore, partial: Partial, source: str) -> Imported:
 
 def _take_in(store: AdapterStore, path: Path, source: str) -> Imported:
     members = bundle.read(path)
-    manifest = parse_manifest(members.pop(MANIFEST_FILE))
+    content = members.pop(MANIFEST_FILE)
+    manifest = parse_manifest(content)
     signature = members.pop(SIGNATURE_FILE, None)
     if set(manifest.core.files) != set(ADAPTER_FILES):
         listed = ", ".join(sorted(manifest.core.files))
@@ -150,7 +153,7 @@ def _take_in(store: AdapterStore, path: Path, source: str) -> Imported:
     if named := parse_config(members[CONFIG_FILE]).base_digest:
         check_base(manifest.base_digest, named, manifest.name)
     before = manifest.digest in store.digests()
-    found = store.adopt(members, manifest, signature=signature, source=source)
+    found = store.adopt(members, content, signature=signature, source=source)
     kept = [kind for kind, said in manifest.evidence.items() if found.evidence.get(kind) != said]
     parent = manifest.core.parent_digest
     missing = parent if parent and parent not in store.digests() else ""

@@ -106,7 +106,7 @@ class AdapterStore:
         return self._add(peft_format.encode(weights), parse_provenance(provenance))
 
     def adopt(
-        self, files: Mapping[str, bytes], manifest: Manifest, *, signature: bytes | None, source: str
+        self, files: Mapping[str, bytes], content: bytes, *, signature: bytes | None, source: str
     ) -> Manifest:
         """Take in an adapter of another store under the digest that it has there, with its evidence.
 
@@ -115,7 +115,7 @@ class AdapterStore:
 
         Args:
             files: content of its two files by name.
-            manifest: as it was there, checked against its digest.
+            content: of its manifest, kept as it is: a signature may cover it.
             signature: content of its signature file, copied as it is; None where it has none.
             source: where it came from, for the history.
 
@@ -123,8 +123,9 @@ class AdapterStore:
             AdapterError: 101 its files name another base, 103 the manifest does not describe the files, 104-106 as in
                 :meth:`add`, 107 disk; the store is then as before.
         """
-        weights = peft_format.decode(files, rank_limit=self.rank_limit)
+        manifest = parse_manifest(content)
         check_files(manifest, files)
+        weights = peft_format.decode(files, rank_limit=self.rank_limit)
         core, digest = core_of(files, weights, manifest.core), manifest.digest
         parse_manifest(manifest.model_copy(update={"core": core}).to_json(), digest)
         with self._exclusive():
@@ -134,7 +135,7 @@ class AdapterStore:
                     replace_file(self._adapters / digest / SIGNATURE_FILE, signature)
             else:
                 beside = {} if signature is None else {SIGNATURE_FILE: signature}
-                self._move_in(digest, {**files, **beside, MANIFEST_FILE: manifest.to_json()})
+                self._move_in(digest, {**files, **beside, MANIFEST_FILE: content})
                 said = {"name": core.name, "method": core.method, "parent_digest": core.parent_digest}
                 self.record("imported", digest, **said, source=source)
         for kind in sorted(set(manifest.evidence) - set(self.manifest(digest).evidence)):
