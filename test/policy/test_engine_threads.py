@@ -73,6 +73,9 @@ class MemorySource:
     def aliases(self) -> dict[str, str]:
         return {}
 
+    def signer(self, digest: str) -> str:
+        return ""
+
     def record(self, event: str, digest: str, **details: object) -> None:
         pass
 

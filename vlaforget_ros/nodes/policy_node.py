@@ -15,6 +15,7 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from vlaforget_ros.action import ExecuteInstruction
 from vlaforget_ros.adapters.store import AdapterStore
+from vlaforget_ros.adapters.trust import TrustPolicy
 from vlaforget_ros.errors import ErrorCode, PolicyError, VlaForgetError
 from vlaforget_ros.msg import (
     PolicyAction,
@@ -45,6 +46,7 @@ from vlaforget_ros.policy.weight_only import WEIGHTS
 PARAMETERS = (
     Parameter("checkpoint", "tiny", "Folder of the base checkpoint, or the name of one that ships."),
     Parameter("store", "runs/adapters", "Folder of the adapter store."),
+    Parameter("trust", "", "File of the trust policy: who must have signed an adapter; empty: nobody."),
     Parameter("device", "cpu", "Where the model runs: cpu or cuda."),
     Parameter(
         "weights",
@@ -122,7 +124,10 @@ class PolicyNode(VlaNode):
         )
         engine = InferenceEngine(
             self._policy,
-            AdapterStore(Path(values["store"])),
+            AdapterStore(
+                Path(values["store"]),
+                trust=TrustPolicy.load(Path(values["trust"])) if values["trust"] else None,
+            ),
             resident_limit=values["resident_limit"],
             merge=values["merge_adapters"],
             chunk_steps=values["chunk_steps"],

@@ -144,7 +144,7 @@ class InferenceEngine:
             reference: alias, name, digest, unique digest prefix of 8 or more, or ``base``.
 
         Raises:
-            AdapterError: 100-107 as :meth:`AdapterStore.resolve` and ``load``, 104/105 where it does not fit
+            AdapterError: 100-107, 112-114 as :meth:`AdapterStore.resolve` and ``load``, 104/105 where it does not fit
                 the model, 110 where a rollback came in meanwhile. The active adapter then stays, bit for bit.
             PolicyError: 204 out of memory, 205 closed.
         """
@@ -175,7 +175,7 @@ class InferenceEngine:
         """All adapters of the store, oldest first. Raises AdapterError 103, 107 if it is unreadable."""
         resident, aliases = set(self.resident), self._source.aliases()
         return [
-            adapter_info(manifest, aliases, manifest.digest in resident)
+            adapter_info(manifest, aliases, manifest.digest in resident, self._source.signer(manifest.digest))
             for manifest in self._source.manifests()
         ]
 
