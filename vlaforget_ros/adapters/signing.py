@@ -76,8 +76,9 @@ def sign(
         if certificate is None:
             config.use_elliptic_key_signer(private_key=key)
         else:
+            # The library reads no empty chain; the certificate itself adds nothing to it.
             config.use_certificate_signer(
-                private_key=key, signing_certificate=certificate, certificate_chain=chain
+                private_key=key, signing_certificate=certificate, certificate_chain=chain or [certificate]
             )
     except Exception as error:
         # Of several kinds, by what the file is instead; the text never holds any of the key.
@@ -113,12 +114,8 @@ def verify(signed: Signed, core: bytes, anchor: Anchor) -> None:
         folder = _folder(place, core, signed.terms)
         (place / "anchor.pem").write_bytes(anchor.pem)
         (place / "bundle.json").write_text(json.dumps(signed.bundle), encoding="utf-8")
-        config = library.verifying.Config().set_hashing_config(_hashing(library))
+        config = _verifier(library, place / "anchor.pem", anchor.roots)
         try:
-            if anchor.roots:
-                config.use_certificate_verifier(certificate_chain=[place / "anchor.pem"])
-            else:
-                config.use_elliptic_key_verifier(public_key=place / "anchor.pem")
             config.verify(folder, place / "bundle.json")
         except OSError:
             raise
@@ -209,6 +206,17 @@ def _library() -> _Library:
             remedy="install what requirements/core.txt names; a rollback to a resident adapter works without",
         ) from error
     return _Library(hashing, signing, verifying)
+
+
+def _verifier(library: _Library, pem: Path, roots: bool) -> Any:
+    config = library.verifying.Config().set_hashing_config(_hashing(library))
+    try:
+        if roots:
+            return config.use_certificate_verifier(certificate_chain=[pem])
+        return config.use_elliptic_key_verifier(public_key=pem)
+    except ValueError as error:
+        what = "root certificates" if roots else "public key"
+        raise unusable(f"the {what} of a signer cannot be used", error, "correct the trust policy") from error
 
 
 def _hashing(library: _Library) -> Any:
