@@ -76,6 +76,12 @@ class MemorySource:
     def signer(self, digest: str) -> str:
         return ""
 
+    def check_revoked(self, digest: str) -> None:
+        pass
+
+    def check_rollback(self, digest: str, *, by_operator: bool) -> None:
+        pass
+
     def record(self, event: str, digest: str, **details: object) -> None:
         pass
 

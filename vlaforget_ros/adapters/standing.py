@@ -46,6 +46,7 @@ class Standing:
             AdapterError: 102, 112-114 as :meth:`TrustPolicy.check`.
         """
         if self._trust is not None:
+            self._trust.refresh()
             aliases = self._shelf.aliases()
             named = [name for name, target in aliases.items() if target == manifest.digest]
             self._checked(manifest, self._trust, named)
@@ -62,6 +63,7 @@ class Standing:
             check_gates(name, manifest)
         if self._trust is None:
             return
+        self._trust.refresh()
         wanted = Version("", None)
         if manifest is not None:
             wanted = version(manifest, self._checked(manifest, self._trust, [name]))
@@ -69,6 +71,21 @@ class Standing:
         if current is not None:
             before = named_by(name, self._shelf.history()) if rollback else ()
             check_order(name, current, wanted, before, rollback)
+
+    def check_revoked(self, digest: str) -> None:
+        """Check an adapter that is in memory already: the store is not read, the policy is, where it changed.
+
+        Raises:
+            AdapterError: 112 where the policy can no longer be used, 114 for a revoked adapter.
+        """
+        if self._trust is not None:
+            self._trust.refresh()
+            self._trust.check_digest(digest)
+
+    def check_rollback(self, digest: str, by_operator: bool) -> None:
+        """As :meth:`TrustPolicy.check_rollback`: nothing is read from the disk."""
+        if self._trust is not None:
+            self._trust.check_rollback(digest, by_operator=by_operator)
 
     def signer(self, digest: str) -> str:
         """Who signed an adapter, for people to read: names from the trust policy, "" where nobody did.
@@ -82,6 +99,7 @@ class Standing:
                 return ", ".join(f"unverified {identity(signed).fingerprint[:12]}" for signed in found)
             if not found:
                 return ""
+            self._trust.refresh()
             findings = self._trust.findings(core_bytes(self._shelf.manifest(digest).core), found)
         except AdapterError as error:
             _log.warning("signatures of adapter %s: %s", digest[:12], error)

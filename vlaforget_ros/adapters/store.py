@@ -269,6 +269,14 @@ class AdapterStore:
         """Signatures of an adapter, not verified. Raises AdapterError 100 or 102."""
         return signatures.read(self.path(digest))
 
+    def check_revoked(self, digest: str) -> None:
+        """Raises AdapterError 114 for an adapter that was revoked since it was loaded; see :class:`Standing`."""
+        self._standing.check_revoked(digest)
+
+    def check_rollback(self, digest: str, *, by_operator: bool) -> None:
+        """Raises AdapterError 114 where a way back that no person asked for leads to a revoked adapter."""
+        self._standing.check_rollback(digest, by_operator)
+
     def signer(self, digest: str) -> str:
         """Who signed an adapter, for people to read; "" where nobody did. See :meth:`Standing.signer`."""
         return self._standing.signer(digest)

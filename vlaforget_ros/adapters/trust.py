@@ -53,29 +53,64 @@ class Finding:
     why: str = ""
 
 
+@dataclass(frozen=True)
+class _Rules:
+    """Settings with everything that is looked up in them."""
+
+    settings: TrustSettings
+    anchors: Mapping[str, Anchor]
+    revoked: Mapping[str, str]
+    revoked_keys: Mapping[str, str]
+
+    @classmethod
+    def of(cls, settings: TrustSettings) -> _Rules:
+        return cls(
+            settings,
+            # Read now, so that a missing file is met at start and not at the first swap.
+            {name: _anchor(name, settings) for name in settings.signers},
+            {entry.digest: entry.reason for entry in settings.revoked_adapters},
+            {entry.fingerprint: entry.reason for entry in settings.revoked_keys},
+        )
+
+
 class TrustPolicy:
     """Decides which adapters may be served and what an alias may name.
 
     Args:
-        settings: as read from the file.
+        settings: as read from a file.
         now: clock for expiry.
+        path: the file, to look again when it changes; None: the settings stay.
 
     Raises:
         AdapterError: 112 where the file of a key or certificate cannot be read.
     """
 
-    def __init__(self, settings: TrustSettings, now: Callable[[], datetime] = _utc_now) -> None:
-        self.settings = settings
+    def __init__(
+        self, settings: TrustSettings, now: Callable[[], datetime] = _utc_now, path: Path | None = None
+    ) -> None:
         self._now = now
-        self._revoked = {entry.digest: entry.reason for entry in settings.revoked_adapters}
-        self._revoked_keys = {entry.fingerprint: entry.reason for entry in settings.revoked_keys}
-        # Read now, so that a missing file is met at start and not at the first swap.
-        self._anchors = {name: _anchor(name, settings) for name in settings.signers}
+        self._path = path
+        self._stamp = None if path is None else _stamp(path)
+        self._rules = _Rules.of(settings)
 
     @classmethod
     def load(cls, path: Path, now: Callable[[], datetime] = _utc_now) -> TrustPolicy:
         """Read a policy. Raises AdapterError 112 naming what is wrong with the file."""
-        return cls(read_trust(path), now)
+        return cls(read_trust(path), now, path)
+
+    def refresh(self) -> None:
+        """Read the file again if it changed: what was revoked meanwhile is refused without a restart.
+
+        Raises:
+            AdapterError: 112 where it can no longer be used; the rules in memory stay as they were.
+        """
+        if self._path is None:
+            return
+        stamp = _stamp(self._path)
+        if stamp != self._stamp:
+            # One assignment: another thread sees the old rules or the new ones.
+            self._rules = _Rules.of(read_trust(self._path))
+            self._stamp = stamp
 
     def check(
         self, digest: str, core: bytes, signatures: Sequence[Signed], aliases: Iterable[str] = ()
@@ -97,12 +132,13 @@ class TrustPolicy:
         """
         self.check_digest(digest)
         findings = self.findings(core, signatures)
-        for alias in sorted(set(aliases) & set(self.settings.required)):
-            for name in self.settings.required[alias]:
+        settings = self._rules.settings
+        for alias in sorted(set(aliases) & set(settings.required)):
+            for name in settings.required[alias]:
                 self._check_one_good([f for f in findings if f.signer == name], name, f"{alias} needs {name}")
         known = [finding for finding in findings if finding.signer]
-        if known or self.settings.serve == "signed":
-            names = ", ".join(sorted(self.settings.signers)) or "no signer is configured"
+        if known or settings.serve == "signed":
+            names = ", ".join(sorted(settings.signers)) or "no signer is configured"
             self._check_one_good(known, names, f"one of: {names}", findings)
         return findings
 
@@ -111,14 +147,14 @@ class TrustPolicy:
         if self.revoked(digest):
             raise AdapterError(
                 ErrorCode.ADAPTER_REVOKED,
-                f"the adapter was revoked: {self._revoked[digest]}",
+                f"the adapter was revoked: {self._rules.revoked[digest]}",
                 value=digest,
                 remedy="serve another adapter; take it from revoked_adapters if that was a mistake",
             )
 
     def revoked(self, digest: str) -> bool:
         """Whether an adapter was revoked."""
-        return digest in self._revoked
+        return digest in self._rules.revoked
 
     def check_rollback(self, digest: str, *, by_operator: bool = False) -> None:
         """Check whether the way back may lead to an adapter that is resident, with the store dead.
@@ -146,7 +182,7 @@ class TrustPolicy:
             claimed = identity(signed)
             names = self._names(claimed)
             for name in names:
-                verify(signed, core, self._anchors[name])
+                verify(signed, core, self._rules.anchors[name])
                 found.append(self._judged(name, claimed, signed))
             if not names:
                 found.append(
@@ -156,18 +192,16 @@ class TrustPolicy:
 
     def _names(self, claimed: Identity) -> list[str]:
         found = []
-        for name, signer in self.settings.signers.items():
+        for name, signer in self._rules.settings.signers.items():
             if signer.public_key is None:
                 known = claimed.valid is not None and claimed.common_name == signer.common_name
             else:
-                known = claimed.valid is None and claimed.fingerprint == self._fingerprints()[name]
+                known = claimed.valid is None and claimed.fingerprint == fingerprint(
+                    self._rules.anchors[name].pem, signer.public_key
+                )
             if known:
                 found.append(name)
         return found
-
-    def _fingerprints(self) -> Mapping[str, str]:
-        keys = {n: s.public_key for n, s in self.settings.signers.items() if s.public_key is not None}
-        return {name: fingerprint(self._anchors[name].pem, path) for name, path in keys.items()}
 
     def _judged(self, name: str, claimed: Identity, signed: Signed) -> Finding:
         """The state of a signature that was verified."""
@@ -179,8 +213,8 @@ class TrustPolicy:
             # The library asks whether the certificate was valid when it began to be; we ask whether it is now.
             starts.append(claimed.valid[0])
             ends.append(claimed.valid[1])
-        if claimed.fingerprint in self._revoked_keys:
-            state, why = State.REVOKED, f"key revoked: {self._revoked_keys[claimed.fingerprint]}"
+        if claimed.fingerprint in self._rules.revoked_keys:
+            state, why = State.REVOKED, f"key revoked: {self._rules.revoked_keys[claimed.fingerprint]}"
         elif ends and now >= min(ends):
             state, why = State.EXPIRED, f"expired {min(ends):%Y-%m-%d %H:%M} UTC"
         elif now + _CLOCK_SLACK < max(starts):
@@ -213,6 +247,14 @@ class TrustPolicy:
             limit=limit,
             remedy=f"vlaforget adapters sign ADAPTER --key FILE, with the key of {wanted}",
         )
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise unusable(f"the trust policy cannot be read: {error.strerror}", path) from error
+    return status.st_ino, status.st_mtime_ns, status.st_size
 
 
 def _anchor(name: str, settings: TrustSettings) -> Anchor:
