@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from signed_parts import START, Office, Signers, signature_file
+from signed_parts import START, Office, Signers, edit, signature_file
 
 from vlaforget_ros.adapters import AdapterStore, LoraWeights, signing
 from vlaforget_ros.adapters.manifest import core_bytes
@@ -111,6 +111,21 @@ def test_a_certificate_of_another_key_signs_nothing(
         == ErrorCode.ADAPTER_UNTRUSTED
     )
     assert not signature_file(store, digest).exists()
+
+
+@pytest.mark.parametrize("der", ["", "AAAA", "not base64!", None, "MIIB"])
+def test_a_certificate_that_is_none_is_a_bad_signature(
+    store: AdapterStore, digest: str, office: Office, signers: Signers, der: str | None
+) -> None:
+    sign(store, digest, office, "safety-office")
+
+    def spoil(content: Any) -> None:
+        chain = content["signatures"][0]["bundle"]["verificationMaterial"]["x509CertificateChain"]
+        chain["certificates"][0]["rawBytes"] = der
+
+    edit(signature_file(store, digest), spoil)
+
+    assert code_of(lambda: trusting(store, signers, office).load(digest)) == ErrorCode.ADAPTER_BAD_SIGNATURE
 
 
 def test_a_root_that_is_no_certificate_lets_nothing_through(

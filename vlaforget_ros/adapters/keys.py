@@ -29,9 +29,11 @@ def new_key(directory: Path) -> str:
     Raises:
         AdapterError: 112 inside a store or where one of the files exists, 107 where the disk refuses.
     """
-    from cryptography.hazmat.primitives import serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
+    try:
+        from cryptography.hazmat.primitives import serialization
+        from cryptography.hazmat.primitives.asymmetric import ec
+    except ImportError as error:
+        raise missing(error) from error
     refuse_in_store(directory)
     private, public = directory / PRIVATE_FILE, directory / PUBLIC_FILE
     for path in (private, public):
@@ -80,10 +82,12 @@ def fingerprint(pem: bytes, origin: object) -> str:
     Raises:
         AdapterError: 112 for anything but a public key on P-256, P-384 or P-521.
     """
-    from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives import serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
+    try:
+        from cryptography.exceptions import UnsupportedAlgorithm
+        from cryptography.hazmat.primitives import serialization
+        from cryptography.hazmat.primitives.asymmetric import ec
+    except ImportError as error:
+        raise missing(error) from error
     remedy = "give a file of `vlaforget adapters keys new`, or of openssl ec -pubout"
     try:
         key = serialization.load_pem_public_key(pem)
@@ -105,6 +109,16 @@ def public_pem(key: Any) -> bytes:
 def unusable(what: str, value: object, remedy: str) -> AdapterError:
     """The error for a key or a certificate that cannot be used (112)."""
     return AdapterError(ErrorCode.ADAPTER_UNTRUSTED, what, value=str(value), remedy=remedy)
+
+
+def missing(error: ImportError) -> AdapterError:
+    """The error where the signature library is not there (112)."""
+    return AdapterError(
+        ErrorCode.ADAPTER_UNTRUSTED,
+        "signatures cannot be made or checked here: model-signing is not installed whole",
+        value=str(error),
+        remedy="install what requirements/core.txt names; a rollback to a resident adapter works without",
+    )
 
 
 _CURVES = ("secp256r1", "secp384r1", "secp521r1")

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from vlaforget_ros.adapters.files import coded
-from vlaforget_ros.adapters.keys import check_private, public_pem, unusable
+from vlaforget_ros.adapters.keys import check_private, missing, public_pem, unusable
 from vlaforget_ros.adapters.manifest import sha256
 from vlaforget_ros.adapters.signatures import CORE_NAME, TERMS_NAME, Signed, Terms, bad_signature
-from vlaforget_ros.errors import AdapterError, ErrorCode
+from vlaforget_ros.errors import AdapterError
 
 _PREDICATE = "https://model_signing/signature/v1.0"
 
@@ -140,7 +140,12 @@ def identity(signed: Signed) -> Identity:
             raise bad_signature("the signature does not name its key", str(hint)[:80])
         certificates = material["x509CertificateChain"]["certificates"]
         return _certified(base64.b64decode(certificates[0]["rawBytes"], validate=True))
-    except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
+    except AdapterError:
+        raise
+    except ImportError as error:
+        raise missing(error) from error
+    except Exception as error:
+        # A stranger's certificate fails in more ways than those that the library has errors of its own for.
         raise bad_signature(
             "the signature names neither a key nor a certificate", repr(error)[:80]
         ) from error
@@ -199,12 +204,7 @@ def _library() -> _Library:
     try:
         from model_signing import hashing, signing, verifying
     except ImportError as error:
-        raise AdapterError(
-            ErrorCode.ADAPTER_UNTRUSTED,
-            "signatures cannot be checked here: model-signing is not installed whole",
-            value=str(error),
-            remedy="install what requirements/core.txt names; a rollback to a resident adapter works without",
-        ) from error
+        raise missing(error) from error
     return _Library(hashing, signing, verifying)
 
 

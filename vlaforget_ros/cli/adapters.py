@@ -42,24 +42,16 @@ def list_(store: Path = _STORE, json: bool = _JSON, trust: Path | None = TRUST) 
             str(info.rank),
             f"{info.bytes / 1e6:.2f}",
             "passed" if info.gates_passed else "failed",
-            info.signer,
             " ".join(info.aliases),
             info.created.strftime("%Y-%m-%d %H:%M"),
         ]
         for info in infos
     ]
-    columns = [
-        "digest",
-        "name",
-        "method",
-        "components",
-        "rank",
-        "MB",
-        "gates",
-        "signer",
-        "aliases",
-        "created",
-    ]
+    columns = ["digest", "name", "method", "components", "rank", "MB", "gates", "aliases", "created"]
+    if any(info.signer for info in infos):
+        columns.insert(7, "signer")
+        for row, info in zip(rows, infos, strict=True):
+            row.insert(7, info.signer)
     console.print(plain_table(columns, rows, f"{len(rows)} adapter(s) in {store}"))
 
 
