@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import json
 import os
+import socket
 import stat
+import tempfile
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -85,6 +87,23 @@ def test_evidence_attached_after_signing_leaves_the_signature_whole(
 
     assert trusted.load(digest).digest == digest
     assert trusted.signer(digest) == "safety"
+
+
+def test_signing_and_verifying_need_neither_network_nor_disk(
+    store: AdapterStore, make_weights: MakeWeights, signers: Signers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = add(store, make_weights)
+    signers.key("safety")
+
+    def no_network(*_: object, **__: object) -> None:
+        raise OSError("no network here")
+
+    monkeypatch.setattr(socket, "socket", no_network)
+    monkeypatch.setattr(socket, "getaddrinfo", no_network)
+    signers.sign(store, digest, "safety")
+    monkeypatch.setattr(tempfile, "tempdir", "/proc")  # nothing can be written there
+
+    assert signers.store(store, "safety").load(digest).digest == digest
 
 
 def test_signing_again_replaces_the_signature_of_the_same_key(

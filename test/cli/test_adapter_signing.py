@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 from click.testing import Result
+from signed_parts import Office
 from typer.testing import CliRunner
 
 from vlaforget_ros.adapters import AdapterStore, LoraWeights
@@ -97,6 +98,19 @@ def test_signing_says_what_it_did_as_json(desk: Desk) -> None:
 
     shown = desk("keys", "show", str(desk.root / "keys" / "signing.pub")).output.strip()
     assert (signed["digest"], signed["fingerprint"], signed["expires"]) == (desk.digest, shown, None)
+
+
+def test_a_certificate_is_signed_with_as_well(desk: Desk) -> None:
+    office = Office(desk.root)
+    key, certificate = office.certify("safety-office", timedelta(days=3650))
+    known = {"office": {"certificate_roots": ["root/root.pem"], "common_name": "safety-office"}}
+    desk.policy(signers=known)
+
+    signed = desk.on_store("sign", "fix", "--key", str(key), "--certificate", str(certificate))
+
+    assert signed.exit_code == 0, signed.output
+    found = json.loads(desk.on_store("verify", "--trust", str(desk.trust), "--json").output)
+    assert [(row["signer"], row["code"]) for row in found] == [("office", 0)]
 
 
 def test_changed_weights_are_not_signed(desk: Desk) -> None:

@@ -10,8 +10,10 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -87,10 +89,10 @@ def sign(
             key,
             "give a private EC key (PEM, not encrypted), with the certificate that was made for it",
         ) from error
-    with coded(Path(tempfile.gettempdir())), tempfile.TemporaryDirectory(prefix="vlaforget-") as name:
-        folder = _folder(Path(name), core, terms)
-        config.sign(folder, Path(name) / "bundle.json")
-        bundle = json.loads((Path(name) / "bundle.json").read_bytes())
+    with _scratch() as place:
+        folder = _folder(place, core, terms)
+        config.sign(folder, place / "bundle.json")
+        bundle = json.loads((place / "bundle.json").read_bytes())
     return Signed(terms=terms, bundle=bundle)
 
 
@@ -109,8 +111,7 @@ def verify(signed: Signed, core: bytes, anchor: Anchor) -> None:
     """
     _check_subject(signed, core)
     library = _library()
-    with coded(Path(tempfile.gettempdir())), tempfile.TemporaryDirectory(prefix="vlaforget-") as name:
-        place = Path(name)
+    with _scratch() as place:
         folder = _folder(place, core, signed.terms)
         (place / "anchor.pem").write_bytes(anchor.pem)
         (place / "bundle.json").write_text(json.dumps(signed.bundle), encoding="utf-8")
@@ -183,6 +184,15 @@ def _check_subject(signed: Signed, core: bytes) -> None:
         )
     if found != expected or not plain:
         raise bad_signature("the terms of the signature were changed", signed.terms.to_bytes().decode())
+
+
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    """A folder of our own for some small files, in memory where the system has that: a full disk stops no swap."""
+    memory = Path("/dev/shm")
+    parent = memory if os.access(memory, os.W_OK | os.X_OK) else Path(tempfile.gettempdir())
+    with coded(parent), tempfile.TemporaryDirectory(prefix="vlaforget-", dir=parent) as name:
+        yield Path(name)
 
 
 def _folder(place: Path, core: bytes, terms: Terms) -> Path:
