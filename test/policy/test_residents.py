@@ -94,3 +94,31 @@ def test_active_and_previous_are_always_resident_within_the_limit(limit: int, ac
         if residents.previous is not None:
             digest, adapter = residents.before()
             assert (adapter.digest if adapter else "") == digest
+
+
+def test_idle_adapters_go_when_they_take_too_much_memory() -> None:
+    residents = Residents(10, limit_bytes=100)
+    for digest in "abcd":
+        residents.swapped(digest, StagedAdapter(digest, (None,), 40, SLOTS))
+    # c serves before d; with a and b it would be 160.
+    assert residents.digests == ("c", "d")
+    residents.swapped("e", StagedAdapter("e", (None,), 200, SLOTS))
+    assert residents.digests == ("d", "e"), "the active one and the one to go back to stay"
+
+
+def test_pinned_adapters_stay_until_memory_is_out() -> None:
+    residents = Residents(2)
+    residents.pin(["a"])
+    swap(residents, "a", "b", "c", "d")
+    assert residents.digests == ("a", "c", "d")
+    assert residents.drop_idle() == 1
+    assert residents.digests == ("c", "d")
+
+
+def test_the_base_can_be_taken_off_the_way_back() -> None:
+    residents = Residents(3)
+    swap(residents, "a", "b")
+    residents.forget_base()
+    residents.rolled_back()
+    assert residents.active == "a"
+    assert residents.previous is None

@@ -13,7 +13,6 @@ reported. Loading is measured in a process of its own, which does nothing else.
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -103,10 +102,10 @@ def _measure(settings: Settings, release: Release, progress: Callable[[int, int]
     digest = store.add_weights(weights, {"name": "random", "method": "random"}).digest
 
     paths: dict[str, Callable[[np.ndarray], tuple[int, ...]]] = {
-        "plain": (_plain_fast if policy.config.fast else _plain)(_sharing(policy), store.path(digest))
+        "plain": (_plain_fast if policy.config.fast else _plain)(policy.twin(), store.path(digest))
     }
     for name, merge in (("factors", False), ("merged", True)):
-        paths[name] = _ours(_sharing(policy), store, digest, merge)
+        paths[name] = _ours(policy.twin(), store, digest, merge)
     stored = bytes_of(policy.model)
     held: dict[str, int] = {}
     for name in ROUNDED:
@@ -154,13 +153,6 @@ def _load(directory: str, device: str) -> Loading:
     now = process.memory_info().rss / 1e6
     del policy
     return Loading(seconds, max(peak if peak > peak_before else 0.0, now) - before)
-
-
-def _sharing(policy: VlaPolicy) -> VlaPolicy:
-    """A second policy on the very same weights: modules of its own, no tensor of its own."""
-    tensors = [*policy.model.parameters(), *policy.model.buffers()]
-    model = copy.deepcopy(policy.model, {id(tensor): tensor for tensor in tensors})
-    return VlaPolicy(model, policy.tokenizer, policy.base_digest)
 
 
 def _plain(policy: VlaPolicy, adapter: Path) -> Callable[[np.ndarray], tuple[int, ...]]:

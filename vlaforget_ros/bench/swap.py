@@ -7,6 +7,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,27 +18,56 @@ from torch import nn
 
 from vlaforget_ros import figures
 from vlaforget_ros.adapters import AdapterStore, LoraWeights
+from vlaforget_ros.bench import swap_load
+from vlaforget_ros.bench.swap_load import Report
 from vlaforget_ros.figures import Figure
 from vlaforget_ros.policy.engine import Inference, InferenceEngine
 from vlaforget_ros.policy.policy import VlaPolicy
 from vlaforget_ros.policy.slots import AdapterSlots
 
 RANK = 16
-ADAPTERS = 6
+ADAPTERS = 20
+FEW = 6
 
 
-def measure(policy: VlaPolicy, instruction: str, repeats: int = 200, seed: int = 0) -> dict[str, Any]:
-    """Time swaps and inferences with random adapters of rank 16 on every editable layer.
+@dataclass(frozen=True)
+class Load:
+    """How much is asked of swaps under load.
+
+    Args:
+        inferences: with a swap every 20 ms, and as many without.
+        cycles: swaps through all adapters for the figure of memory.
+        changes: on a model of 200 million parameters beside PEFT; 0: none, it takes 2 GB.
+    """
+
+    inferences: int = 5000
+    cycles: int = 1000
+    changes: int = 200
+
+
+def measure(
+    policy: VlaPolicy,
+    instruction: str,
+    repeats: int = 200,
+    seed: int = 0,
+    load: Load | None = None,
+    report: Report = lambda what, done, total: None,
+) -> dict[str, Any]:
+    """Time swaps and inferences with random adapters on every editable layer.
 
     Ratios compare medians of measurements that took turns in one run: ``swap_vs_peft_ratio`` is our flip over
-    PEFT's set_adapter, ``inference_*_ratio`` are inferences over those of the plain base model.
+    PEFT's set_adapter, ``inference_*_ratio`` are inferences over those of the plain base model; ratios of the large
+    model are PEFT's times over ours.
 
     Args:
         policy: a policy small enough for three copies of its model; it is the base model again afterwards.
         instruction: one that the policy knows.
         repeats: timed swaps, and timed inferences of each kind.
         seed: for the adapters and the image.
+        load: of the parts under load; None: as it is defined.
+        report: called with (what, done, all).
     """
+    load = load or Load()
     size = policy.config.featurizer.image_size
     image = np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)
     with tempfile.TemporaryDirectory() as directory:
@@ -48,27 +78,49 @@ def measure(policy: VlaPolicy, instruction: str, repeats: int = 200, seed: int =
             ).digest
             for index in range(ADAPTERS)
         ]
+
+        def infer(engine: InferenceEngine) -> Inference:
+            return engine.infer(image, instruction)
+
         found = [
             Figure("adapter_mb", store.manifest(digests[0]).size_bytes / 1e6, "MB"),
             *_flips_and_inferences(policy, store, digests, repeats, lambda p: p.act(image, instruction)),
-            *_engine_swaps(policy, store, digests, repeats, lambda e: e.infer(image, instruction)),
+            *_engine_swaps(policy, store, digests[:FEW], repeats, infer),
+            *swap_load.stream(policy, store, digests[:FEW], load.inferences, infer, report),
+            *swap_load.memory(policy, store, digests, load.cycles, report),
         ]
+    if load.changes:
+        found += _large(load.changes, seed, report)
     return figures.document("swap", found, [seed], base_digest=policy.base_digest, rank=RANK)
 
 
-def random_adapter(policy: VlaPolicy, seed: int, scale: float = 0.1) -> LoraWeights:
-    """A random adapter of rank 16 on every editable layer, its factors drawn with this standard deviation."""
+def _large(changes: int, seed: int, report: Report) -> list[Figure]:
+    policy = swap_load.large_policy()
+    with tempfile.TemporaryDirectory() as directory:
+        store = AdapterStore(Path(directory))
+        digests = [
+            store.add_weights(
+                random_adapter(policy, seed + index, rank=swap_load.LARGE_RANK),
+                {"name": f"edit-{index}", "method": "random"},
+            ).digest
+            for index in range(2)
+        ]
+        return swap_load.beside_peft(policy, store, digests, changes, report)
+
+
+def random_adapter(policy: VlaPolicy, seed: int, scale: float = 0.1, rank: int = RANK) -> LoraWeights:
+    """A random adapter on every editable layer, its factors drawn with this standard deviation."""
     generator = torch.Generator().manual_seed(seed)
     editable = {name for layers in policy.components().values() for layer in layers for name in layer.modules}
     tensors = {
         name: (
-            scale * torch.randn(RANK, module.in_features, generator=generator),
-            scale * torch.randn(module.out_features, RANK, generator=generator),
+            scale * torch.randn(rank, module.in_features, generator=generator),
+            scale * torch.randn(module.out_features, rank, generator=generator),
         )
         for name, module in policy.model.named_modules()
         if name in editable and isinstance(module, nn.Linear)
     }
-    return LoraWeights.from_tensors(tensors, alpha=RANK, base_digest=policy.base_digest)
+    return LoraWeights.from_tensors(tensors, alpha=rank, base_digest=policy.base_digest)
 
 
 def _flips_and_inferences(

@@ -20,6 +20,7 @@ from vlaforget_ros.cli import (
     retrain,
     train,
     unlearn,
+    watch,
 )
 from vlaforget_ros.cli.output import errors
 from vlaforget_ros.errors import VlaForgetError
@@ -54,6 +55,7 @@ def _root(
 
 
 graph.register(app)
+watch.register(app)
 unlearn.register(app)
 evaluate.register(app)
 attack.register(app)

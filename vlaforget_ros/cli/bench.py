@@ -232,16 +232,49 @@ def swap(
     repeats: int = typer.Option(200, min=10, help="Timed swaps, and timed inferences of each kind."),
     seed: int = typer.Option(0, help="Of the random adapters and the image."),
     device: str = typer.Option("cpu", help="cpu or cuda."),
+    inferences: int = typer.Option(5000, min=100, help="With a swap every 20 ms, and as many without."),
+    cycles: int = typer.Option(1000, min=20, help="Swaps over 20 adapters, for the growth of memory."),
+    changes: int = typer.Option(
+        200, min=0, help="Changes on a model of 200 million parameters beside PEFT's; 0: none, 2 GB less."
+    ),
+    trials: int = typer.Option(
+        100, min=0, help="Rollbacks in the running graph at 10 Hz; 0: none, needs no ROS."
+    ),
+    out: Path | None = typer.Option(
+        None, help="New folder for logs of the graph; under runs/bench without it."
+    ),
 ) -> None:
-    """Swapping adapters: the flip beside PEFT's set_adapter, and what an adapter costs an inference."""
+    """Swapping adapters: flips beside PEFT's own calls, outputs and memory under load, rollbacks of a moving arm."""
+    from dataclasses import asdict
+
     import torch
 
-    from vlaforget_ros.bench.swap import measure
+    from vlaforget_ros.bench.swap import Load, measure
     from vlaforget_ros.policy.policy import VlaPolicy
 
     torch.set_num_threads(1)
-    policy = VlaPolicy.load(base or models_directory() / "tiny", device)
-    show(measure(policy, instruction, repeats, seed), json_path, "swapping adapters of a serving policy")
+    if trials:
+        from vlaforget_ros.nodes.start import require_ros
+
+        # Said now, not after minutes of other figures.
+        require_ros()
+    base = base or models_directory() / "tiny"
+    with bar("swaps", parts=True) as update:
+
+        def told(what: str, done: int, total: int) -> None:
+            update(done, total, what)
+
+        load = Load(inferences, cycles, changes)
+        document = measure(VlaPolicy.load(base, device), instruction, repeats, seed, load, told)
+    if trials:
+        from vlaforget_ros.bench.rollback import measure as rollbacks
+
+        folder = out or Path("runs/bench") / f"swap-{_now()}"
+        folder.mkdir(parents=True, exist_ok=True)
+        with bar("rollbacks") as update_trials:
+            found = rollbacks(base.resolve(), folder.resolve(), trials, update_trials, lambda text: None)
+        document["figures"] += [asdict(figure) for figure in found]
+    show(document, json_path, "swapping adapters of a serving policy")
 
 
 @app.command()

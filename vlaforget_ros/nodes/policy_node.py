@@ -15,7 +15,6 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from vlaforget_ros.action import ExecuteInstruction
 from vlaforget_ros.adapters.store import AdapterStore
-from vlaforget_ros.adapters.trust import TrustPolicy
 from vlaforget_ros.errors import ErrorCode, PolicyError, VlaForgetError
 from vlaforget_ros.msg import (
     PolicyAction,
@@ -29,64 +28,20 @@ from vlaforget_ros.nodes import qos
 from vlaforget_ros.nodes.adapter_services import AdapterServices
 from vlaforget_ros.nodes.base import VlaNode
 from vlaforget_ros.nodes.control import Phase, RolloutControl, SafetyView, TickMeter
-from vlaforget_ros.nodes.parameters import Parameter, names_in
+from vlaforget_ros.nodes.parameters import names_in
 from vlaforget_ros.nodes.policy_messages import (
     feedback_message,
     fill_result,
     rollout_message,
     status_message,
 )
+from vlaforget_ros.nodes.policy_parameters import PARAMETERS, serving_engine
 from vlaforget_ros.nodes.responder import Responder
 from vlaforget_ros.nodes.views import Views
 from vlaforget_ros.paths import checkpoint_directory
+from vlaforget_ros.policy import boot
 from vlaforget_ros.policy.engine import InferenceEngine
 from vlaforget_ros.policy.policy import VlaPolicy
-from vlaforget_ros.policy.weight_only import WEIGHTS
-
-PARAMETERS = (
-    Parameter("checkpoint", "tiny", "Folder of the base checkpoint, or the name of one that ships."),
-    Parameter("store", "runs/adapters", "Folder of the adapter store."),
-    Parameter("trust", "", "File of the trust policy: who must have signed an adapter; empty: nobody."),
-    Parameter("device", "cpu", "Where the model runs: cpu or cuda."),
-    Parameter(
-        "weights",
-        "stored",
-        "How the language model's weights are held: int8 and nf4 (4 bits) need less memory and round.",
-        choices=WEIGHTS,
-    ),
-    Parameter("cameras", "", "Topics of further cameras, with commas, in the order of training."),
-    Parameter(
-        "state", "", "Topic of the robot's state (JointState, positions), where the policy is told it."
-    ),
-    Parameter("frame", "cell", "Frame of the actions."),
-    Parameter("tick_s", 0.1, "Control period; an action later than this is a missed tick.", "s", 0.005, 10.0),
-    Parameter("stale_after_s", 0.5, "Older images get the hold action.", "s", 0.01, 60.0),
-    Parameter(
-        "image_timeout_s", 10.0, "A rollout without any image for this long is aborted.", "s", 0.1, 600.0
-    ),
-    Parameter("max_steps", 220, "Step cap of goals that give none.", "ticks", 1, 100000),
-    Parameter("torch_threads", 1, "Threads of one inference.", "", 1, 256),
-    Parameter("resident_limit", 4, "Adapters that stay in memory, the active one included.", "", 2, 1000),
-    Parameter(
-        "merge_adapters", False, "Merge adapters into copies of the layers they touch: faster, more memory."
-    ),
-    Parameter(
-        "chunk_steps",
-        0,
-        "Actions of a chunk that are executed before the next inference; 0: all.",
-        "",
-        0,
-        1000,
-    ),
-    Parameter(
-        "finish_chunks",
-        False,
-        "After a swap, execute the chunk of the earlier adapter to its end; otherwise it is dropped.",
-    ),
-    Parameter(
-        "checked_tokens", 1, "Leading tokens of an action that may be text, which is a fault.", "", 0, 64
-    ),
-)
 
 _LAST_OUTCOME_S = 1.0
 _LATE_VIOLATIONS_S = 0.05
@@ -122,17 +77,13 @@ class PolicyNode(VlaNode):
             checked_tokens=values["checked_tokens"],
             weights=values["weights"],
         )
-        engine = InferenceEngine(
-            self._policy,
-            AdapterStore(
-                Path(values["store"]),
-                trust=TrustPolicy.load(Path(values["trust"])) if values["trust"] else None,
-            ),
-            resident_limit=values["resident_limit"],
-            merge=values["merge_adapters"],
-            chunk_steps=values["chunk_steps"],
-            finish_chunks=values["finish_chunks"],
-        )
+        engine = serving_engine(self._policy, values)
+        aliases = AdapterStore(Path(values["store"])).aliases()
+        try:
+            boot.start(engine, aliases, values["adapter"], values["allow_base"], self.get_logger().error)
+        except VlaForgetError:
+            engine.close()
+            raise
         self._engine = engine
         self._views = Views(
             self._policy.config,

@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -23,6 +23,7 @@ from vlaforget_ros.policy.memory import free_cached_memory, is_out_of_memory, ou
 from vlaforget_ros.policy.merged import slots_for
 from vlaforget_ros.policy.owner import OwnerThread
 from vlaforget_ros.policy.policy import Prediction
+from vlaforget_ros.policy.probe import Observation, Probe
 from vlaforget_ros.policy.residents import Residents
 from vlaforget_ros.policy.serving import (
     AdapterInfo,
@@ -58,6 +59,9 @@ class InferenceEngine:
         resident_limit: how many adapters stay in memory; while one is being staged there is one more.
         merge: merge adapters into copies of the layers that they touch: faster inference, more memory.
         chunk_steps: how many actions of a chunk are executed before the next inference; 0: all.
+        probe: tries an adapter before its first swap; None: none is tried. Made for this policy.
+        resident_mb: memory [MB] of adapters that are kept beside the active, the previous and the pinned ones; 0: any.
+        pinned: aliases whose adapters stay in memory once they were used.
         finish_chunks: whether a chunk is executed to its end after a swap; otherwise it is dropped. A rollback always
             drops it.
         clock: steady clock [s].
@@ -75,12 +79,18 @@ class InferenceEngine:
         merge: bool = False,
         chunk_steps: int = 0,
         finish_chunks: bool = False,
+        probe: Probe | None = None,
+        resident_mb: float = 0.0,
+        pinned: Sequence[str] = (),
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._policy = policy
         self._source = source
         self._clock = clock
-        self._residents = Residents(resident_limit)
+        self._residents = Residents(resident_limit, int(resident_mb * 1e6))
+        self._probe, self._pinned = probe, tuple(pinned)
+        self._seen: Observation | None = None
+        self._swaps = threading.Lock()
         self._slots = slots_for(policy.model, merge)
         self._chunk = Chunk(chunk_steps, finish_chunks)
         self._latencies: deque[float] = deque(maxlen=_WINDOW)
@@ -137,23 +147,33 @@ class InferenceEngine:
         """Tell the engine that no rollout runs, so that the next swap reports effective_step -1."""
         self._owner.submit(self._forget_step).result()
 
-    def swap(self, reference: str) -> SwapResult:
+    def swap(self, reference: str, reason: str = "") -> SwapResult:
         """Make another adapter active from the next inference on.
 
         Args:
             reference: alias, name, digest, unique digest prefix of 8 or more, or ``base``.
+            reason: for the history of the store.
 
         Raises:
-            AdapterError: 100-107, 112-114 as :meth:`AdapterStore.resolve` and ``load``, 104/105 where it does not fit
-                the model, 110 where a rollback came in meanwhile. The active adapter then stays, bit for bit.
+            AdapterError: 100-107, 112-114 as :meth:`AdapterStore.resolve` and ``load``, 104/105 where it does not
+                fit the model, 110 where a rollback came in meanwhile, 115 where the probe finds it unusable. The active
+                adapter then stays, bit for bit.
             PolicyError: 204 out of memory, 205 closed.
         """
         rollbacks = self._rollbacks
         resident = reference in self._residents.digests
         digest = reference if resident else self._source.resolve(reference)
-        staged, staged_ms = self._staged(digest)
-        flip = self._owner.submit(lambda: self._swap(digest, staged, staged_ms, rollbacks))
-        return self._recorded("swap", flip.result())
+        # The memory of two that are being staged at once would be nobody's.
+        with self._swaps:
+            staged, staged_ms = self._staged(digest)
+            self._residents.pin(self._pinned_digests())
+            flip = self._owner.submit(lambda: self._swap(digest, staged, staged_ms, rollbacks))
+            result = flip.result()
+        return self._recorded("swap", result, **({"reason": reason} if reason else {}))
+
+    def forget_base(self) -> None:
+        """Take the base model off what a rollback can go to."""
+        self._owner.submit(self._residents.forget_base).result()
 
     def rollback(self, reason: str, *, by_operator: bool = True) -> SwapResult:
         """Go back to the adapter before the last swap. It is resident: no disk, no device memory is needed.
@@ -211,7 +231,20 @@ class InferenceEngine:
             if not is_out_of_memory(error):
                 raise
             staged = self._stage_with_less(weights, error)
+        if self._probe is not None:
+            active = self._residents.active
+            self._probe.check(staged, self._residents.get(active) if active else None, self._seen)
         return staged, (self._clock() - start) * 1e3
+
+    def _pinned_digests(self) -> set[str]:
+        if not self._pinned:
+            return set()
+        try:
+            aliases = self._source.aliases()
+        except AdapterError as error:
+            _log.warning("no adapter is pinned: %s", error)
+            return set()
+        return {aliases[name] for name in self._pinned if aliases.get(name)}
 
     def _stage_with_less(self, weights: LoraWeights, error: Exception) -> StagedAdapter:
         """Second and last try, after dropping adapters that are neither active nor previous."""
@@ -253,6 +286,8 @@ class InferenceEngine:
             )
         elapsed_ms = (self._clock() - start) * 1e3
         self._last_step = step
+        if not prediction.fault:
+            self._seen = Observation(image, instruction, state)
         if prediction.tokens:
             with self._latency_lock:
                 self._latencies.append(elapsed_ms)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +17,10 @@ from vlaforget_ros.policy import checkpoint
 from vlaforget_ros.policy.actions import ActionCodec
 from vlaforget_ros.policy.config import PolicyConfig
 from vlaforget_ros.policy.forms import codec_of, form_of
-from vlaforget_ros.policy.graphs import Graphs
+from vlaforget_ros.policy.graphs import Graphs, has_hooks
 from vlaforget_ros.policy.images import check_observation, pixel_values
 from vlaforget_ros.policy.model import OpenVla
-from vlaforget_ros.policy.weight_only import Weights
+from vlaforget_ros.policy.weight_only import Weights, shared_parts
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,7 @@ class VlaPolicy:
         self.config: PolicyConfig = model.config
         self.base_digest = base_digest
         self._tokenizer = tokenizer
+        self._settings = (unnorm_key, checked_tokens)
         self._pad_id = int(self.config.language["pad_token_id"])
         self.normalisation = self.config.norm_stats[_unnorm_key(self.config, unnorm_key)]
         self.codec: ActionCodec = codec_of(self.config, self.normalisation, tokenizer)
@@ -121,6 +123,22 @@ class VlaPolicy:
         """
         model, tokenizer = checkpoint.load(directory, device, weights=weights)
         return cls(model, tokenizer, checkpoint.digest(directory), unnorm_key, checked_tokens)
+
+    def twin(self, recorded: bool = True) -> VlaPolicy:
+        """A second policy on the very same weights: modules of its own, no tensor of its own.
+
+        Adapters of one of the two do not touch the other. Make it before any are attached: they would be copied.
+
+        Args:
+            recorded: replay inferences as CUDA graphs where the form allows it.
+        """
+        if has_hooks(self.model):
+            raise RuntimeError("adapters are attached to this policy already")
+        model = copy.deepcopy(self.model, {id(part): part for part in shared_parts(self.model)})
+        twin = VlaPolicy(model, self._tokenizer, self.base_digest, *self._settings)
+        if not recorded:
+            twin._run = twin._form.run
+        return twin
 
     @property
     def device(self) -> torch.device:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Iterable
 
 from vlaforget_ros.errors import AdapterError, ErrorCode, PolicyError
 from vlaforget_ros.policy.slots import StagedAdapter
@@ -20,12 +21,15 @@ class Residents:
 
     Args:
         limit: how many staged adapters to keep, 2 or more.
+        limit_bytes: memory [B] that they may take together; 0: any.
+
+    The active adapter, the one before it and the pinned ones stay even beyond the limits.
 
     Raises:
         PolicyError: 208 for a limit below 2.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, limit_bytes: int = 0) -> None:
         if limit < 2:
             raise PolicyError(
                 ErrorCode.POLICY_BAD_PARAMETER,
@@ -34,7 +38,8 @@ class Residents:
                 limit="2 or more",
                 remedy="the active adapter and the one to roll back to both stay in memory",
             )
-        self._limit = limit
+        self._limit, self._limit_bytes = limit, limit_bytes
+        self._pinned: frozenset[str] = frozenset()
         self._lock = threading.Lock()
         self._staged: OrderedDict[str, StagedAdapter] = OrderedDict()
         self._active = ""
@@ -92,23 +97,37 @@ class Residents:
             digest = self._earlier.pop()
             self._activate(digest, self._staged[digest] if digest else None)
 
-    def drop_idle(self) -> int:
-        """Free all but the active and the previous adapter; returns how many were dropped."""
+    def pin(self, digests: Iterable[str]) -> None:
+        """Say which adapters stay in memory once they are there, in place of those said before."""
         with self._lock:
-            return self._shrink(0)
+            self._pinned = frozenset(digests)
+
+    def forget_base(self) -> None:
+        """Take the base model off what a rollback can go to."""
+        with self._lock:
+            self._earlier = [digest for digest in self._earlier if digest]
+
+    def drop_idle(self) -> int:
+        """Free all but the active and the previous adapter, pinned ones as well; returns how many were dropped."""
+        with self._lock:
+            self._pinned = frozenset()
+            return self._shrink(0, 0)
 
     def _activate(self, digest: str, staged: StagedAdapter | None) -> None:
         self._active = digest
         if staged is not None:
             self._staged[digest] = staged
             self._staged.move_to_end(digest)
-        self._shrink(self._limit)
+        self._shrink(self._limit, self._limit_bytes or None)
 
-    def _shrink(self, limit: int) -> int:
-        kept = {self._active, *self._earlier[-1:]}
-        idle = [digest for digest in self._staged if digest not in kept]
-        doomed = idle[: max(0, len(self._staged) - limit)]
-        for digest in doomed:
+    def _shrink(self, limit: int, limit_bytes: int | None) -> int:
+        kept = {self._active, *self._earlier[-1:], *self._pinned}
+        doomed = []
+        for digest in [digest for digest in self._staged if digest not in kept]:
+            held = sum(staged.bytes for staged in self._staged.values())
+            if len(self._staged) <= limit and (limit_bytes is None or held <= limit_bytes):
+                break
             del self._staged[digest]
+            doomed.append(digest)
         self._earlier = [digest for digest in self._earlier if digest not in doomed]
         return len(doomed)

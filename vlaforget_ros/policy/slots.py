@@ -123,6 +123,10 @@ class AdapterSlots:
             )
         self._flip(staged.parts)
 
+    def show(self, staged: StagedAdapter | None) -> None:
+        """As :meth:`activate`, for an adapter that was staged on a network of which this one is a twin."""
+        self._flip(self._none if staged is None else staged.parts)
+
     def remove(self) -> None:
         """Take the adapters off the model, which then is the base model for good."""
         self._flip(self._none)

@@ -78,6 +78,16 @@ def is_rounded(model: nn.Module) -> bool:
     )
 
 
+def shared_parts(model: nn.Module) -> list[object]:
+    """All that holds weights in a network, what is kept beside rounded ones included: what a twin does not copy."""
+    parts: list[object] = [*model.parameters(), *model.buffers()]
+    for layer in model.modules():
+        parts += [
+            part for part in (getattr(layer, "quant_state", None), getattr(layer, "state", None)) if part
+        ]
+    return parts
+
+
 def bytes_of(model: nn.Module) -> int:
     """Memory of a network's weights [B], what is kept beside rounded ones included."""
     found = 0
