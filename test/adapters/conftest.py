@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from signed_parts import Signers
 
 from vlaforget_ros.adapters import AdapterStore, LoraWeights
 
@@ -55,3 +56,9 @@ def clock() -> Callable[[], datetime]:
 @pytest.fixture
 def store(tmp_path: Path, clock: Callable[[], datetime]) -> AdapterStore:
     return AdapterStore(tmp_path / "store", rank_limit=32, now=clock)
+
+
+@pytest.fixture
+def signers(tmp_path: Path) -> Signers:
+    """Real keys outside the store, and trust policies that name them."""
+    return Signers(tmp_path)

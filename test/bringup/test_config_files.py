@@ -12,7 +12,7 @@ from vlaforget_ros.unlearning.request import read_request
 
 CONFIG = Path(__file__).resolve().parents[2] / "config"
 NODE_FILES = [path for path in sorted(CONFIG.glob("*.yaml")) if "ros__parameters:" in path.read_text()]
-OTHER_FILES = {"canary.yaml", "request.yaml"}
+OTHER_FILES = {"canary.yaml", "request.yaml", "trust.yaml"}
 # Which class declares what a node takes; the module is vlaforget_ros.nodes.<node>.
 CLASSES = {
     "policy_node": "PolicyNode",

@@ -73,6 +73,15 @@ class MemorySource:
     def aliases(self) -> dict[str, str]:
         return {}
 
+    def signer(self, digest: str) -> str:
+        return ""
+
+    def check_revoked(self, digest: str) -> None:
+        pass
+
+    def check_rollback(self, digest: str, *, by_operator: bool) -> None:
+        pass
+
     def record(self, event: str, digest: str, **details: object) -> None:
         pass
 

@@ -23,9 +23,9 @@ from vlaforget_ros.adapters.peft_format import (
     MAX_WEIGHTS_BYTES,
     WEIGHTS_FILE,
 )
+from vlaforget_ros.adapters.signatures import MAX_SIGNATURE_BYTES
 from vlaforget_ros.errors import AdapterError, ErrorCode
 
-MAX_SIGNATURE_BYTES = 1024 * 1024
 # Members in the order in which they lie in the file, with the most bytes that each may have.
 LIMITS = {
     MANIFEST_FILE: MAX_MANIFEST_BYTES,

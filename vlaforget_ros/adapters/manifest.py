@@ -141,8 +141,8 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def core_digest(core: Core) -> str:
-    """Digest of an adapter: SHA-256 of its core as canonical JSON.
+def core_bytes(core: Core) -> bytes:
+    """The core as canonical JSON: what the digest of an adapter is computed from, and what signatures cover.
 
     Fields that came after the first release count only where they say something: adapters that were stored before
     keep their digests.
@@ -155,7 +155,12 @@ def core_digest(core: Core) -> str:
         ensure_ascii=False,
         allow_nan=False,
     )
-    return sha256(text.encode())
+    return text.encode()
+
+
+def core_digest(core: Core) -> str:
+    """Digest of an adapter: SHA-256 of its core as canonical JSON."""
+    return sha256(core_bytes(core))
 
 
 def parse_provenance(given: Provenance | Mapping[str, Any]) -> Provenance:

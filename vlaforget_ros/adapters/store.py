@@ -11,7 +11,7 @@
 
 Reading takes no lock and creates nothing. Writers of all processes take turns through a file lock. An adapter
 comes into being by one rename of a whole, synced directory: it is there with every byte, or not at all. Of what is
-there only the manifest's evidence changes later, the file replaced as a whole.
+there only the manifest's evidence and the signatures change later, their files replaced as a whole.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from vlaforget_ros.adapters import evidence, peft_format
+from vlaforget_ros.adapters import evidence, peft_format, signatures
+from vlaforget_ros.adapters.core import core_of
 from vlaforget_ros.adapters.files import (
     coded,
     locked,
@@ -41,17 +42,18 @@ from vlaforget_ros.adapters.manifest import (
     MANIFEST_FILE,
     MAX_MANIFEST_BYTES,
     SIGNATURE_FILE,
-    Core,
-    FileEntry,
     Manifest,
     Provenance,
     check_files,
     core_digest,
     parse_manifest,
     parse_provenance,
-    sha256,
 )
 from vlaforget_ros.adapters.names import Aliases, check_base, is_digest, resolve, unknown
+from vlaforget_ros.adapters.signatures import Signed
+from vlaforget_ros.adapters.signing import identity
+from vlaforget_ros.adapters.standing import Standing
+from vlaforget_ros.adapters.trust import TrustPolicy
 from vlaforget_ros.errors import AdapterError, ErrorCode
 
 _log = logging.getLogger(__name__)
@@ -70,6 +72,7 @@ class AdapterStore:
         root: directory of the store; it is created by the first write.
         rank_limit: largest LoRA rank that is accepted in and given out.
         now: clock for the times in manifests and history.
+        trust: whose adapters are given out by :meth:`load` and named by :meth:`alias`; None: all of them.
     """
 
     def __init__(
@@ -78,6 +81,7 @@ class AdapterStore:
         *,
         rank_limit: int = DEFAULT_RANK_LIMIT,
         now: Callable[[], datetime] = _utc_now,
+        trust: TrustPolicy | None = None,
     ) -> None:
         self.root = Path(root)
         self.rank_limit = rank_limit
@@ -86,6 +90,7 @@ class AdapterStore:
         self._incoming = self.root / "incoming"
         self._history = History(self.root / "history.jsonl", now)
         self._aliases = Aliases(self.root / "aliases.json")
+        self._standing = Standing(self, trust)
 
     # --- writing
 
@@ -142,19 +147,26 @@ class AdapterStore:
             self.attach(digest, kind, manifest.evidence[kind])
         return self.manifest(digest)
 
-    def alias(self, name: str, digest: str) -> None:
+    def alias(self, name: str, digest: str, *, rollback: bool = False) -> None:
         """Point an alias at an adapter, or with "" at the base model. Moving ``stable`` sets ``previous`` as
         well.
 
+        Args:
+            name: the alias.
+            digest: full digest, or "".
+            rollback: a person asks for an adapter older than the one that the alias names; with a trust policy
+                nothing else moves an alias back.
+
         Raises:
             AdapterError: 100 unknown digest or bad name, 107 disk, 108 where ``stable`` is to become an
-                adapter that failed a gate, of its edit or of evidence attached later.
+                adapter that failed a gate, of its edit or of evidence attached later, and for a step back that
+                nobody asked for; 102 and 112-114 as :meth:`TrustPolicy.check`.
         """
-        self._check_alias(name, digest)
+        self._standing.check_alias(name, digest, rollback)
         self._aliases.check_name(name, [manifest.name for manifest in self.manifests()])
         with self._exclusive():
             # Once more: evidence may have been attached since.
-            self._check_alias(name, digest)
+            self._standing.check_alias(name, digest, rollback)
             before = self._aliases.read()
             moved = {name: digest}
             if name == "stable" and before.get("stable", digest) != digest:
@@ -195,6 +207,20 @@ class AdapterStore:
             failed = [gate.name for gate in evidence.gates_of(found) if gate.verdict == "failed"]
             self.record("evidence", digest, kind=kind, failed_gates=failed)
         return changed
+
+    def add_signature(self, digest: str, signed: Signed) -> None:
+        """Put a signature beside the manifest of an adapter; an earlier one by the same key is replaced.
+
+        Raises:
+            AdapterError: 100 unknown digest, 102 signatures that cannot be read or are too many, 107 disk; the
+                signatures are then as before.
+        """
+        key = identity(signed).fingerprint
+        self.path(digest)
+        with self._exclusive():
+            others = [old for old in self.signatures(digest) if identity(old).fingerprint != key]
+            replace_file(self.path(digest) / SIGNATURE_FILE, signatures.to_json([*others, signed]))
+            self.record("signed", digest, fingerprint=key)
 
     def remove(self, digest: str, needed: Callable[[], str] = lambda: "") -> None:
         """Take an adapter out of the store.
@@ -255,11 +281,16 @@ class AdapterStore:
 
         Raises:
             AdapterError: 100 unknown, 101 made for another base, 103 changed on disk, 104-106 as in
-                :meth:`add`.
+                :meth:`add`; 102 and 112-114 as :meth:`TrustPolicy.check`, before the weights are opened.
         """
         manifest = self.manifest(digest)
         if base_digest is not None:
             check_base(manifest.base_digest, base_digest, manifest.name)
+        self._standing.check_load(manifest)
+        return self._weights(manifest)
+
+    def _weights(self, manifest: Manifest) -> LoraWeights:
+        digest = manifest.digest
         files = peft_format.read_files(self._adapters / digest)
         check_files(manifest, files)
         weights = peft_format.decode(files, rank_limit=self.rank_limit)
@@ -275,6 +306,22 @@ class AdapterStore:
         """Manifest of one adapter, checked against its digest. Raises AdapterError 100 or 103."""
         content = read_limited(self.path(digest) / MANIFEST_FILE, MAX_MANIFEST_BYTES)
         return parse_manifest(content, digest)
+
+    def signatures(self, digest: str) -> tuple[Signed, ...]:
+        """Signatures of an adapter, not verified. Raises AdapterError 100 or 102."""
+        return signatures.read(self.path(digest))
+
+    def check_revoked(self, digest: str) -> None:
+        """Raises AdapterError 114 for an adapter that was revoked since it was loaded; see :class:`Standing`."""
+        self._standing.check_revoked(digest)
+
+    def check_rollback(self, digest: str, *, by_operator: bool) -> None:
+        """Raises AdapterError 114 where a way back that no person asked for leads to a revoked adapter."""
+        self._standing.check_rollback(digest, by_operator)
+
+    def signer(self, digest: str) -> str:
+        """Who signed an adapter, for people to read; "" where nobody did. See :meth:`Standing.signer`."""
+        return self._standing.signer(digest)
 
     def manifests(self) -> list[Manifest]:
         """All adapters with an intact manifest, oldest first; a broken one is logged and left out."""
@@ -298,29 +345,14 @@ class AdapterStore:
         return self._aliases.read()
 
     def history(self) -> list[dict[str, Any]]:
-        """All events, oldest first: added, imported, alias, evidence, removed, swap, rollback.
+        """All events, oldest first: added, imported, signed, alias, evidence, removed, swap, rollback.
 
         Raises:
             AdapterError: 103 naming a damaged line, 107 on a read error.
         """
         return self._history.events()
 
-    # --- parts of alias and add
-
-    def _check_alias(self, name: str, digest: str) -> None:
-        if not digest:
-            return
-        manifest = self.manifest(digest)
-        if name != "stable":
-            return
-        if not manifest.core.gates_passed:
-            raise AdapterError(
-                ErrorCode.ADAPTER_NOT_PROMOTABLE,
-                f"adapter {manifest.name} did not pass its gates",
-                value=digest,
-                remedy="read the report of the edit; only an adapter with gates_passed becomes stable",
-            )
-        evidence.check_promotable(manifest.name, manifest.evidence)
+    # --- parts of add
 
     def _add(self, files: Mapping[str, bytes], provenance: Provenance) -> Manifest:
         weights = peft_format.decode(files, rank_limit=self.rank_limit)
@@ -330,8 +362,9 @@ class AdapterStore:
         digest = core_digest(core)
         with self._exclusive():
             if (self._adapters / digest).is_dir():
-                self.load(digest)
-                return self.manifest(digest)
+                manifest = self.manifest(digest)
+                self._weights(manifest)
+                return manifest
             manifest = Manifest(digest=digest, created=self._now(), core=core)
             self._move_in(digest, {**files, MANIFEST_FILE: manifest.to_json()})
             self.record("added", digest, name=core.name, method=core.method, parent_digest=core.parent_digest)
@@ -363,28 +396,3 @@ class AdapterStore:
         with coded(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
         return locked(self.root / ".lock")
-
-
-def core_of(files: Mapping[str, bytes], weights: LoraWeights, provenance: Provenance) -> Core:
-    """What the digest of an adapter covers.
-
-    Args:
-        files: content of its files by name.
-        weights: the same, read.
-        provenance: what its maker says.
-
-    Raises:
-        AdapterError: 101 where files and maker name different base models, or neither names one.
-    """
-    stated, configured = provenance.base_digest, weights.base_digest
-    if stated and configured:
-        check_base(configured, stated, provenance.name)
-    if not stated and not configured:
-        raise AdapterError(
-            ErrorCode.ADAPTER_BASE_MISMATCH,
-            f"nothing says which base model adapter {provenance.name} is for",
-            remedy="give base_digest, or base_model_name_or_path sha256:<digest> in adapter_config.json",
-        )
-    entries = {name: FileEntry(sha256=sha256(data), bytes=len(data)) for name, data in files.items()}
-    computed = {"rank": weights.rank, "modules": tuple(weights.modules), "files": entries}
-    return Core(**{**dict(provenance), "base_digest": stated or configured, **computed})

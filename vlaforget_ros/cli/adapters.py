@@ -7,6 +7,8 @@ from pathlib import Path
 
 import typer
 
+from vlaforget_ros.cli import adapter_signing
+from vlaforget_ros.cli.adapter_signing import TRUST, open_store
 from vlaforget_ros.cli.output import console, event_table, plain_table, print_json
 
 app = typer.Typer(no_args_is_help=True, help="The content-addressed store of adapters.")
@@ -14,16 +16,20 @@ app = typer.Typer(no_args_is_help=True, help="The content-addressed store of ada
 _STORE = typer.Option(Path("runs/adapters"), "--store", help="Folder of the store.")
 _JSON = typer.Option(False, "--json", help="Print JSON.")
 
+adapter_signing.register(app)
+
 
 @app.command("list")
-def list_(store: Path = _STORE, json: bool = _JSON) -> None:
-    """All adapters, oldest first, with their aliases."""
-    from vlaforget_ros.adapters.store import AdapterStore
+def list_(store: Path = _STORE, json: bool = _JSON, trust: Path | None = TRUST) -> None:
+    """All adapters, oldest first, with their aliases and who signed them."""
     from vlaforget_ros.policy.serving import adapter_info
 
-    opened = AdapterStore(store)
+    opened = open_store(store, trust)
     aliases = opened.aliases()
-    infos = [adapter_info(manifest, aliases, False) for manifest in opened.manifests()]
+    infos = [
+        adapter_info(manifest, aliases, False, opened.signer(manifest.digest))
+        for manifest in opened.manifests()
+    ]
     if json:
         print_json([asdict(info) for info in infos])
         return
@@ -42,6 +48,10 @@ def list_(store: Path = _STORE, json: bool = _JSON) -> None:
         for info in infos
     ]
     columns = ["digest", "name", "method", "components", "rank", "MB", "gates", "aliases", "created"]
+    if any(info.signer for info in infos):
+        columns.insert(7, "signer")
+        for row, info in zip(rows, infos, strict=True):
+            row.insert(7, info.signer)
     console.print(plain_table(columns, rows, f"{len(rows)} adapter(s) in {store}"))
 
 
@@ -88,32 +98,22 @@ def add(
 
 
 @app.command()
-def verify(store: Path = _STORE) -> None:
-    """Check every byte of every adapter against its digest."""
-    from vlaforget_ros.adapters.store import AdapterStore
-    from vlaforget_ros.errors import AdapterError
+def alias(
+    name: str,
+    adapter: str,
+    store: Path = _STORE,
+    trust: Path | None = TRUST,
+    rollback: bool = typer.Option(
+        False, "--rollback", help="Go back to an older adapter that this alias named before."
+    ),
+) -> None:
+    """Point alias NAME (for example stable) at ADAPTER; `base` is the base model.
 
-    opened = AdapterStore(store)
-    broken = 0
-    for digest in opened.digests():
-        try:
-            opened.load(digest)
-            console.print(f"{digest[:12]} ok")
-        except AdapterError as error:
-            broken += 1
-            console.print(f"{digest[:12]} [bold red]broken[/]: {error}", highlight=False)
-    if broken:
-        raise typer.Exit(1)
-
-
-@app.command()
-def alias(name: str, adapter: str, store: Path = _STORE) -> None:
-    """Point alias NAME (for example stable) at ADAPTER; `base` is the base model."""
-    from vlaforget_ros.adapters.store import AdapterStore
-
-    opened = AdapterStore(store)
+    With a trust policy the signers that it requires for this alias must have signed, and only --rollback moves it back.
+    """
+    opened = open_store(store, trust)
     digest = opened.resolve(adapter)
-    opened.alias(name, digest)
+    opened.alias(name, digest, rollback=rollback)
     console.print(f"{name} → {digest[:12] or 'base'}")
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vlaforget_ros.adapters import AdapterStore
+from vlaforget_ros.adapters.trust import TrustPolicy
 from vlaforget_ros.nodes.parameters import Parameter, names_in
 from vlaforget_ros.policy.engine import InferenceEngine
 from vlaforget_ros.policy.policy import VlaPolicy
@@ -16,6 +17,7 @@ from vlaforget_ros.policy.weight_only import WEIGHTS
 PARAMETERS = (
     Parameter("checkpoint", "tiny", "Folder of the base checkpoint, or the name of one that ships."),
     Parameter("store", "runs/adapters", "Folder of the adapter store."),
+    Parameter("trust", "", "File of the trust policy: who must have signed an adapter; empty: nobody."),
     Parameter("device", "cpu", "Where the model runs: cpu or cuda."),
     Parameter(
         "weights",
@@ -88,8 +90,10 @@ def serving_engine(policy: VlaPolicy, values: Mapping[str, Any]) -> InferenceEng
         values: checked parameters by name.
 
     Raises:
+        AdapterError: 112 for a trust policy that cannot be used.
         PolicyError: 206 for a probe instruction that the policy cannot read, 208 for a bad combination.
     """
+    trust = TrustPolicy.load(Path(values["trust"])) if values["trust"] else None
     merge, rounds = values["merge_adapters"], values["probe_rounds"]
     probe = None
     if rounds:
@@ -97,7 +101,7 @@ def serving_engine(policy: VlaPolicy, values: Mapping[str, Any]) -> InferenceEng
         probe = Probe(policy, told, merge=merge, rounds=rounds, slowdown=values["probe_slowdown"])
     return InferenceEngine(
         policy,
-        AdapterStore(Path(values["store"])),
+        AdapterStore(Path(values["store"]), trust=trust),
         resident_limit=values["resident_limit"],
         resident_mb=values["resident_mb"],
         pinned=names_in(values["pinned_aliases"]),

@@ -155,8 +155,8 @@ class InferenceEngine:
             reason: for the history of the store.
 
         Raises:
-            AdapterError: 100-107 as :meth:`AdapterStore.resolve` and ``load``, 104/105 where it does not fit
-                the model, 110 where a rollback came in meanwhile, 115 where the probe finds it unusable. The active
+            AdapterError: 100-107, 112-114 as :meth:`AdapterStore.resolve` and ``load``, 104/105 where it does not
+                fit the model, 110 where a rollback came in meanwhile, 115 where the probe finds it unusable. The active
                 adapter then stays, bit for bit.
             PolicyError: 204 out of memory, 205 closed.
         """
@@ -175,7 +175,7 @@ class InferenceEngine:
         """Take the base model off what a rollback can go to."""
         self._owner.submit(self._residents.forget_base).result()
 
-    def rollback(self, reason: str) -> SwapResult:
+    def rollback(self, reason: str, *, by_operator: bool = True) -> SwapResult:
         """Go back to the adapter before the last swap. It is resident: no disk, no device memory is needed.
 
         A rollback overtakes everything that waits, and swaps that were asked for before it are refused. A
@@ -183,19 +183,20 @@ class InferenceEngine:
 
         Args:
             reason: for the history of the store, which gets it if it can be written.
+            by_operator: a person asks; otherwise a revoked adapter is no way back.
 
         Raises:
-            AdapterError: 109 where no swap came before.
+            AdapterError: 109 where no swap came before, 114 a revoked adapter; the active one then stays.
             PolicyError: 205 closed.
         """
-        result = self._owner.submit(self._roll_back, first=True).result()
+        result = self._owner.submit(lambda: self._roll_back(by_operator), first=True).result()
         return self._recorded("rollback", result, reason=reason)
 
     def adapters(self) -> list[AdapterInfo]:
         """All adapters of the store, oldest first. Raises AdapterError 103, 107 if it is unreadable."""
         resident, aliases = set(self.resident), self._source.aliases()
         return [
-            adapter_info(manifest, aliases, manifest.digest in resident)
+            adapter_info(manifest, aliases, manifest.digest in resident, self._source.signer(manifest.digest))
             for manifest in self._source.manifests()
         ]
 
@@ -220,6 +221,7 @@ class InferenceEngine:
             return None, 0.0
         resident = self._residents.get(digest)
         if resident is not None:
+            self._source.check_revoked(digest)
             return resident, 0.0
         start = self._clock()
         weights = self._source.load(digest, base_digest=self._policy.base_digest)
@@ -333,9 +335,10 @@ class InferenceEngine:
         self._residents.swapped(digest, staged)
         return SwapResult(previous, digest, staged_ms, swap_ms, self._effective_step())
 
-    def _roll_back(self) -> SwapResult:
+    def _roll_back(self, by_operator: bool) -> SwapResult:
         self._rollbacks += 1
         digest, staged = self._residents.before()
+        self._source.check_rollback(digest, by_operator=by_operator)
         previous = self._residents.active
         start = self._clock()
         self._slots.activate(staged)

@@ -34,6 +34,9 @@ class AdapterSource(Protocol):
     def load(self, digest: str, *, base_digest: str | None = None) -> LoraWeights: ...
     def manifests(self) -> Sequence[Manifest]: ...
     def aliases(self) -> Mapping[str, str]: ...
+    def signer(self, digest: str) -> str: ...
+    def check_revoked(self, digest: str) -> None: ...
+    def check_rollback(self, digest: str, *, by_operator: bool) -> None: ...
     def record(self, event: str, digest: str, **details: Any) -> None: ...
 
 
@@ -104,7 +107,9 @@ class Latency:
     count: int
 
 
-def adapter_info(manifest: Manifest, aliases: Mapping[str, str], resident: bool) -> AdapterInfo:
+def adapter_info(
+    manifest: Manifest, aliases: Mapping[str, str], resident: bool, signer: str = ""
+) -> AdapterInfo:
     """What is shown of an adapter."""
     core = manifest.core
     return AdapterInfo(
@@ -120,6 +125,6 @@ def adapter_info(manifest: Manifest, aliases: Mapping[str, str], resident: bool)
         created=manifest.created,
         aliases=tuple(sorted(name for name, digest in aliases.items() if digest == manifest.digest)),
         resident=resident,
-        signer="",
+        signer=signer,
         gates_passed=manifest.gates_passed,
     )

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vlaforget_ros.adapters.core import core_of
 from vlaforget_ros.adapters.lora import LoraWeights
 from vlaforget_ros.adapters.manifest import Provenance, core_digest, parse_provenance
 from vlaforget_ros.adapters.peft_format import decode, read_files
-from vlaforget_ros.adapters.store import AdapterStore, core_of
+from vlaforget_ros.adapters.store import AdapterStore
 from vlaforget_ros.errors import ErrorCode, UnlearningError
 from vlaforget_ros.report.pictures import Strip
 from vlaforget_ros.unlearning.output import ADAPTER_FOLDER
