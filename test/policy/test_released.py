@@ -20,6 +20,7 @@ from vlaforget_ros.adapters.peft_format import read_peft
 from vlaforget_ros.cli.app import app
 from vlaforget_ros.errors import AdapterError, ErrorCode, PolicyError
 from vlaforget_ros.policy import checkpoint
+from vlaforget_ros.policy.differences import features_limit
 from vlaforget_ros.policy.inspection import inspect
 from vlaforget_ros.policy.policy import VlaPolicy
 from vlaforget_ros.policy.reference import verify
@@ -259,3 +260,8 @@ def test_a_reference_for_another_data_set_says_so(released: Path) -> None:
     (released / "reference.json").write_text(json.dumps({**document, "unnorm_key": "other"}))
     with pytest.raises(PolicyError, match="unnorm_key other"):
         verify(released)
+
+
+def test_features_are_compared_by_their_size() -> None:
+    assert features_limit(torch.tensor([0.5, -2.0])) == 1e-5
+    assert features_limit(torch.tensor([0.5, -60.0])) == pytest.approx(6e-5)

@@ -35,6 +35,15 @@ def largest(one: Tensor, other: Tensor) -> float:
     return float((one.float() - other.float()).abs().max()) if one.shape == other.shape else float("inf")
 
 
+def features_limit(reference: Tensor) -> float:
+    """Largest difference of features that counts as equal: 1e-5, or a millionth of the largest feature if that is more.
+
+    Features of random weights reach 60, where single precision has steps of 4e-6. There two processors that add in
+    another order differ by 3e-5, and each of them differs by 4e-5 from the same network in double precision.
+    """
+    return max(1e-5, 1e-6 * float(reference.abs().max()))
+
+
 def repeated(answers: np.ndarray) -> int:
     """How many of (B, ...) answers another one has given before."""
     return len(answers) - len(np.unique(answers, axis=0))

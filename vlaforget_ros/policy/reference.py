@@ -27,7 +27,7 @@ from torch.nn import functional
 from vlaforget_ros.policy import reference_pi0
 from vlaforget_ros.policy.actions import ActionCodec
 from vlaforget_ros.policy.decoding import Decoder
-from vlaforget_ros.policy.differences import Difference, largest, repeated
+from vlaforget_ros.policy.differences import Difference, features_limit, largest, repeated
 from vlaforget_ros.policy.model import OpenVla
 from vlaforget_ros.policy.oft import OpenVlaOft
 from vlaforget_ros.policy.pi0_checkpoint import is_pi0
@@ -101,7 +101,7 @@ def _case(
     own = Decoder(model, codec.tokens, checked=codec.dims).generate(pixels, prompts, codec.dims).cpu().numpy()
     decoded = codec.decode(own) if codec.is_action(own).all() else np.full(own.shape, np.nan)
     return [
-        Difference(number, "projector features", largest(projected, features), 1e-5),
+        Difference(number, "projector features", largest(projected, features), features_limit(features)),
         Difference(number, "logits at the end of the prompt", largest(logits, last), 1e-4),
         Difference(
             number, "loss on labelled ids", abs(labelled_loss(model, projected, labelled, codec) - loss), 1e-4
@@ -126,7 +126,9 @@ def _oft_case(
     scaled = None if state is None else model.scaled(state)
     own = model.act(pixels, ids.expand(count, -1), scaled).cpu().numpy()
     return [
-        Difference(number, "projector features", largest(model.look(pixels), features), 1e-5),
+        Difference(
+            number, "projector features", largest(model.look(pixels), features), features_limit(features)
+        ),
         Difference(number, "chunk, -1..1", float(np.abs(own - values).max()), 1e-4),
         Difference(
             number, "actions, robot units", float(np.abs(codec.robot_units(own) - actions).max()), 1e-5
