@@ -71,6 +71,7 @@ def measure(
     policy = VlaPolicy.load(base)
     bad = store.add_weights(random_adapter(policy, 0, scale=0.02), {"name": "bad", "method": "random"})
     took: list[float] = []
+    phases = np.random.default_rng(0)
     with running(demo_processes(base, out, fixed_rate=True), out / "logs", say) as client:
         wait_for_nodes(client)
         client.prepare_swap()
@@ -80,7 +81,7 @@ def measure(
                 rollout = threading.Thread(target=_drive, args=(driver, seed))
                 rollout.start()
                 while rollout.is_alive() and len(took) < trials:
-                    found = _trial(client, actions, bad.digest)
+                    found = _trial(client, actions, bad.digest, float(phases.uniform(0.0, TICK_S)))
                     if found is not None:
                         took.append(found)
                         progress(len(took), trials)
@@ -99,10 +100,12 @@ def _drive(client: RobotClient, seed: int) -> None:
     client.execute(client.reset_cell(SITUATION, seed))
 
 
-def _trial(client: RobotClient, actions: _Actions, bad: str) -> float | None:
+def _trial(client: RobotClient, actions: _Actions, bad: str, phase_s: float) -> float | None:
     """Seconds, or None where the rollout ended meanwhile."""
     client.swap(bad)
     moving = actions.wait(bad)
+    # Somebody who asks does not wait for an action to come: any moment between two of them is as likely.
+    threading.Event().wait(phase_s)
     asked = time.monotonic()
     client.rollback("benchmark")
     if not moving or not actions.wait(""):
