@@ -16,6 +16,7 @@ from vlaforget_ros.adapters import AdapterStore
 from vlaforget_ros.bench.random_release import STATISTICS
 from vlaforget_ros.figures import Figure
 from vlaforget_ros.policy.engine import Inference, InferenceEngine
+from vlaforget_ros.policy.memory import settle, unsettle
 from vlaforget_ros.policy.networks import build
 from vlaforget_ros.policy.openvla_7b import openvla_small_config
 from vlaforget_ros.policy.policy import VlaPolicy
@@ -64,11 +65,14 @@ def stream(
                 swaps.append(engine.swap(digests[len(swaps) % len(digests)]).swap_ms)
 
         swapping = threading.Thread(target=keep_swapping)
+        # As the policy node does before it serves.
+        settle()
         swapping.start()
         answers, with_swaps = _run(engine, inferences, infer, partial(report, "inferences with swaps"))
         done.set()
         swapping.join()
         _, alone = _run(engine, inferences, infer, partial(report, "inferences without"))
+    unsettle()
     mixed = sum(answer.prediction.tokens != expected[answer.adapter_digest] for answer in answers)
     return [
         Figure("inferences", float(len(answers)), "count"),

@@ -41,6 +41,7 @@ from vlaforget_ros.nodes.views import Views
 from vlaforget_ros.paths import checkpoint_directory
 from vlaforget_ros.policy import boot
 from vlaforget_ros.policy.engine import InferenceEngine
+from vlaforget_ros.policy.memory import settle, unsettle
 from vlaforget_ros.policy.policy import VlaPolicy
 
 _LAST_OUTCOME_S = 1.0
@@ -119,6 +120,7 @@ class PolicyNode(VlaNode):
         self._heartbeat = self.create_timer(
             1.0, self._publish_status, callback_group=beside, clock=self.steady
         )
+        settle()
 
     def _listen(self) -> None:
         images, others = MutuallyExclusiveCallbackGroup(), MutuallyExclusiveCallbackGroup()
@@ -156,6 +158,7 @@ class PolicyNode(VlaNode):
         """Free the model and the topics."""
         if self._engine is None:
             return
+        unsettle()
         engine, self._engine = self._engine, None
         self._adapter_services.close()
         self._server.destroy()

@@ -1,6 +1,8 @@
-"""Running out of memory, as a coded error."""
+"""Running out of memory, as a coded error, and keeping the garbage collector from holding up an arm."""
 
 from __future__ import annotations
+
+import gc
 
 import torch
 
@@ -28,3 +30,18 @@ def out_of_memory(what: str) -> PolicyError:
         f"not enough memory for {what}",
         remedy="lower resident_limit, or free the device of other processes; what was active stays active",
     )
+
+
+def settle() -> None:
+    """Take all that was loaded out of the garbage collector's sight, until :func:`unsettle`.
+
+    A full collection looks at every object of a process, those of libraries and models too: 0.1 s and more, while
+    an arm waits for its action.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+def unsettle() -> None:
+    """Let the garbage collector see everything again: what was loaded is to be freed."""
+    gc.unfreeze()
