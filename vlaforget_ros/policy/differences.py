@@ -38,8 +38,8 @@ def largest(one: Tensor, other: Tensor) -> float:
 def features_limit(reference: Tensor) -> float:
     """Largest difference of features that counts as equal: 1e-5, or a millionth of the largest feature if that is more.
 
-    Features of random weights reach 60, where single precision has steps of 4e-6. There two processors that add in
-    another order differ by 3e-5, and each of them differs by 4e-5 from the same network in double precision.
+    Features of random weights reach 60, where single precision has steps of 4e-6: processors that add in another order
+    differ by several of them.
     """
     return max(1e-5, 1e-6 * float(reference.abs().max()))
 

@@ -35,8 +35,8 @@ def out_of_memory(what: str) -> PolicyError:
 def settle() -> None:
     """Take all that was loaded out of the garbage collector's sight, until :func:`unsettle`.
 
-    A full collection looks at every object of a process, those of libraries and models too: 0.1 s and more, while
-    an arm waits for its action.
+    A full collection looks at every object of a process, those of libraries and models too, and holds every thread
+    meanwhile: long enough to miss a tick.
     """
     gc.collect()
     gc.freeze()

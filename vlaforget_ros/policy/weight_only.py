@@ -2,8 +2,8 @@
 
 The layers are bitsandbytes': ``Linear8bitLt`` (LLM.int8: also what goes into a layer is rounded) and ``Linear4bit``
 with normal floats (NF4). They are linear layers under the same names: adapters stand beside them as beside others.
-Vision towers, projector, tables of words and LM head stay as they are: they are a tenth of a 7B policy, and the parts
-that rounding hurts most. What is edited is never held like this: an edit loads the weights as stored.
+Vision towers, projector, tables of words and LM head stay as they are: they are the
+smaller part of a 7B policy. What is edited is never held like this: an edit loads the weights as stored.
 """
 
 from __future__ import annotations
