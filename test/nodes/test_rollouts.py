@@ -101,10 +101,13 @@ def test_a_rollout_gets_one_action_for_every_image(robot: Any, heard: Heard, tin
     result = robot.execute(instruction, on_step=lambda feedback: steps.append(feedback.step))
     assert instruction == "open the faucet"
     assert (result.phase, result.steps, result.error_code) == (Phase.FAILED, TICKS, 0)
-    # The result may overtake the last actions and their feedback on the way here.
-    _eventually(lambda: len(heard.of(result.rollout_id)) == TICKS == len(steps))
+    # The result may overtake the last actions on the way here.
+    _eventually(lambda: len(heard.of(result.rollout_id)) == TICKS)
     actions = heard.of(result.rollout_id)
-    assert [a.step for a in actions] == list(range(TICKS)) == steps
+    assert [a.step for a in actions] == list(range(TICKS))
+    # Feedback is told and forgotten: what is still on its way when the result arrives is never handed out.
+    assert steps == sorted(set(steps))
+    assert set(steps) <= set(range(TICKS))
     assert {(a.adapter_digest, a.base_digest, a.fault) for a in actions} == {("", tiny.digest, 0)}
     stamps = [(a.observation_stamp.sec, a.observation_stamp.nanosec) for a in actions]
     assert len(set(stamps)) == TICKS
@@ -128,7 +131,7 @@ def test_a_swap_in_a_rollout_is_visible_at_the_next_tick_and_never_mixes(
     thread = threading.Thread(target=swap)
     thread.start()
     result = robot.execute(
-        instruction, on_step=lambda feedback: running.set() if feedback.step == 2 else None
+        instruction, on_step=lambda feedback: running.set() if feedback.step >= 2 else None
     )
     thread.join()
     assert {a.fault for a in heard.of(result.rollout_id)} == {0}

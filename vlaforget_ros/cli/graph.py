@@ -35,6 +35,7 @@ def demo(
     out: Path = typer.Option(Path("runs/demo"), help="Run folders go here; `latest` points at the newest."),
     seed: int = typer.Option(0, help="Seed of the edit."),
     parameters: Path | None = typer.Option(None, help="YAML file with parameters of the method."),
+    gates: Path | None = typer.Option(None, help="YAML file with limits of the edit's gates."),
     verbose: bool = typer.Option(False, "--verbose", "-v", help="Also show processes starting and stopping."),
 ) -> None:
     """The whole loop on a simulated arm: misbehave, record, unlearn, swap, prove, roll back.
@@ -48,7 +49,8 @@ def demo(
 
     plan = make_plan(scenario, forget, retain, boundary)
     chosen = yaml.safe_load(parameters.read_text()) if parameters else None
-    better = run_demo(plan, base or models_directory() / "tiny", out, seed, console, chosen, verbose)
+    limits = yaml.safe_load(gates.read_text()) if gates else None
+    better = run_demo(plan, base or models_directory() / "tiny", out, seed, console, chosen, limits, verbose)
     if not better:
         raise typer.Exit(1)
 

@@ -6,11 +6,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import yaml
 from rich.console import Console
 from rich.table import Table
 
 from vlaforget_ros import figures
-from vlaforget_ros.demo.plan import Plan
+from vlaforget_ros.demo.plan import Plan, request
 from vlaforget_ros.demo.screen import Screen
 from vlaforget_ros.report.words import FIGURES, PAIRS, number
 
@@ -22,6 +23,7 @@ def run_demo(
     seed: int,
     console: Console,
     parameters: dict[str, Any] | None = None,
+    gates: dict[str, float] | None = None,
     verbose: bool = False,
 ) -> bool:
     """The demo; returns whether the after-state is better.
@@ -33,6 +35,7 @@ def run_demo(
         seed: of the edit.
         console: where it is shown.
         parameters: of the method, where they differ from the defaults.
+        gates: limits of the edit, where they differ from the defaults.
         verbose: also show processes starting and stopping.
 
     Raises:
@@ -44,13 +47,16 @@ def run_demo(
     require_ros()
     from vlaforget_ros.demo.assemble import assemble
     from vlaforget_ros.demo.loop import Options, new_run_folder, play
+    from vlaforget_ros.unlearning.request import read_request
 
     VlaPolicy.load(base)  # an unusable checkpoint is refused before anything starts
+    # So is a parameter or a gate that the request would be refused for, minutes later.
+    read_request(yaml.safe_dump(request(plan, base, [Path("bag")], [], [], "demo", parameters, seed, gates)))
     folder = new_run_folder(out)
     screen = Screen(console, verbose)
     screen.headline(f"Scenario {plan.scenario.name}: {plan.scenario.summary}")
     screen.note(f"run folder {folder}; Ctrl-C stops every process")
-    options = Options(plan, base.resolve(), folder.resolve(), parameters or {}, seed)
+    options = Options(plan, base.resolve(), folder.resolve(), parameters or {}, seed, gates or {})
     story = play(options, screen)
     screen.headline("Figures, report")
     document = assemble(options, story, datetime.now(UTC).isoformat(timespec="seconds"))

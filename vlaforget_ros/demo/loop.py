@@ -30,6 +30,7 @@ class Options:
         out: folder of this run, new.
         method_parameters: of the edit, where they differ from the defaults.
         seed: of the edit.
+        gates: limits of the edit, where they differ from the defaults.
     """
 
     plan: Plan
@@ -37,6 +38,7 @@ class Options:
     out: Path
     method_parameters: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
+    gates: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -152,6 +154,7 @@ class _Narrator:
             name,
             dict(self._options.method_parameters),
             self._options.seed,
+            dict(self._options.gates),
         )
         path = self._options.out / "request.yaml"
         path.write_text(yaml.safe_dump(document, sort_keys=False))

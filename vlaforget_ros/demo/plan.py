@@ -69,6 +69,7 @@ def request(
     name: str,
     parameters: dict[str, Any] | None = None,
     seed: int = 0,
+    gates: dict[str, float] | None = None,
 ) -> dict[str, Any]:
     """The request an engineer would write after the incident, as a document for YAML.
 
@@ -84,6 +85,7 @@ def request(
         name: of the adapter.
         parameters: of the method, where they differ from the defaults.
         seed: of the edit.
+        gates: limits, where they differ from the defaults.
     """
     instructions = sorted({SITUATIONS[s].instruction for s in plan.scenario.forget})
     source: dict[str, Any] = {"kind": plan.scenario.counterfactual}
@@ -101,5 +103,6 @@ def request(
         "counterfactual": [source],
         "method": "vla_forget",
         "parameters": parameters or {},
+        "gates": gates or {},
         "seed": seed,
     }
