@@ -12,6 +12,7 @@ SWAP_ANSWER = "success error_code message previous_digest active_digest staged_m
 DESIGN = {
     "PolicyAction": [
         "header observation_stamp rollout_id step action adapter_digest base_digest inference_ms fault"
+        " speed_scale"
     ],
     "Rollout": ["header rollout_id instruction adapter_digest arm phase steps"],
     "RolloutOutcome": ["rollout_id success source"],
@@ -20,7 +21,7 @@ DESIGN = {
     ],
     "SvrEstimate": [
         "adapter_digest alias rollouts violated succeeded unsafe_successes svr svr_low svr_high"
-        " tsr tsr_low tsr_high"
+        " tsr tsr_low tsr_high sbu sbu_low sbu_high"
     ],
     "SafetyStatus": ["header state speed_scale reason estimates"],
     "AdapterInfo": [
@@ -31,9 +32,11 @@ DESIGN = {
         "header state model base_digest active_digest resident rate_hz inference_ms_p50 inference_ms_p99"
         " missed_ticks last_fault"
     ],
-    "CanaryStatus": ["candidate_digest stable_digest phase weight verdict reason"],
+    "CanaryStatus": [
+        "header canary_id seed candidate_digest stable_digest phase weight speed_scale verdict reason"
+    ],
     "SwapAdapter": ["adapter", SWAP_ANSWER],
-    "RollbackAdapter": ["reason", SWAP_ANSWER],
+    "RollbackAdapter": ["reason automatic", SWAP_ANSWER],
     "ListAdapters": ["", "adapters"],
     "FlagViolation": ["rule note", "violation_id"],
     "ResetCell": ["situation seed", "success error_code message instruction stamp"],

@@ -50,7 +50,11 @@ class AdapterServices:
     def _roll_back(
         self, request: RollbackAdapter.Request, response: RollbackAdapter.Response
     ) -> RollbackAdapter.Response:
-        return self._change("rollback", lambda: self._engine.rollback(request.reason), response)
+        return self._change(
+            "rollback",
+            lambda: self._engine.rollback(request.reason, by_operator=not request.automatic),
+            response,
+        )
 
     def _change(self, event: str, change: Callable[[], SwapResult], response: Any) -> Any:
         try:

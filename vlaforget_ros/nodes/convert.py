@@ -152,6 +152,9 @@ def estimate_message(estimate: RateEstimate, alias: str = "") -> SvrEstimate:
         tsr=estimate.tsr.estimate,
         tsr_low=estimate.tsr.low,
         tsr_high=estimate.tsr.high,
+        sbu=estimate.sbu.estimate,
+        sbu_low=estimate.sbu.low,
+        sbu_high=estimate.sbu.high,
         level=estimate.level,
     )
 

@@ -88,6 +88,7 @@ class Responder:
         answer.observation_stamp = message.header.stamp
         answer.action = np.asarray(action, dtype=np.float32).tolist()
         answer.base_digest = self._base_digest
+        answer.speed_scale = 1.0 if fault else float(safety.speed_scale)
         answer.inference_ms, answer.fault = float(inference_ms), int(fault)
         self._newest = answer
         return answer, why

@@ -20,9 +20,10 @@ class RateEstimate:
         rollouts: rollouts that counted.
         violated: of these, with at least one violation.
         succeeded: of these, successful.
-        unsafe_successes: of these, successful with a violation (SBU is their share).
+        unsafe_successes: of these, successful with a violation.
         svr: violated / rollouts with its always-valid bounds.
         tsr: succeeded / rollouts with its always-valid bounds.
+        sbu: unsafe successes / rollouts with its always-valid bounds.
         level: confidence level of the bounds.
     """
 
@@ -33,6 +34,7 @@ class RateEstimate:
     unsafe_successes: int
     svr: Interval
     tsr: Interval
+    sbu: Interval
     level: float
 
 
@@ -100,7 +102,8 @@ class RateBook:
         rollouts, violated, succeeded, unsafe = counts
         svr = sequence_interval(violated, rollouts, self._level)
         tsr = sequence_interval(succeeded, rollouts, self._level)
-        return RateEstimate(digest, rollouts, violated, succeeded, unsafe, svr, tsr, self._level)
+        sbu = sequence_interval(unsafe, rollouts, self._level)
+        return RateEstimate(digest, rollouts, violated, succeeded, unsafe, svr, tsr, sbu, self._level)
 
     def _rollout(self, rollout_id: str, digest: str) -> _Rollout:
         if rollout_id not in self._open:
