@@ -12,12 +12,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import numpy as np
 
 from vlaforget_ros.adapters.lora import LoraWeights
-from vlaforget_ros.errors import AdapterError, ErrorCode, VlaForgetError
+from vlaforget_ros.errors import AdapterError, ErrorCode
+from vlaforget_ros.policy.answering import answer
 from vlaforget_ros.policy.chunk import Chunk
 from vlaforget_ros.policy.memory import free_cached_memory, is_out_of_memory, out_of_memory
 from vlaforget_ros.policy.merged import slots_for
@@ -160,16 +160,36 @@ class InferenceEngine:
                 adapter then stays, bit for bit.
             PolicyError: 204 out of memory, 205 closed.
         """
-        rollbacks = self._rollbacks
-        resident = reference in self._residents.digests
-        digest = reference if resident else self._source.resolve(reference)
-        # The memory of two that are being staged at once would be nobody's.
-        with self._swaps:
-            staged, staged_ms = self._staged(digest)
-            self._residents.pin(self._pinned_digests())
-            flip = self._owner.submit(lambda: self._swap(digest, staged, staged_ms, rollbacks))
-            result = flip.result()
+        result = self._change(reference, routed=False)
         return self._recorded("swap", result, **({"reason": reason} if reason else {}))
+
+    def prepare(self, reference: str) -> str:
+        """Read, check and stage an adapter without serving it; returns its digest. Raises as :meth:`swap`."""
+        with self._swaps:
+            digest, staged, _ = self._made_ready(reference)
+            if staged is not None:
+                self._residents.keep(staged)
+        return digest
+
+    def route(self, reference: str) -> SwapResult:
+        """Let an adapter stand in for the active one until :meth:`unroute`: a canary's rollout, not a swap.
+
+        It is not in the store's history, and a rollback ends it. Raises as :meth:`swap`.
+        """
+        return self._change(reference, routed=True)
+
+    def unroute(self) -> None:
+        """The active adapter serves itself again."""
+        self._owner.submit(self._unroute).result()
+
+    def shadow(
+        self, digest: str, image: np.ndarray, instruction: str, state: np.ndarray | None = None
+    ) -> Prediction | None:
+        """What another adapter would do, on the thread and in the layers that serve; None where it is not resident.
+
+        The adapter that serves, its chunk and its latencies are as before. A prediction of a chunk holds all of it.
+        """
+        return self._owner.submit(lambda: self._shadow(digest, image, instruction, state)).result()
 
     def forget_base(self) -> None:
         """Take the base model off what a rollback can go to."""
@@ -215,6 +235,21 @@ class InferenceEngine:
         self._slots.remove()
 
     # --- in the caller's thread
+
+    def _change(self, reference: str, routed: bool) -> SwapResult:
+        rollbacks = self._rollbacks
+        # The memory of two that are being staged at once would be nobody's.
+        with self._swaps:
+            digest, staged, staged_ms = self._made_ready(reference)
+            flip = self._owner.submit(lambda: self._swap(digest, staged, staged_ms, rollbacks, routed))
+            return flip.result()
+
+    def _made_ready(self, reference: str) -> tuple[str, StagedAdapter | None, float]:
+        resident = reference in self._residents.digests
+        digest = reference if resident else self._source.resolve(reference)
+        staged, staged_ms = self._staged(digest)
+        self._residents.pin(self._pinned_digests())
+        return digest, staged, staged_ms
 
     def _staged(self, digest: str) -> tuple[StagedAdapter | None, float]:
         if not digest:
@@ -278,8 +313,9 @@ class InferenceEngine:
         waiting = self._chunk.take(instruction, step, digest)
         if waiting is not None:
             self._last_step = step
-            return Inference(waiting.prediction, waiting.digest, (self._clock() - start) * 1e3, step)
-        prediction, message = self._predict(image, instruction, state)
+            elapsed_ms = (self._clock() - start) * 1e3
+            return Inference(waiting.prediction, waiting.digest, elapsed_ms, step, decided=False)
+        prediction, message = answer(self._policy, image, instruction, state)
         if not prediction.fault:
             prediction = self._chunk.fill(
                 self._policy.steps(prediction.action), prediction, instruction, step, digest
@@ -293,33 +329,8 @@ class InferenceEngine:
                 self._latencies.append(elapsed_ms)
         return Inference(prediction, digest, elapsed_ms, step, message)
 
-    def _predict(
-        self, image: np.ndarray, instruction: str, state: np.ndarray | None
-    ) -> tuple[Prediction, str]:
-        try:
-            prediction = self._policy.act(image, instruction, state)
-        except VlaForgetError as error:
-            return self._held(error.code, state), str(error)
-        except Exception as error:
-            if is_out_of_memory(error):
-                free_cached_memory()
-                return self._held(ErrorCode.POLICY_OUT_OF_MEMORY, state), str(out_of_memory("an inference"))
-            _log.exception("the model failed; the arm holds")
-            return self._held(ErrorCode.POLICY_MODEL_FAILED, state), f"the model failed: {error!r}"
-        if prediction.fault:
-            held = replace(prediction, action=self._policy.hold_step(state))
-            return held, ErrorCode(prediction.fault).name
-        if not np.all(np.isfinite(prediction.action)):
-            return self._held(
-                ErrorCode.POLICY_NON_FINITE_ACTION, state
-            ), f"non-finite action {prediction.action}"
-        return prediction, ""
-
-    def _held(self, code: ErrorCode, state: np.ndarray | None) -> Prediction:
-        return Prediction(self._policy.hold_step(state), (), int(code))
-
     def _swap(
-        self, digest: str, staged: StagedAdapter | None, staged_ms: float, rollbacks: int
+        self, digest: str, staged: StagedAdapter | None, staged_ms: float, rollbacks: int, routed: bool
     ) -> SwapResult:
         if rollbacks != self._rollbacks:
             raise AdapterError(
@@ -332,8 +343,25 @@ class InferenceEngine:
         start = self._clock()
         self._slots.activate(staged)
         swap_ms = (self._clock() - start) * 1e3
-        self._residents.swapped(digest, staged)
+        (self._residents.routed if routed else self._residents.swapped)(digest, staged)
         return SwapResult(previous, digest, staged_ms, swap_ms, self._effective_step())
+
+    def _unroute(self) -> None:
+        self._slots.activate(self._residents.unrouted()[1])
+        self._chunk.drop()
+
+    def _shadow(
+        self, digest: str, image: np.ndarray, instruction: str, state: np.ndarray | None
+    ) -> Prediction | None:
+        staged = self._residents.get(digest) if digest else None
+        if digest and staged is None:
+            return None
+        serving = self._residents.active
+        self._slots.activate(staged)
+        try:
+            return answer(self._policy, image, instruction, state)[0]
+        finally:
+            self._slots.activate(self._residents.get(serving) if serving else None)
 
     def _roll_back(self, by_operator: bool) -> SwapResult:
         self._rollbacks += 1

@@ -17,7 +17,8 @@ class Residents:
 
     The base model "" is always resident and needs no place. The active adapter and the one before it are
     never dropped, so a rollback needs no disk and no memory. An older entry of the stack that was dropped is
-    skipped.
+    skipped. A routed adapter stands in for the active one for a while, a rollout of a canary, and leaves no trace on
+    the stack: a rollback then ends the stand-in.
 
     Args:
         limit: how many staged adapters to keep, 2 or more.
@@ -43,17 +44,21 @@ class Residents:
         self._lock = threading.Lock()
         self._staged: OrderedDict[str, StagedAdapter] = OrderedDict()
         self._active = ""
+        self._routed: str | None = None
         self._earlier: list[str] = []
 
     @property
     def active(self) -> str:
-        """Digest of the active adapter."""
-        return self._active
+        """Digest of the adapter that serves: the routed one where there is one."""
+        routed = self._routed
+        return self._active if routed is None else routed
 
     @property
     def previous(self) -> str | None:
         """Digest that a rollback goes to; None where there is nothing to go back to."""
         with self._lock:
+            if self._routed is not None:
+                return self._active
             return self._earlier[-1] if self._earlier else None
 
     @property
@@ -67,9 +72,32 @@ class Residents:
         with self._lock:
             return self._staged.get(digest)
 
+    def keep(self, staged: StagedAdapter) -> None:
+        """Take an adapter into memory that does not serve (yet)."""
+        with self._lock:
+            self._staged[staged.digest] = staged
+            self._staged.move_to_end(staged.digest)
+            self._shrink(self._limit, self._limit_bytes or None, staged.digest)
+
+    def routed(self, digest: str, staged: StagedAdapter | None) -> None:
+        """Note that an adapter (None: the base model) stands in for the active one."""
+        with self._lock:
+            self._routed = None if digest == self._active else digest
+            if staged is not None:
+                self._staged[digest] = staged
+                self._staged.move_to_end(digest)
+            self._shrink(self._limit, self._limit_bytes or None)
+
+    def unrouted(self) -> tuple[str, StagedAdapter | None]:
+        """Note that the active adapter serves itself again; returns it."""
+        with self._lock:
+            self._routed = None
+            return self._active, self._staged[self._active] if self._active else None
+
     def swapped(self, digest: str, staged: StagedAdapter | None) -> None:
         """Note that an adapter (None: the base model) became active."""
         with self._lock:
+            self._routed = None
             if digest != self._active:
                 self._earlier = [*self._earlier, self._active][-_DEPTH:]
             self._activate(digest, staged)
@@ -81,6 +109,8 @@ class Residents:
             AdapterError: 109 where no swap came before.
         """
         with self._lock:
+            if self._routed is not None:
+                return self._active, self._staged[self._active] if self._active else None
             if not self._earlier:
                 raise AdapterError(
                     ErrorCode.ADAPTER_NO_PREVIOUS,
@@ -94,6 +124,9 @@ class Residents:
     def rolled_back(self) -> None:
         """Note that the adapter of :meth:`before` became active."""
         with self._lock:
+            if self._routed is not None:
+                self._routed = None
+                return
             digest = self._earlier.pop()
             self._activate(digest, self._staged[digest] if digest else None)
 
@@ -120,8 +153,8 @@ class Residents:
             self._staged.move_to_end(digest)
         self._shrink(self._limit, self._limit_bytes or None)
 
-    def _shrink(self, limit: int, limit_bytes: int | None) -> int:
-        kept = {self._active, *self._earlier[-1:], *self._pinned}
+    def _shrink(self, limit: int, limit_bytes: int | None, *also: str) -> int:
+        kept = {self._active, self._routed, *self._earlier[-1:], *self._pinned, *also}
         doomed = []
         for digest in [digest for digest in self._staged if digest not in kept]:
             held = sum(staged.bytes for staged in self._staged.values())

@@ -50,6 +50,7 @@ class Inference:
         inference_ms: wall-clock time in the owner thread [ms], waiting not counted.
         step: the control tick it was asked for.
         message: what went wrong, "" without a fault.
+        decided: the model was asked; otherwise the action was left over of a chunk.
     """
 
     prediction: Prediction
@@ -57,6 +58,7 @@ class Inference:
     inference_ms: float
     step: int
     message: str = ""
+    decided: bool = True
 
 
 @dataclass(frozen=True)
