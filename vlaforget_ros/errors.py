@@ -65,6 +65,9 @@ class ErrorCode(IntEnum):
     SAFETY_BAD_RULE = 403
 
     CANARY_REFUSED = 500
+    CANARY_BAD_PROTOCOL = 501
+    CANARY_NOT_AWAITED = 502
+    CANARY_BAD_RECORD = 503
 
     CELL_UNKNOWN_SITUATION = 600
     CELL_FAULT = 601
@@ -130,7 +133,7 @@ class SafetyError(VlaForgetError):
 
 
 class CanaryError(VlaForgetError):
-    """Codes 5xx."""
+    """Codes 5xx: a canary cannot start, go on or be read; stable stays."""
 
 
 class CellError(VlaForgetError):

@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from vlaforget_ros.bringup import table
+from vlaforget_ros.safety.canary.protocol import Protocol, read_protocol
 from vlaforget_ros.safety.config import default_config, load_config
 from vlaforget_ros.unlearning.request import read_request
 
@@ -87,8 +88,8 @@ def test_every_line_is_commented_and_times_name_their_unit(path: Path) -> None:
         assert unit in line, line
 
 
-def test_what_is_not_served_yet_says_so() -> None:
-    assert "Not served yet" in (CONFIG / "canary.yaml").read_text(encoding="utf-8")
+def test_the_protocol_that_ships_is_the_built_in_one() -> None:
+    assert read_protocol(CONFIG / "canary.yaml") == Protocol()
 
 
 def test_the_rules_that_ship_are_the_built_in_ones() -> None:
