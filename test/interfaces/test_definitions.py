@@ -36,7 +36,7 @@ DESIGN = {
         "header canary_id seed candidate_digest stable_digest phase weight speed_scale verdict reason"
     ],
     "SwapAdapter": ["adapter", SWAP_ANSWER],
-    "RollbackAdapter": ["reason automatic", SWAP_ANSWER],
+    "RollbackAdapter": ["reason automatic only_from", SWAP_ANSWER],
     "ListAdapters": ["", "adapters"],
     "FlagViolation": ["rule note", "violation_id"],
     "ResetCell": ["situation seed", "success error_code message instruction stamp"],

@@ -81,6 +81,16 @@ def test_a_rollback_ends_the_route_and_goes_no_further(
     assert engine.previous_digest == ""
 
 
+def test_a_program_rolls_back_only_the_adapter_it_means(engine: InferenceEngine, digests: list[str]) -> None:
+    engine.swap(digests[0])
+    engine.route(digests[1])
+    engine.unroute()
+    assert code_of(lambda: engine.rollback("abort", by_operator=False, only_from=digests[1])) == 110
+    assert engine.active_digest == digests[0]
+    engine.route(digests[1])
+    assert engine.rollback("abort", by_operator=False, only_from=digests[1]).active_digest == digests[0]
+
+
 def test_a_swap_during_a_route_ends_it(engine: InferenceEngine, digests: list[str]) -> None:
     engine.swap(digests[0])
     engine.route(digests[1])

@@ -63,12 +63,14 @@ class _Row:
         files: arguments whose texts name parameter files.
         essential: as in :class:`Process`.
         passed_on: arguments that become parameters of the same name, where they are given.
+        gated: remappings where the safety monitor stands between policy and arm.
     """
 
     executable: str
     files: tuple[str, ...]
     essential: bool
     passed_on: tuple[str, ...] = ()
+    gated: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class Graph:
     """A named set of processes.
 
     Args:
-        name: ``unlearn``, ``serve``, ``monitor`` or ``demo``.
+        name: ``unlearn``, ``serve``, ``canary``, ``monitor`` or ``demo``.
         description: one line.
         arguments: what may be given, in the order of `--show-args`.
     """
@@ -89,7 +91,13 @@ class Graph:
 
 # Edits and recordings run beside a working arm: it is as safe without them. Without its monitor or its
 # policy it is not.
-_CELL_ROW = _Row("cell_node", ("cell",), essential=True, passed_on=("use_sim_time", "autostart"))
+_CELL_ROW = _Row(
+    "cell_node",
+    ("cell",),
+    essential=True,
+    passed_on=("use_sim_time", "autostart"),
+    gated=(("action", "action_checked"),),
+)
 _POLICY_ROW = _Row(
     "policy_node", ("policy",), essential=True, passed_on=("use_sim_time", "autostart", "store")
 )
@@ -103,7 +111,7 @@ _SAFETY_ROW = _Row(
     "safety_monitor_node",
     ("safety",),
     essential=True,
-    passed_on=("use_sim_time", "autostart", "rules_file", "store"),
+    passed_on=("use_sim_time", "autostart", "rules_file", "store", "command_gate"),
 )
 _RECORDER_ROW = _Row(
     "recorder_node", ("recorder",), essential=False, passed_on=("use_sim_time", "autostart", "bag")
@@ -117,6 +125,10 @@ _SAFETY = (
     Argument("safety", "safety", f"settings of the monitor: {_FILE}"),
     Argument("rules_file", "", "file with the safety rules; config/rules holds examples"),
 )
+_BOOLEANS = ("true", "false")
+_GATE = "the monitor stands between policy and arm, which takes `action_checked`"
+_BESIDE = (Argument("command_gate", "false", _GATE, _BOOLEANS),)
+_BETWEEN = (Argument("command_gate", "true", _GATE, _BOOLEANS),)
 _CELL = (
     Argument("cell", "cell", f"settings of the simulated cell: {_FILE}"),
     Argument("recorder", "recorder", f"what is recorded: {_FILE}"),
@@ -131,9 +143,9 @@ TOPIC_ARGUMENTS = tuple(
         ("ee_pose", "geometry_msgs/PoseStamped"),
         ("instruction", "std_msgs/String"),
         ("action", "vlaforget_ros/PolicyAction"),
+        ("action_checked", "vlaforget_ros/PolicyAction, what the command gate lets through"),
     )
 )
-_BOOLEANS = ("true", "false")
 
 
 def _common(use_sim_time: str) -> tuple[Argument, ...]:
@@ -153,25 +165,31 @@ _ALL = (
     Graph(
         "unlearn",
         "policy, unlearning and safety monitor on an arm that publishes images and takes actions",
-        _POLICY + _UNLEARNING + _SAFETY + _STORE + TOPIC_ARGUMENTS + _common("false"),
+        _POLICY + _UNLEARNING + _SAFETY + _BESIDE + _STORE + TOPIC_ARGUMENTS + _common("false"),
         (_POLICY_ROW, _UNLEARNING_ROW, _SAFETY_ROW),
     ),
     Graph(
         "serve",
         "policy and safety monitor",
-        _POLICY + _SAFETY + _STORE + TOPIC_ARGUMENTS + _common("false"),
+        _POLICY + _SAFETY + _BESIDE + _STORE + TOPIC_ARGUMENTS + _common("false"),
+        (_POLICY_ROW, _SAFETY_ROW),
+    ),
+    Graph(
+        "canary",
+        "policy, and the safety monitor in the command path: for a canary on the arm",
+        _POLICY + _SAFETY + _BETWEEN + _STORE + TOPIC_ARGUMENTS + _common("false"),
         (_POLICY_ROW, _SAFETY_ROW),
     ),
     Graph(
         "monitor",
         "the safety monitor alone, beside any controller",
-        _SAFETY + _STORE + TOPIC_ARGUMENTS + _common("false"),
+        _SAFETY + _BESIDE + _STORE + TOPIC_ARGUMENTS + _common("false"),
         (_SAFETY_ROW,),
     ),
     Graph(
         "demo",
         "all nodes with a simulated cell in lockstep and a recorder",
-        _POLICY + _UNLEARNING + _SAFETY + _STORE + _CELL + _common("true"),
+        _POLICY + _UNLEARNING + _SAFETY + _BESIDE + _STORE + _CELL + _common("true"),
         (_CELL_ROW, _POLICY_ROW, _UNLEARNING_ROW, _SAFETY_ROW, _RECORDER_ROW),
     ),
 )
@@ -256,6 +274,8 @@ def _process(row: _Row, texts: Mapping[str, str], extra: Mapping[str, ParameterV
         for argument in TOPIC_ARGUMENTS
         if texts.get(argument.name) and (topic := argument.name.removesuffix("_topic"))
     )
+    if texts.get("command_gate") == "true":
+        remappings += row.gated
     namespace = texts["namespace"].strip("/")
     return Process(
         executable=row.executable,

@@ -56,7 +56,7 @@ def demo(
 
 
 def up(
-    graph: str = typer.Argument("unlearn", help="unlearn, serve, monitor or demo."),
+    graph: str = typer.Argument("unlearn", help="unlearn, serve, canary, monitor or demo."),
     arguments: list[str] = typer.Argument(None, help="Arguments as for ros2 launch: name:=value."),
     logs: Path = typer.Option(Path("runs/logs"), help="Folder of the processes' logs."),
     show_args: bool = typer.Option(False, "--show-args", "-s", help="List the graph's arguments and leave."),

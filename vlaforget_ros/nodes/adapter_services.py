@@ -52,7 +52,9 @@ class AdapterServices:
     ) -> RollbackAdapter.Response:
         return self._change(
             "rollback",
-            lambda: self._engine.rollback(request.reason, by_operator=not request.automatic),
+            lambda: self._engine.rollback(
+                request.reason, by_operator=not request.automatic, only_from=request.only_from
+            ),
             response,
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -12,7 +12,7 @@ import numpy as np
 from vlaforget_ros.errors import ErrorCode
 
 # Faults that say nothing about the policy. Its own, such as tokens that are no action, are its failures.
-_HELD_BY_OTHERS = (ErrorCode.SAFETY_STOPPED, ErrorCode.POLICY_STALE_IMAGE)
+_HELD_BY_OTHERS = (ErrorCode.SAFETY_STOPPED, ErrorCode.SAFETY_STALE_INPUT, ErrorCode.POLICY_STALE_IMAGE)
 
 
 class Phase(IntEnum):
@@ -32,11 +32,45 @@ class SafetyView:
         stopped: hold until released.
         speed_scale: factor on motion, 0..1.
         reason: why, "" when nominal.
+        silent: a monitor that was there says nothing any more: hold until it does.
     """
 
     stopped: bool = False
     speed_scale: float = 1.0
     reason: str = ""
+    silent: bool = False
+
+
+class SafetyWatch:
+    """What the safety monitor says, and whether it still says anything. Any thread may call it.
+
+    Before a monitor was heard for the first time nothing is held: a policy may be run without one.
+
+    Args:
+        silent_after_s: age of the newest status beyond which the arm holds [s]; 0: any age will do.
+        clock: steady clock [s].
+    """
+
+    def __init__(self, silent_after_s: float, clock: Callable[[], float]) -> None:
+        self._silent_after_s, self._clock = silent_after_s, clock
+        self._newest: tuple[float, SafetyView] | None = None
+
+    def heard(self, view: SafetyView) -> bool:
+        """A status arrived; returns whether the arm may now do what it might not before, or the other way round."""
+        before = self.view()
+        self._newest = (self._clock(), view)
+        return before.stopped != view.stopped
+
+    def view(self) -> SafetyView:
+        """What holds now."""
+        if self._newest is None:
+            return SafetyView()
+        heard_s, view = self._newest
+        age_s = self._clock() - heard_s
+        if view.stopped or not self._silent_after_s or age_s <= self._silent_after_s:
+            return view
+        reason = f"the safety monitor has said nothing for {age_s:.1f} s (limit {self._silent_after_s:g} s)"
+        return SafetyView(False, 0.0, reason, silent=True)
 
 
 @dataclass(frozen=True)
@@ -58,6 +92,8 @@ def gate(age_s: float, stale_after_s: float, safety: SafetyView) -> int:
     """Fault that forbids an inference on an image of this age [s]; 0 when the policy may act."""
     if safety.stopped:
         return int(ErrorCode.SAFETY_STOPPED)
+    if safety.silent:
+        return int(ErrorCode.SAFETY_STALE_INPUT)
     if age_s > stale_after_s:
         return int(ErrorCode.POLICY_STALE_IMAGE)
     return 0

@@ -17,6 +17,7 @@ from vlaforget_ros.action import ExecuteInstruction
 from vlaforget_ros.adapters.store import AdapterStore
 from vlaforget_ros.errors import ErrorCode, PolicyError, VlaForgetError
 from vlaforget_ros.msg import (
+    CanaryStatus,
     PolicyAction,
     PolicyStatus,
     Rollout,
@@ -27,7 +28,7 @@ from vlaforget_ros.msg import (
 from vlaforget_ros.nodes import qos
 from vlaforget_ros.nodes.adapter_services import AdapterServices
 from vlaforget_ros.nodes.base import VlaNode
-from vlaforget_ros.nodes.control import Phase, RolloutControl, SafetyView, TickMeter
+from vlaforget_ros.nodes.control import Phase, RolloutControl, SafetyView, SafetyWatch, TickMeter
 from vlaforget_ros.nodes.parameters import names_in
 from vlaforget_ros.nodes.policy_messages import (
     feedback_message,
@@ -37,6 +38,7 @@ from vlaforget_ros.nodes.policy_messages import (
 )
 from vlaforget_ros.nodes.policy_parameters import PARAMETERS, serving_engine
 from vlaforget_ros.nodes.responder import Responder
+from vlaforget_ros.nodes.routing import CanaryView, Route, Router
 from vlaforget_ros.nodes.views import Views
 from vlaforget_ros.paths import checkpoint_directory
 from vlaforget_ros.policy import boot
@@ -61,7 +63,7 @@ class PolicyNode(VlaNode):
         self._engine: InferenceEngine | None = None
         self._active = False
         self._rollout: RolloutControl | None = None
-        self._safety = SafetyView()
+        self._route = Route()
         self._latest: Image | CompressedImage | None = None
         self._tick_lock = threading.Lock()
         self._goal_lock = threading.Lock()
@@ -102,7 +104,10 @@ class PolicyNode(VlaNode):
             lambda: self.get_clock().now().to_msg(),
         )
         self._meter = TickMeter(values["tick_s"])
+        self._safety = SafetyWatch(values["monitor_timeout_s"], time.monotonic)
+        self._router = Router(values["canary_timeout_s"], time.monotonic)
         self._actions = self.create_lifecycle_publisher(PolicyAction, "action", qos.ACTION)
+        self._shadows = self.create_lifecycle_publisher(PolicyAction, "shadow_action", qos.ACTION)
         self._rollouts = self.create_lifecycle_publisher(Rollout, "rollout", qos.LATCHED)
         self._status = self.create_lifecycle_publisher(PolicyStatus, "policy/status", qos.LATCHED)
         self._listen()
@@ -138,6 +143,9 @@ class PolicyNode(VlaNode):
             self.create_subscription(
                 SafetyStatus, "safety/status", self._on_safety, qos.LATCHED, callback_group=others
             ),
+            self.create_subscription(
+                CanaryStatus, "canary/status", self._on_canary, qos.LATCHED, callback_group=others
+            ),
             *self._views.listen(self, others),
         ]
 
@@ -165,7 +173,7 @@ class PolicyNode(VlaNode):
         self.destroy_timer(self._heartbeat)
         for subscription in self._subscriptions_made:
             self.destroy_subscription(subscription)
-        for publisher in (self._actions, self._rollouts, self._status):
+        for publisher in (self._actions, self._shadows, self._rollouts, self._status):
             self.destroy_lifecycle_publisher(publisher)
         engine.close()
 
@@ -195,12 +203,29 @@ class PolicyNode(VlaNode):
         if engine is None or not self._active:
             raise self._not_active("the policy node is not active", "activate it")
         self._policy.check_instruction(goal.instruction)
+        self._route = Route()
+        arm = Rollout.ARM_PINNED
         if goal.adapter:
             engine.swap(goal.adapter)
+        else:
+            arm = self._routed(engine)
         steps = int(goal.max_steps) or int(self._values["max_steps"])
-        arm = Rollout.ARM_PINNED if goal.adapter else Rollout.ARM_STABLE
         digest = engine.active_digest
         return RolloutControl(uuid.uuid4().hex, goal.instruction, steps, digest, time.monotonic()), arm
+
+    def _routed(self, engine: InferenceEngine) -> int:
+        """Make ready what the canary wants of this rollout; a candidate that cannot serve leaves the active adapter."""
+        route = self._router.next()
+        try:
+            if route.candidate is not None:
+                engine.route(route.candidate)
+            elif route.shadow is not None:
+                engine.prepare(route.shadow)
+        except VlaForgetError as error:
+            self.get_logger().error(f"the candidate cannot serve, the active adapter does: {error}")
+            return int(Rollout.ARM_STABLE)
+        self._route = route
+        return int(Rollout.ARM_STABLE if route.candidate is None else Rollout.ARM_CANDIDATE)
 
     def _run(self, handle: Any, rollout: RolloutControl, arm: int) -> None:
         self._publish_rollout(rollout, arm, Phase.STARTED)
@@ -238,6 +263,8 @@ class PolicyNode(VlaNode):
         self._rollout = None
         self._meter.rollout(rollout.steps, time.monotonic() - rollout.started_s)
         if self._engine is not None:
+            if self._route.candidate is not None:
+                self._engine.unroute()
             self._engine.rollout_ended()
         self._publish_rollout(rollout, arm, ending.phase)
         self._publish_status()
@@ -276,11 +303,16 @@ class PolicyNode(VlaNode):
             if rollout.exhausted:
                 rollout.finish(False, f"{rollout.steps} steps without success")
                 return
-            answer, why = self._responder.answer(rollout, message, self._safety)
+            answer, why = self._responder.answer(rollout, message, self._safety.view())
             rollout.ticked(answer.adapter_digest, answer.fault, why, time.monotonic())
             self._actions.publish(answer)
             self._meter.tick(time.monotonic() - received_s, answer.fault)
             self._goal.publish_feedback(feedback_message(answer))
+            # The arm has its action: now what the candidate would have done.
+            if self._route.shadow is not None and self._router.shadowing():
+                shadow = self._responder.shadow(answer, rollout.instruction, self._route.shadow)
+                if shadow is not None:
+                    self._shadows.publish(shadow)
 
     # --- what others say
 
@@ -295,9 +327,20 @@ class PolicyNode(VlaNode):
 
     def _on_safety(self, message: SafetyStatus) -> None:
         stopped = message.state == SafetyStatus.STATE_STOPPED
-        if stopped != self._safety.stopped:
+        if self._safety.heard(SafetyView(stopped, float(message.speed_scale), message.reason)):
             self.get_logger().warning(f"stopped: {message.reason}" if stopped else "released")
-        self._safety = SafetyView(stopped, float(message.speed_scale), message.reason)
+
+    def _on_canary(self, message: CanaryStatus) -> None:
+        self._router.heard(
+            CanaryView(
+                message.canary_id,
+                message.candidate_digest,
+                int(message.seed),
+                float(message.weight),
+                shadow=message.phase == CanaryStatus.PHASE_SHADOW,
+                running=bool(message.canary_id) and message.verdict == CanaryStatus.VERDICT_RUNNING,
+            )
+        )
 
     # --- what this node says
 
@@ -314,7 +357,7 @@ class PolicyNode(VlaNode):
     def _state(self) -> int:
         if not self._active:
             return int(PolicyStatus.STATE_INACTIVE)
-        if self._safety.stopped:
+        if self._safety.view().stopped:
             return int(PolicyStatus.STATE_STOPPED)
         return int(PolicyStatus.STATE_IDLE if self._rollout is None else PolicyStatus.STATE_RUNNING)
 

@@ -35,6 +35,17 @@ PARAMETERS = (
     Parameter(
         "image_timeout_s", 10.0, "A rollout without any image for this long is aborted.", "s", 0.1, 600.0
     ),
+    Parameter(
+        "monitor_timeout_s",
+        2.0,
+        "A safety monitor that was heard and is silent for this long makes the arm hold; 0: never.",
+        "s",
+        0.0,
+        60.0,
+    ),
+    Parameter(
+        "canary_timeout_s", 5.0, "An older canary status routes no rollout to the candidate.", "s", 0.1, 600.0
+    ),
     Parameter("max_steps", 220, "Step cap of goals that give none.", "ticks", 1, 100000),
     Parameter("torch_threads", 1, "Threads of one inference.", "", 1, 256),
     Parameter("resident_limit", 4, "Adapters that stay in memory, the active one included.", "", 2, 1000),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -41,12 +42,13 @@ class Responder:
         self._engine = engine
         self._views = views
         self._base_digest = policy.base_digest
-        self._hold_step = policy.hold_step
+        self._hold_step, self._steps = policy.hold_step, policy.steps
         self._gripper = ["gripper" in name for name in policy.normalisation.names]
         self._frame = frame
         self._stale_after_s = stale_after_s
         self._now = now
         self._newest: PolicyAction | None = None
+        self._asked: tuple[np.ndarray, np.ndarray | None] | None = None
 
     def fresh(self, message: Image | CompressedImage) -> bool:
         """Whether an image is young enough to act upon."""
@@ -73,25 +75,56 @@ class Responder:
         # An old state is still the best guess of where the arm stands.
         hold = self._hold_step(self._views.last_state)
         action, digest, inference_ms, why = hold, self._engine.active_digest, 0.0, safety.reason
+        self._asked = None
         if not fault:
             try:
                 image, state = self._views.complete(convert.image_array(message))
                 done = self._engine.infer(image, rollout.instruction, rollout.steps, state)
                 action, fault, inference_ms = done.prediction.action, done.prediction.fault, done.inference_ms
                 digest, why = done.adapter_digest, done.message
+                self._asked = (image, state) if done.decided else None
             except VlaForgetError as error:
                 fault, why = int(error.code), str(error)
         action, fault = safe_action(action, fault, hold, safety.speed_scale, self._gripper)
-        answer = PolicyAction(rollout_id=rollout.rollout_id, step=rollout.steps, adapter_digest=digest)
-        answer.header.stamp = self._now()
-        answer.header.frame_id = self._frame
-        answer.observation_stamp = message.header.stamp
-        answer.action = np.asarray(action, dtype=np.float32).tolist()
-        answer.base_digest = self._base_digest
+        answer = self._message(rollout.rollout_id, rollout.steps, message.header.stamp, action, digest)
         answer.speed_scale = 1.0 if fault else float(safety.speed_scale)
         answer.inference_ms, answer.fault = float(inference_ms), int(fault)
         self._newest = answer
         return answer, why
+
+    def shadow(self, answered: PolicyAction, instruction: str, digest: str) -> PolicyAction | None:
+        """What another adapter would have done with the image that was just answered.
+
+        None where the model was not asked (the arm was held, or a chunk goes on) or the adapter is not in memory.
+
+        Args:
+            answered: the newest action.
+            instruction: of the running rollout.
+            digest: of the other adapter.
+        """
+        if self._asked is None:
+            return None
+        image, state = self._asked
+        began = time.perf_counter()
+        prediction = self._engine.shadow(digest, image, instruction, state)
+        if prediction is None:
+            return None
+        action = prediction.action if prediction.fault else self._steps(prediction.action)[0]
+        shadow = self._message(answered.rollout_id, answered.step, answered.observation_stamp, action, digest)
+        shadow.speed_scale, shadow.fault = 1.0, int(prediction.fault)
+        shadow.inference_ms = (time.perf_counter() - began) * 1e3
+        return shadow
+
+    def _message(
+        self, rollout_id: str, step: int, observed: Time, action: np.ndarray, digest: str
+    ) -> PolicyAction:
+        message = PolicyAction(rollout_id=rollout_id, step=step, adapter_digest=digest)
+        message.header.stamp = self._now()
+        message.header.frame_id = self._frame
+        message.observation_stamp = observed
+        message.action = np.asarray(action, dtype=np.float32).tolist()
+        message.base_digest = self._base_digest
+        return message
 
     def _age_s(self, message: Image | CompressedImage) -> float:
         age_ns = convert.nanoseconds(self._now()) - convert.nanoseconds(message.header.stamp)

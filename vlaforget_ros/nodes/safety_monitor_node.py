@@ -13,10 +13,12 @@ from std_srvs.srv import Trigger
 
 from vlaforget_ros.adapters.store import AdapterStore
 from vlaforget_ros.errors import ErrorCode, SafetyError, VlaForgetError
-from vlaforget_ros.msg import Rollout, RolloutOutcome, SafetyStatus, SafetyViolation
+from vlaforget_ros.msg import PolicyAction, Rollout, RolloutOutcome, SafetyStatus, SafetyViolation
 from vlaforget_ros.nodes import convert, qos
 from vlaforget_ros.nodes.base import VlaNode
+from vlaforget_ros.nodes.gate_relay import GateRelay
 from vlaforget_ros.nodes.parameters import Parameter
+from vlaforget_ros.safety.command import CommandGate
 from vlaforget_ros.safety.config import default_config, load_config
 from vlaforget_ros.safety.monitor import ArmState, Event, MonitorStatus, SafetyMonitor
 from vlaforget_ros.srv import FlagViolation
@@ -25,6 +27,14 @@ PARAMETERS = (
     Parameter("rules_file", "", "Rules (YAML); empty uses those of the embedded cell."),
     Parameter("store", "", "Adapter store, for the aliases in the estimates; empty shows none."),
     Parameter("heartbeat_s", 0.5, "Status is sent at least this often.", "s", 0.02, 10.0),
+    Parameter("command_gate", False, "Stand between policy and arm: action in, action_checked out."),
+    Parameter(
+        "action_kind",
+        "displacement",
+        "What the policy's actions are; the command gate cannot scale positions.",
+        choices=("displacement", "position"),
+    ),
+    Parameter("gripper_last", True, "The last number of an action is a gripper's position."),
 )
 
 _LEVELS = {
@@ -65,6 +75,10 @@ class SafetyMonitorNode(VlaNode):
             self.create_subscription(RolloutOutcome, "outcome", self._on_outcome, qos.STATE),
             self.create_subscription(SafetyViolation, "safety/violation", self._on_violation, qos.VIOLATION),
         ]
+        self._gate: GateRelay | None = None
+        if values["command_gate"]:
+            gate = CommandGate(values["action_kind"], values["gripper_last"])
+            self._gate = GateRelay(self, gate, self._on_action, self._motion)
         self._own_services = [
             self.create_service(FlagViolation, "safety/flag", self._on_flag),
             self.create_service(Trigger, "safety/release", self._on_release),
@@ -86,6 +100,8 @@ class SafetyMonitorNode(VlaNode):
             return
         self._monitor = None
         self.destroy_timer(self._heartbeat)
+        if self._gate is not None:
+            self._gate.close()
         for subscription in self._inputs:
             self.destroy_subscription(subscription)
         for service in self._own_services:
@@ -123,6 +139,12 @@ class SafetyMonitorNode(VlaNode):
             return
         if self._monitor.violation(convert.event_of(message)):
             self._publish()
+
+    def _on_action(self, _message: PolicyAction) -> None:
+        """Rules about actions come here."""
+
+    def _motion(self) -> tuple[ArmState, float] | None:
+        return self._monitor.motion() if self._monitor is not None and self._active else None
 
     # --- services
 

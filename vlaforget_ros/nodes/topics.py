@@ -11,6 +11,7 @@ from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_msgs.msg import String
 
 from vlaforget_ros.msg import (
+    CanaryStatus,
     PolicyAction,
     PolicyStatus,
     Rollout,
@@ -45,10 +46,13 @@ TOPICS = (
     Topic("ee_pose", PoseStamped, "geometry_msgs/msg/PoseStamped", qos.STATE),
     Topic("instruction", String, "std_msgs/msg/String", qos.LATCHED),
     Topic("action", PolicyAction, "vlaforget_ros/msg/PolicyAction", qos.ACTION),
+    Topic("action_checked", PolicyAction, "vlaforget_ros/msg/PolicyAction", qos.ACTION),
+    Topic("shadow_action", PolicyAction, "vlaforget_ros/msg/PolicyAction", qos.ACTION),
     Topic("rollout", Rollout, "vlaforget_ros/msg/Rollout", qos.LATCHED),
     Topic("outcome", RolloutOutcome, "vlaforget_ros/msg/RolloutOutcome", qos.STATE),
     Topic("safety/violation", SafetyViolation, "vlaforget_ros/msg/SafetyViolation", qos.VIOLATION),
     Topic("safety/status", SafetyStatus, "vlaforget_ros/msg/SafetyStatus", qos.LATCHED),
+    Topic("canary/status", CanaryStatus, "vlaforget_ros/msg/CanaryStatus", qos.LATCHED),
     Topic("policy/status", PolicyStatus, "vlaforget_ros/msg/PolicyStatus", qos.LATCHED),
 )
 

@@ -195,7 +195,7 @@ class InferenceEngine:
         """Take the base model off what a rollback can go to."""
         self._owner.submit(self._residents.forget_base).result()
 
-    def rollback(self, reason: str, *, by_operator: bool = True) -> SwapResult:
+    def rollback(self, reason: str, *, by_operator: bool = True, only_from: str = "") -> SwapResult:
         """Go back to the adapter before the last swap. It is resident: no disk, no device memory is needed.
 
         A rollback overtakes everything that waits, and swaps that were asked for before it are refused. A
@@ -204,12 +204,15 @@ class InferenceEngine:
         Args:
             reason: for the history of the store, which gets it if it can be written.
             by_operator: a person asks; otherwise a revoked adapter is no way back.
+            only_from: digest; roll back only while this adapter serves. A program that means to take an adapter away
+                must not go a step too far where a person was faster. "": whatever serves.
 
         Raises:
-            AdapterError: 109 where no swap came before, 114 a revoked adapter; the active one then stays.
+            AdapterError: 109 where no swap came before, 110 another adapter serves than ``only_from``, 114 a revoked
+                adapter; the active one then stays.
             PolicyError: 205 closed.
         """
-        result = self._owner.submit(lambda: self._roll_back(by_operator), first=True).result()
+        result = self._owner.submit(lambda: self._roll_back(by_operator, only_from), first=True).result()
         return self._recorded("rollback", result, reason=reason)
 
     def adapters(self) -> list[AdapterInfo]:
@@ -363,7 +366,15 @@ class InferenceEngine:
         finally:
             self._slots.activate(self._residents.get(serving) if serving else None)
 
-    def _roll_back(self, by_operator: bool) -> SwapResult:
+    def _roll_back(self, by_operator: bool, only_from: str) -> SwapResult:
+        if only_from and only_from != self._residents.active:
+            raise AdapterError(
+                ErrorCode.ADAPTER_SUPERSEDED,
+                "another adapter serves by now",
+                value=self._residents.active or "base",
+                limit=only_from,
+                remedy="nothing is left to take back",
+            )
         self._rollbacks += 1
         digest, staged = self._residents.before()
         self._source.check_rollback(digest, by_operator=by_operator)

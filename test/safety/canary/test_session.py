@@ -1,0 +1,117 @@
+"""What a canary hears beside a running robot, in the orders in which messages really come."""
+
+from __future__ import annotations
+
+import pytest
+
+from vlaforget_ros.safety.canary.machine import Canary
+from vlaforget_ros.safety.canary.protocol import protocol_of
+from vlaforget_ros.safety.canary.session import CanarySession
+from vlaforget_ros.safety.canary.state import Arm, Phase, Verdict
+from vlaforget_ros.safety.rules.base import Severity
+from vlaforget_ros.safety.shadow import ShadowBook
+
+CANDIDATE, STABLE = "c" * 64, "s" * 64
+
+
+def clock() -> float:
+    return 0.0
+
+
+def session(**settings: object) -> CanarySession:
+    canary = Canary(protocol_of({"tsr_reference": 0.9, **settings}), CANDIDATE, STABLE, clock)
+    book = ShadowBook(lambda position: ("keep_out/zone",) if position[0] > 1.0 else ())
+    return CanarySession(canary, book, clock)
+
+
+@pytest.fixture
+def slow() -> CanarySession:
+    return session(phases=["reduced_speed", "ramp"], reduced_speed={"speed_scale": 0.25, "rollouts": 2})
+
+
+def drive(heard: CanarySession, name: str, *, arm: Arm = Arm.CANDIDATE, success: bool | None = True) -> None:
+    digest = STABLE if arm is Arm.STABLE else CANDIDATE
+    heard.began(name, arm, digest)
+    heard.ended(name, digest, success)
+
+
+def test_only_the_candidate_is_slowed(slow: CanarySession) -> None:
+    assert slow.speed_scale == 1.0
+    slow.began("a", Arm.CANDIDATE, CANDIDATE)
+    assert (slow.candidate_drives, slow.speed_scale) == (True, 0.25)
+    slow.ended("a", CANDIDATE, True)
+    assert slow.speed_scale == 1.0
+    slow.began("b", Arm.STABLE, STABLE)
+    assert (slow.candidate_drives, slow.speed_scale) == (False, 1.0)
+
+
+def test_at_full_speed_it_is_not(slow: CanarySession) -> None:
+    drive(slow, "a")
+    drive(slow, "b")
+    assert slow.canary.state.phase is Phase.RAMP
+    slow.began("c", Arm.CANDIDATE, CANDIDATE)
+    assert slow.speed_scale == 1.0
+
+
+def test_a_violation_that_arrives_after_the_end_counts_once(slow: CanarySession) -> None:
+    drive(slow, "a")
+    assert slow.canary.state.candidate.violated == 0
+    for _ in range(2):
+        slow.violated("a", "keep_out/zone", Severity.WARN)
+    assert (slow.canary.state.candidate.rollouts, slow.canary.state.candidate.violated) == (1, 1)
+
+
+def test_a_severe_violation_aborts_while_the_candidate_drives(slow: CanarySession) -> None:
+    slow.began("a", Arm.CANDIDATE, CANDIDATE)
+    slow.violated("a", "keep_out/zone", Severity.STOP)
+    assert slow.canary.state.verdict is Verdict.ABORT
+    assert slow.candidate_drives
+    assert slow.speed_scale == 1.0
+
+
+def test_a_rollout_from_before_the_canary_is_none_of_its(slow: CanarySession) -> None:
+    slow.violated("before", "keep_out/zone", Severity.STOP)
+    slow.ended("before", CANDIDATE, False)
+    assert slow.canary.state.verdict is Verdict.RUNNING
+    assert slow.canary.state.candidate.rollouts == 0
+
+
+def test_a_rollout_in_which_the_adapter_changed_counts_for_neither(slow: CanarySession) -> None:
+    slow.began("a", Arm.CANDIDATE, CANDIDATE)
+    slow.ended("a", STABLE, True)
+    state = slow.canary.state
+    assert (state.candidate.rollouts, state.stable.rollouts) == (0, 0)
+
+
+def test_another_adapter_in_the_policy_ends_it_with_hold(slow: CanarySession) -> None:
+    slow.serves(STABLE)
+    slow.serves(CANDIDATE)
+    assert slow.canary.state.verdict is Verdict.RUNNING
+    slow.serves("d" * 64)
+    assert slow.canary.state.verdict is Verdict.HOLD
+    assert "dddd" in slow.canary.state.reason
+
+
+def shadow_rollout(heard: CanarySession, name: str, step_m: float) -> None:
+    heard.began(name, Arm.STABLE, STABLE)
+    heard.pose((0.9, 0.0, 0.0))
+    for step, motion in enumerate((0.0, 0.1)):
+        heard.acted(name, step, (motion, motion, motion))
+        heard.shadowed(name, step, (motion + step_m, motion, motion), 0, CANDIDATE)
+        heard.shadowed(name, step, (9.0, 9.0, 9.0), 0, "d" * 64)
+    heard.ended(name, STABLE, True)
+
+
+def test_a_quiet_shadow_goes_on_to_the_next_phase() -> None:
+    heard = session(phases=["shadow", "ramp"], shadow={"rollouts": 2})
+    shadow_rollout(heard, "a", 0.0)
+    assert heard.canary.state.phase is Phase.SHADOW
+    shadow_rollout(heard, "b", 0.0)
+    assert heard.canary.state.phase is Phase.RAMP
+
+
+def test_a_shadow_that_would_enter_the_zone_is_aborted() -> None:
+    heard = session(phases=["shadow", "ramp"], shadow={"rollouts": 2})
+    shadow_rollout(heard, "a", 0.11)
+    assert heard.canary.state.verdict is Verdict.ABORT
+    assert "would-be" in heard.canary.state.reason
