@@ -17,6 +17,7 @@ from vlaforget_ros.errors import (
     VlaForgetError,
 )
 from vlaforget_ros.nodes.control import Phase
+from vlaforget_ros.safety.canary.state import Verdict
 
 _BANDS: dict[int, type[VlaForgetError]] = {
     1: AdapterError,
@@ -91,6 +92,21 @@ class EditResult:
     message: str
 
 
+@dataclass(frozen=True)
+class CanaryResult:
+    """How a canary ended.
+
+    Args:
+        verdict: PROMOTE, HOLD or ABORT; the numbers of CanaryStatus.
+        reason: one line for a person.
+        report: folder of the report, "" where there is none.
+    """
+
+    verdict: Verdict
+    reason: str
+    report: str
+
+
 def coded_error(code: int, message: str) -> VlaForgetError:
     """The error of a response as an exception of its band."""
     known = {int(c) for c in ErrorCode}
@@ -135,6 +151,13 @@ def swap_info(answer: Any) -> SwapInfo:
         int(answer.effective_step),
         answer.message,
     )
+
+
+def canary_result(answer: Any) -> CanaryResult:
+    """From RunCanary.Result. Raises its error."""
+    if answer.error_code:
+        raise coded_error(answer.error_code, answer.reason)
+    return CanaryResult(Verdict(answer.verdict), answer.reason, answer.report)
 
 
 def edit_progress(message: Any) -> EditProgress:

@@ -19,14 +19,16 @@ from lifecycle_msgs.msg import Transition  # noqa: E402
 from lifecycle_msgs.srv import ChangeState, GetState  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
 
-from vlaforget_ros.action import ExecuteInstruction, Unlearn  # noqa: E402
+from vlaforget_ros.action import ExecuteInstruction, RunCanary, Unlearn  # noqa: E402
 from vlaforget_ros.errors import ErrorCode, VlaForgetError, did_you_mean  # noqa: E402
-from vlaforget_ros.msg import AdapterInfo, PolicyStatus, SafetyStatus  # noqa: E402
+from vlaforget_ros.msg import AdapterInfo, CanaryStatus, PolicyStatus, SafetyStatus  # noqa: E402
 from vlaforget_ros.nodes.answers import (  # noqa: E402
+    CanaryResult,
     EditProgress,
     EditResult,
     RolloutResult,
     SwapInfo,
+    canary_result,
     coded_error,
     edit_progress,
     edit_result,
@@ -228,6 +230,40 @@ class RobotClient:
         answer = self._connection.call(Trigger, "safety/release", Trigger.Request())
         if not answer.success:
             raise coded_error(int(ErrorCode.SAFETY_STOPPED), answer.message)
+        return str(answer.message)
+
+    # --- canary
+
+    def run_canary(
+        self,
+        candidate: str,
+        protocol: str = "",
+        on_status: Callable[[CanaryStatus], None] | None = None,
+        timeout_s: float = 7 * 24 * 3600.0,
+    ) -> CanaryResult:
+        """Test a candidate against the adapter that serves, to the verdict. On an interrupt it is cancelled: HOLD.
+
+        Somebody else gives the arm its instructions meanwhile.
+
+        Args:
+            candidate: alias, name, digest or unique prefix.
+            protocol: path of a protocol file, as the safety monitor node sees it; "" for the default one.
+            on_status: called with every status.
+            timeout_s: how long it may take [s].
+
+        Raises:
+            CanaryError: it was refused, or its verdict could not be carried out.
+        """
+        goal = RunCanary.Goal(candidate=candidate, protocol=protocol)
+        told = on_status
+        feedback = None if told is None else lambda message: told(message.status)
+        return canary_result(self._connection.act(RunCanary, "canary/run", goal, feedback, timeout_s))
+
+    def approve_canary(self) -> str:
+        """Agree to the promotion that waits for an operator; returns what the monitor says."""
+        answer = self._connection.call(Trigger, "canary/approve", Trigger.Request())
+        if not answer.success:
+            raise coded_error(int(ErrorCode.CANARY_NOT_AWAITED), answer.message)
         return str(answer.message)
 
     # --- unlearning

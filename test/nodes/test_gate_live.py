@@ -1,0 +1,134 @@
+"""The monitor in the command path, with real processes: what it does not let through does not move the arm."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from vlaforget_ros.adapters import AdapterStore
+from vlaforget_ros.errors import SafetyError
+from vlaforget_ros.nodes.control import Phase
+
+pytestmark = pytest.mark.ros
+
+TICKS = 25
+RULES = {
+    "frame": "cell",
+    "rules": [
+        {
+            "type": "keep_out",
+            "id": "keep_out/shelf",
+            "severity": "stop",
+            "low_m": [5, 5, 5],
+            "high_m": [6, 6, 6],
+        },
+    ],
+}
+
+
+class Heard:
+    """Actions before and behind the gate, and where the arm was."""
+
+    def __init__(self, client: Any) -> None:
+        self.asked: list[Any] = []
+        self.passed: list[Any] = []
+        self.poses: list[tuple[float, float, float]] = []
+        client.subscribe("action", self.asked.append)
+        client.subscribe("action_checked", self.passed.append)
+        client.subscribe("ee_pose", lambda m: self.poses.append(_position(m)))
+
+    def of(self, rollout_id: str) -> tuple[dict[int, Any], dict[int, Any]]:
+        """What was asked and what passed, by step."""
+        return tuple(
+            {m.step: m for m in messages if m.rollout_id == rollout_id}
+            for messages in (self.asked, self.passed)
+        )
+
+
+def _position(message: Any) -> tuple[float, float, float]:
+    point = message.pose.position
+    return (point.x, point.y, point.z)
+
+
+@pytest.fixture(scope="module")
+def robot(graph: Any, client: Any, tiny: Any) -> Iterator[Any]:
+    rules = graph.folder / "rules.yaml"
+    rules.write_text(yaml.safe_dump(RULES))
+    store = AdapterStore(graph.folder / "store")
+    sim = {"use_sim_time": True}
+    graph.start("policy", checkpoint=str(tiny.folder), store=str(store.root), image_timeout_s=3.0, **sim)
+    graph.start("cell", (("action", "action_checked"),), max_ticks=TICKS)
+    graph.start("safety_monitor", rules_file=str(rules), command_gate=True, **sim)
+    client.wait_until_ready(["policy_node", "cell_node", "safety_monitor_node"], 90.0)
+    return client
+
+
+@pytest.fixture(scope="module")
+def heard(robot: Any) -> Heard:
+    return Heard(robot)
+
+
+def test_what_is_allowed_passes_unchanged(robot: Any, heard: Heard) -> None:
+    result = robot.execute(robot.reset_cell("faucet-open", 0))
+    assert (result.phase, result.steps) == (Phase.FAILED, TICKS)
+    asked, passed = heard.of(result.rollout_id)
+    both = set(asked) & set(passed)
+    assert len(both) > TICKS // 2
+    for step in both:
+        assert passed[step].action == asked[step].action
+        assert (passed[step].fault, passed[step].speed_scale) == (0, 1.0)
+
+
+def test_after_a_stop_only_hold_actions_pass(robot: Any, heard: Heard, make_client: Any) -> None:
+    instruction = robot.reset_cell("faucet-close", 1)
+    other, running = make_client(), threading.Event()
+    # Finding the service takes longer than the rollout.
+    with pytest.raises(SafetyError):
+        other.flag("no/such/rule")
+
+    def stop() -> None:
+        running.wait(30)
+        other.flag("keep_out/shelf", "a hand")
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    result = robot.execute(
+        instruction, on_step=lambda feedback: running.set() if feedback.step >= 2 else None
+    )
+    thread.join()
+    assert result.error_code == 400
+    passed = heard.of(result.rollout_id)[1]
+    held = [step for step in sorted(passed) if passed[step].fault]
+    assert held
+    assert held == sorted(passed)[-len(held) :]
+    assert all(not np.any(np.asarray(passed[step].action)[:3]) for step in held)
+    robot.release()
+
+
+def test_with_the_monitor_dead_nothing_moves_the_arm(
+    robot: Any, graph: Any, heard: Heard, make_client: Any
+) -> None:
+    instruction = robot.reset_cell("faucet-open", 2)
+    running = threading.Event()
+    driver = make_client()
+    results: list[Any] = []
+    thread = threading.Thread(
+        target=lambda: results.append(
+            driver.execute(
+                instruction, on_step=lambda feedback: running.set() if feedback.step >= 2 else None
+            )
+        )
+    )
+    thread.start()
+    assert running.wait(60)
+    graph.kill("safety_monitor")
+    thread.join()
+    # The cell waits for the answer to its image, and gets none: the arm stands where it stood.
+    assert results[0].phase is Phase.ABORTED
+    assert results[0].steps < TICKS
+    assert len(set(heard.poses[-3:])) == 1
