@@ -7,9 +7,10 @@ import pytest
 from vlaforget_ros.errors import SafetyError
 from vlaforget_ros.safety.config import SafetyConfig
 from vlaforget_ros.safety.monitor import ArmState, Event, SafetyMonitor
-from vlaforget_ros.safety.rules.base import PoseSample, Severity
+from vlaforget_ros.safety.rules.base import Severity
 from vlaforget_ros.safety.rules.keep_out import KeepOutSettings
 from vlaforget_ros.safety.rules.workspace import WorkspaceSettings
+from vlaforget_ros.safety.samples import PoseSample
 
 ZONE = KeepOutSettings(id="zone", severity="warn", low_m=(0, 0, 0), high_m=(1, 1, 1), release_s=0.0)
 FENCE = WorkspaceSettings(id="fence", severity="stop", low_m=(-5, -5, -5), high_m=(5, 5, 5), release_s=0.0)

@@ -9,11 +9,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vlaforget_ros.safety.debounce import Debounce
-from vlaforget_ros.safety.rules.base import PoseSample
+from vlaforget_ros.safety.rules.base import ExpectsAdapter, Places
 from vlaforget_ros.safety.rules.keep_out import KeepOut, KeepOutSettings
 from vlaforget_ros.safety.rules.registry import RULES, make_rule
 from vlaforget_ros.safety.rules.speed import Speed, SpeedSettings
 from vlaforget_ros.safety.rules.workspace import Workspace, WorkspaceSettings
+from vlaforget_ros.safety.samples import (
+    ActionSample,
+    DistanceSample,
+    DriftSample,
+    JointSample,
+    PoseSample,
+    Sample,
+    TickSample,
+    WrenchSample,
+)
 
 BOX = {"low_m": (-0.28, 0.48, 0.05), "high_m": (-0.12, 0.60, 0.40)}
 coordinate = st.floats(-1.0, 1.0)
@@ -76,15 +86,49 @@ def test_speed_ignores_a_pose_that_was_sent_twice() -> None:
     assert reading.value == pytest.approx(0.1)
 
 
-def test_every_registered_rule_can_be_made_and_judges() -> None:
-    made = {name: kind.settings for name, kind in RULES.items()}
-    for name, settings in made.items():
-        fields = {"type": name, "id": name, **(BOX if "low_m" in settings.model_fields else {})}
-        rule = make_rule(settings.model_validate(fields))
-        rule.check(at(0, 0, 0, 1.0))
-        reading = rule.check(at(0, 0, 0, 1.1))
-        assert reading is not None
-        assert math.isfinite(reading.value)
+MINIMAL: dict[str, dict[str, object]] = {
+    "keep_out": BOX,
+    "workspace": BOX,
+    "speed": {},
+    "joint_limits": {"joints": {"elbow": {"low": -1.0, "high": 1.0}}},
+    "action_range": {"low": -1.0, "high": 1.0},
+    "action_jump": {"limit": 0.1},
+    "wrench": {"limit_n": 20.0},
+    "separation": {"v_r_m_s": 0.25, "t_r_s": 0.1, "t_s_s": 0.2, "c_m": 0.1, "z_d_m": 0.05, "z_r_m": 0.01},
+    "stale_input": {"input": "wrench", "limit_s": 0.5},
+    "adapter": {},
+    "drift": {"limit": 0.3},
+}
+
+
+def samples_at(stamp_s: float, step: int) -> list[Sample]:
+    return [
+        at(0, 0, 0, stamp_s),
+        JointSample(stamp_s, ("elbow",), (0.1,)),
+        WrenchSample(stamp_s, (1.0, 0.0, 0.0), (0.0, 0.0, 0.0)),
+        DistanceSample(stamp_s, 2.0),
+        ActionSample(stamp_s, "r", step, (0.1, 0.2)),
+        DriftSample(stamp_s, 0.1),
+        TickSample(stamp_s, {"wrench": 0.1}, True),
+    ]
+
+
+@pytest.mark.parametrize("name", sorted(RULES))
+def test_every_registered_rule_can_be_made_and_judges(name: str) -> None:
+    settings = RULES[name].settings.model_validate({"type": name, "id": name, **MINIMAL[name]})
+    rule = make_rule(settings)
+    if isinstance(rule, ExpectsAdapter):
+        rule.expect("")
+    readings = [
+        rule.check(sample)
+        for step, stamp_s in enumerate((1.0, 1.1))
+        for sample in samples_at(stamp_s, step)
+        if isinstance(sample, rule.judges)
+    ]
+    last = readings[-1]
+    assert last is not None
+    assert math.isfinite(last.value)
+    assert isinstance(rule, Places) == (name in ("keep_out", "workspace"))
 
 
 def test_debounce_waits_before_it_triggers_and_before_it_releases() -> None:

@@ -18,7 +18,8 @@ from vlaforget_ros.errors import ErrorCode, PolicyError
 from vlaforget_ros.msg import SafetyViolation, SvrEstimate
 from vlaforget_ros.safety.monitor import Event
 from vlaforget_ros.safety.ratebook import RateEstimate
-from vlaforget_ros.safety.rules.base import PoseSample, Severity
+from vlaforget_ros.safety.rules.base import Severity
+from vlaforget_ros.safety.samples import PoseSample
 
 NANOSECONDS = 1_000_000_000
 

@@ -11,9 +11,10 @@ import yaml
 from pydantic import ValidationError
 
 from vlaforget_ros.errors import ErrorCode, SafetyError, did_you_mean
+from vlaforget_ros.safety.contradictions import check_together
 from vlaforget_ros.safety.rules.base import RuleSettings
 from vlaforget_ros.safety.rules.keep_out import KeepOutSettings
-from vlaforget_ros.safety.rules.registry import RULES
+from vlaforget_ros.safety.rules.registry import RULES, inputs_of
 from vlaforget_ros.safety.rules.speed import SpeedSettings
 from vlaforget_ros.safety.rules.workspace import WorkspaceSettings
 
@@ -25,18 +26,24 @@ class SafetyConfig:
     Args:
         frame: frame of all poses and boxes; a pose in another frame is unusable input.
         rules: the rules, ids unique.
-        stale_after_s: a rollout without a usable pose for this long makes the arm hold [s].
+        stale_after_s: a rollout without a usable sample of a sensor that a rule judges makes the arm hold [s].
         level: confidence level of the rates' intervals, 0..1.
+        max_rollout_s: a rollout that runs for longer makes the arm hold until its end is told [s].
     """
 
     frame: str
     rules: tuple[RuleSettings, ...]
     stale_after_s: float = 2.0
     level: float = 0.95
+    max_rollout_s: float = 600.0
 
     def rule_ids(self) -> tuple[str, ...]:
         """The ids, in file order."""
         return tuple(rule.id for rule in self.rules)
+
+    def inputs(self) -> tuple[str, ...]:
+        """Inputs that some rule needs, each once: nothing else has to be subscribed."""
+        return tuple(dict.fromkeys(name for rule in self.rules for name in inputs_of(rule)))
 
 
 def default_config() -> SafetyConfig:
@@ -71,7 +78,8 @@ def parse_config(text: str, origin: str = "rules") -> SafetyConfig:
     """Check the YAML text of a rules file.
 
     Args:
-        text: a mapping with ``rules`` (list) and optionally ``frame``, ``stale_after_s`` and ``level``.
+        text: a mapping with ``rules`` (list) and optionally ``frame``, ``stale_after_s``, ``level`` and
+            ``max_rollout_s``.
         origin: where it came from, for messages.
     """
     try:
@@ -80,17 +88,19 @@ def parse_config(text: str, origin: str = "rules") -> SafetyConfig:
         raise _bad(f"{origin} is not YAML: {error}", origin) from error
     if not isinstance(data, Mapping) or not isinstance(data.get("rules"), list):
         raise _bad(f"{origin} has no list called rules", origin, "give 'rules:' with one entry a rule")
-    known = ("frame", "rules", "stale_after_s", "level")
+    known = ("frame", "rules", "stale_after_s", "level", "max_rollout_s")
     for key in data:
         if key not in known:
             raise _bad(f"{origin}: unknown key", key, did_you_mean(str(key), known))
     rules = tuple(_rule(entry, f"{origin}: rule {index}") for index, entry in enumerate(data["rules"]))
     _check_unique(rules, origin)
+    check_together(rules, origin)
     return SafetyConfig(
         frame=str(data.get("frame", "cell")),
         rules=rules,
         stale_after_s=_number(data, "stale_after_s", 2.0, (0.05, 60.0)),
         level=_number(data, "level", 0.95, (0.5, 0.9999)),
+        max_rollout_s=_number(data, "max_rollout_s", 600.0, (1.0, 86400.0)),
     )
 
 

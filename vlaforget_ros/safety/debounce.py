@@ -34,6 +34,10 @@ class Debounce:
         self._since = None
         return broken
 
+    def pause(self) -> None:
+        """Delays that run begin anew: the stamps before and after cannot be compared."""
+        self._since = None
+
     def restart(self) -> None:
         """Inactive, without history."""
         self.active = False

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from vlaforget_ros.safety.rules.base import PoseSample, Reading, RuleSettings
+from vlaforget_ros.safety.rules.base import Reading, RuleSettings
+from vlaforget_ros.safety.samples import PoseSample
 
 
 class SpeedSettings(RuleSettings):
@@ -24,9 +25,15 @@ class SpeedSettings(RuleSettings):
     max_gap_s: float = Field(default=0.5, gt=0.0, le=10.0)
     min_gap_s: float = Field(default=0.005, gt=0.0, le=1.0)
 
+    def slow_until(self) -> float | None:
+        """The limit."""
+        return self.limit_m_s
+
 
 class Speed:
     """Broken while the mean speed between two successive samples is above the limit [m/s]."""
+
+    judges: ClassVar[tuple[type, ...]] = (PoseSample,)
 
     def __init__(self, settings: SpeedSettings) -> None:
         self.settings = settings
