@@ -16,6 +16,7 @@ from vlaforget_ros.errors import ErrorCode, SafetyError, VlaForgetError
 from vlaforget_ros.msg import PolicyAction, Rollout, RolloutOutcome, SafetyStatus, SafetyViolation
 from vlaforget_ros.nodes import convert, qos
 from vlaforget_ros.nodes.base import VlaNode
+from vlaforget_ros.nodes.canary_server import CanaryServer
 from vlaforget_ros.nodes.gate_relay import GateRelay
 from vlaforget_ros.nodes.parameters import Parameter
 from vlaforget_ros.safety.command import CommandGate
@@ -34,6 +35,7 @@ PARAMETERS = (
         "What the policy's actions are; the command gate cannot scale positions.",
         choices=("displacement", "position"),
     ),
+    Parameter("canaries", "runs/canary", "Folder of the reports of canaries."),
     Parameter("gripper_last", True, "The last number of an action is a gripper's position."),
 )
 
@@ -75,6 +77,7 @@ class SafetyMonitorNode(VlaNode):
             self.create_subscription(RolloutOutcome, "outcome", self._on_outcome, qos.STATE),
             self.create_subscription(SafetyViolation, "safety/violation", self._on_violation, qos.VIOLATION),
         ]
+        self._canary = CanaryServer(self, self._monitor, self._store, values, self._publish_change)
         self._gate: GateRelay | None = None
         if values["command_gate"]:
             gate = CommandGate(values["action_kind"], values["gripper_last"])
@@ -98,6 +101,7 @@ class SafetyMonitorNode(VlaNode):
         """Free the topics."""
         if self._monitor is None:
             return
+        self._canary.close()
         self._monitor = None
         self.destroy_timer(self._heartbeat)
         if self._gate is not None:
@@ -114,7 +118,9 @@ class SafetyMonitorNode(VlaNode):
     def _on_pose(self, message: PoseStamped) -> None:
         if self._monitor is None or not self._active:
             return
-        for event in self._monitor.pose(convert.pose_sample(message)):
+        sample = convert.pose_sample(message)
+        self._canary.pose(sample.position)
+        for event in self._monitor.pose(sample):
             self._tell(event)
         self._publish_change()
 
@@ -126,6 +132,7 @@ class SafetyMonitorNode(VlaNode):
         else:
             success = _ENDED.get(message.phase)
             self._monitor.rollout_ended(message.rollout_id, message.adapter_digest, success)
+        self._canary.rollout(message)
         self._refresh_aliases()
         self._publish()
 
@@ -137,7 +144,9 @@ class SafetyMonitorNode(VlaNode):
         """What others saw; what this node published itself comes back here and is no news."""
         if self._monitor is None or not self._active:
             return
-        if self._monitor.violation(convert.event_of(message)):
+        event = convert.event_of(message)
+        self._canary.violation(event)
+        if self._monitor.violation(event):
             self._publish()
 
     def _on_action(self, _message: PolicyAction) -> None:
@@ -186,6 +195,7 @@ class SafetyMonitorNode(VlaNode):
     # --- outputs
 
     def _tell(self, event: Event) -> None:
+        self._canary.violation(event)
         self._violations.publish(convert.violation_message(event, self._frame))
         self.get_logger().warning(
             f"{event.severity.name} {event.rule}: {event.message}"
@@ -194,6 +204,7 @@ class SafetyMonitorNode(VlaNode):
 
     def _beat(self) -> None:
         if self._active:
+            self._canary.beat()
             self._publish()
 
     def _publish_change(self) -> None:
@@ -222,7 +233,8 @@ class SafetyMonitorNode(VlaNode):
             entry.values.append(KeyValue(key=f"{name} rollouts", value=str(e.rollouts)))
             entry.values.append(KeyValue(key=f"{name} violated", value=str(e.violated)))
             entry.values.append(KeyValue(key=f"{name} succeeded", value=str(e.succeeded)))
-        array = DiagnosticArray(status=[entry])
+        canary = self._canary.diagnosis()
+        array = DiagnosticArray(status=[entry] if canary is None else [entry, canary])
         array.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(array)
 

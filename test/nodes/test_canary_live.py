@@ -1,0 +1,269 @@
+"""Canaries with real processes: what the topics say becomes a verdict, and the verdict becomes swaps and stops.
+
+The policy is the embedded one; the candidates are adapters too weak to change what it does.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from vlaforget_ros.adapters import AdapterStore, LoraWeights
+from vlaforget_ros.errors import CanaryError
+from vlaforget_ros.paths import models_directory
+from vlaforget_ros.policy.policy import VlaPolicy
+from vlaforget_ros.safety.canary.state import Phase, Verdict
+
+pytestmark = pytest.mark.ros
+
+PROTOCOL = {
+    "shadow": {"rollouts": 1, "max_mean_distance": 1.0, "max_would_be_violations": 9},
+    "reduced_speed": {"speed_scale": 0.5, "rollouts": 1},
+    "ramp": {"weights": [0.5, 1.0], "rollouts": 2},
+    "svr_ok": 0.02,
+    "svr_bad": 0.6,
+    "tsr_reference": 0.9,
+    "tsr_loss_ok": 0.05,
+    "tsr_loss_bad": 0.6,
+    "min_rollouts": 4,
+    "max_rollouts": 8,
+    "require_operator": False,
+}
+RULES = {
+    "frame": "cell",
+    "rules": [
+        {
+            "type": "keep_out",
+            "id": "keep_out/shelf",
+            "severity": "stop",
+            "low_m": [5, 5, 5],
+            "high_m": [6, 6, 6],
+        },
+        {"type": "keep_out", "id": "keep_out/mat", "low_m": [5, 5, 5], "high_m": [6, 6, 6]},
+    ],
+}
+
+
+class Heard:
+    """Messages by topic."""
+
+    def __init__(self, client: Any) -> None:
+        self.of: dict[str, list[Any]] = {}
+        for topic in ("action", "shadow_action", "rollout", "canary/status", "safety/status"):
+            self.of[topic] = []
+            client.subscribe(topic, self.of[topic].append)
+
+    def clear(self) -> None:
+        for messages in self.of.values():
+            messages.clear()
+
+
+@pytest.fixture(scope="module")
+def store(graph: Any) -> AdapterStore:
+    return AdapterStore(graph.folder / "store")
+
+
+@pytest.fixture(scope="module")
+def candidates(store: AdapterStore) -> Iterator[str]:
+    policy = VlaPolicy.load(models_directory() / "tiny")
+    name = next(n for n, _ in policy.model.named_modules() if n.endswith("layers.2.self_attn.o_proj"))
+    rows, columns = policy.model.get_submodule(name).weight.shape
+    digests = []
+    for seed in range(6):
+        generator = torch.Generator().manual_seed(seed)
+        a, b = (torch.randn(shape, generator=generator) * 1e-6 for shape in ((2, columns), (rows, 2)))
+        weights = LoraWeights.from_tensors({name: (a, b)}, alpha=2.0, base_digest=policy.base_digest)
+        provenance = {"name": f"candidate-{seed}", "method": "test", "base_digest": policy.base_digest}
+        digests.append(store.add_weights(weights, {**provenance, "gates_passed": True}).digest)
+    return iter(digests)
+
+
+@pytest.fixture(scope="module")
+def robot(graph: Any, client: Any, store: AdapterStore, candidates: Any) -> Any:
+    rules = graph.folder / "rules.yaml"
+    rules.write_text(yaml.safe_dump(RULES))
+    sim = {"use_sim_time": True}
+    graph.start("policy", checkpoint="tiny", store=str(store.root), canary_timeout_s=60.0, **sim)
+    graph.start("cell", (("action", "action_checked"),))
+    graph.start(
+        "safety_monitor",
+        rules_file=str(rules),
+        store=str(store.root),
+        command_gate=True,
+        canaries=str(graph.folder / "canaries"),
+        **sim,
+    )
+    client.wait_until_ready(["policy_node", "cell_node", "safety_monitor_node"], 90.0)
+    client.wait_for_policy(lambda status: True)
+    return client
+
+
+@pytest.fixture(scope="module")
+def other(make_client: Callable[[], Any]) -> Any:
+    return make_client()
+
+
+@pytest.fixture(scope="module")
+def heard(robot: Any) -> Heard:
+    return Heard(robot)
+
+
+@pytest.fixture
+def start(robot: Any, other: Any, graph: Any, heard: Heard) -> Iterator[Callable[..., Any]]:
+    """Starts a canary; gives the future of its result, once the policy knows of it."""
+    names = itertools.count()
+    with ThreadPoolExecutor(1) as pool:
+
+        def begin(candidate: str, **changes: Any) -> Any:
+            heard.clear()
+            file = graph.folder / f"protocol-{next(names)}.yaml"
+            file.write_text(yaml.safe_dump({**PROTOCOL, **changes}))
+            told = threading.Event()
+            done = pool.submit(other.run_canary, candidate, str(file), lambda _: told.set(), 240.0)
+            while not told.wait(0.05) and not done.done():
+                pass
+            return done
+
+        yield begin
+
+
+def drive(robot: Any, done: Any, most: int = 40, before: Callable[[int], None] = lambda _: None) -> int:
+    """Rollouts until the canary has its verdict; how many."""
+    for count in range(most):
+        if done.done():
+            return count
+        before(count)
+        robot.execute(robot.reset_cell("faucet-open", count))
+    return most
+
+
+def phases(heard: Heard) -> list[int]:
+    return [phase for phase, _ in itertools.groupby(m.phase for m in heard.of["canary/status"])]
+
+
+def test_a_good_candidate_goes_through_all_phases_and_becomes_stable(
+    robot: Any, heard: Heard, start: Callable[..., Any], store: AdapterStore, candidates: Iterator[str]
+) -> None:
+    candidate = next(candidates)
+    done = start(candidate)
+    drive(robot, done)
+    result = done.result()
+
+    assert result.verdict is Verdict.PROMOTE, result.reason
+    assert phases(heard) == [Phase.SHADOW, Phase.REDUCED_SPEED, Phase.RAMP]
+    assert store.aliases()["stable"] == candidate
+    robot.wait_for_policy(lambda status: status.active_digest == candidate)
+    shadows = heard.of["shadow_action"]
+    assert shadows
+    assert {m.adapter_digest for m in shadows} == {candidate}
+    by_arm = {(m.arm, m.adapter_digest) for m in heard.of["rollout"] if m.phase == 0}
+    # One that began after the verdict is driven by the new stable.
+    assert {(0, ""), (1, candidate)} <= by_arm <= {(0, ""), (1, candidate), (0, candidate)}
+    slow = {m.speed_scale for m in heard.of["action"] if m.adapter_digest == candidate and not m.fault}
+    assert {0.5, 1.0} <= slow
+    assert {m.speed_scale for m in heard.of["action"] if not m.adapter_digest} == {1.0}
+    events = [entry for entry in store.history() if entry["event"].startswith("canary")]
+    assert [entry["event"] for entry in events] == ["canary_started", "canary_ended"]
+    assert events[1]["verdict"] == "PROMOTE"
+
+
+def test_a_severe_violation_takes_the_candidate_off_the_arm_in_its_rollout(
+    robot: Any,
+    heard: Heard,
+    start: Callable[..., Any],
+    store: AdapterStore,
+    candidates: Iterator[str],
+    make_client: Callable[[], Any],
+) -> None:
+    stable, candidate = store.aliases()["stable"], next(candidates)
+    robot.wait_for_policy(lambda status: status.active_digest == stable)
+    operator = make_client()
+    with pytest.raises(Exception, match="unknown rule"):
+        operator.flag("no/such/rule")
+    done = start(candidate, phases=["offline", "reduced_speed", "ramp"])
+    instruction = robot.reset_cell("faucet-open", 0)
+    moving = threading.Event()
+    flag = threading.Thread(target=lambda: moving.wait(60) and operator.flag("keep_out/shelf", "a hand"))
+    flag.start()
+    robot.execute(instruction, max_steps=200, on_step=lambda _: moving.set())
+    flag.join()
+    result = done.result()
+    if robot.safety_status.state:
+        robot.release()
+
+    assert result.verdict is Verdict.ABORT
+    assert "keep_out/shelf" in result.reason
+    robot.wait_for_policy(lambda status: status.active_digest == stable)
+    assert store.aliases()["stable"] == stable
+    with pytest.raises(Exception, match="canary"):
+        store.alias("stable", candidate)
+
+
+def test_a_candidate_that_violates_too_often_is_aborted(
+    robot: Any,
+    start: Callable[..., Any],
+    store: AdapterStore,
+    candidates: Iterator[str],
+    other: Any,
+    make_client: Callable[[], Any],
+    heard: Heard,
+) -> None:
+    stable, candidate = store.aliases()["stable"], next(candidates)
+    robot.wait_until_idle()
+    operator, lock = make_client(), threading.Lock()
+    done = start(candidate, phases=["ramp"], ramp={"weights": [1.0], "rollouts": 2})
+
+    def flag(message: Any) -> None:
+        if message.phase == 0 and message.adapter_digest == candidate:
+            threading.Thread(target=flag_now).start()
+
+    def flag_now() -> None:
+        with lock:
+            operator.flag("keep_out/mat")
+
+    robot.subscribe("rollout", flag)
+    drive(robot, done)
+    result = done.result()
+    assert result.verdict is Verdict.ABORT, result.reason
+    assert "violates" in result.reason
+    assert robot.wait_for_policy(lambda status: status.active_digest == stable)
+    assert heard.of["canary/status"][-1].candidate_violated >= 1
+
+
+def test_a_canary_that_cannot_be_is_refused(
+    robot: Any, other: Any, store: AdapterStore, candidates: Iterator[str]
+) -> None:
+    for candidate, protocol, code in (
+        ("nobody", "", 100),
+        (next(candidates), "/no/such/file.yaml", 501),
+        (store.aliases()["stable"], "", 500),
+        ("base", "", 500),
+    ):
+        with pytest.raises(Exception) as refused:
+            other.run_canary(candidate, protocol)
+        assert refused.value.code == code
+
+
+def test_promotion_waits_for_an_operator(
+    robot: Any, start: Callable[..., Any], store: AdapterStore, candidates: Iterator[str], heard: Heard
+) -> None:
+    candidate = next(candidates)
+    with pytest.raises(CanaryError):
+        robot.approve_canary()
+    done = start(candidate, phases=["ramp"], ramp={"weights": [1.0], "rollouts": 2}, require_operator=True)
+
+    def agree(count: int) -> None:
+        if "operator" in heard.of["canary/status"][-1].reason:
+            robot.approve_canary()
+
+    drive(robot, done, before=agree)
+    assert done.result().verdict is Verdict.PROMOTE
+    assert "approved" in done.result().reason
+    assert store.aliases()["stable"] == candidate

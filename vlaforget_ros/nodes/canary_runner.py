@@ -1,0 +1,233 @@
+"""One canary from the request to its consequences: who is asked, what is done about the verdict. Without ROS messages.
+
+The machine (``safety.canary``) decides; this module acts. It belongs to the safety monitor node's one thread: nothing
+here waits.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from vlaforget_ros.adapters.store import AdapterStore
+from vlaforget_ros.errors import CanaryError, ErrorCode, VlaForgetError
+from vlaforget_ros.safety.canary.machine import Canary
+from vlaforget_ros.safety.canary.protocol import read_protocol
+from vlaforget_ros.safety.canary.session import CanarySession
+from vlaforget_ros.safety.canary.state import ArmCounts, CanaryState, Verdict
+from vlaforget_ros.safety.shadow import Position, ShadowBook
+
+_KIND = "canary"
+
+
+class Robot(Protocol):
+    """What the runner needs of the robot around it. ``then`` is called with a text, "" where all went well."""
+
+    def cap_speed(self, scale: float, reason: str) -> None:
+        """Let the arm move at most this fast, 0..1; 1: no limit."""
+
+    def stop(self, reason: str) -> None:
+        """Stop the arm until an operator releases it."""
+
+    def counts(self, digest: str) -> ArmCounts:
+        """What the rates know of an adapter."""
+
+    def foresee(self, position: Position) -> tuple[str, ...]:
+        """Rules that an end effector there would break."""
+
+    def roll_back(self, reason: str, only_from: str, then: Callable[[str], None]) -> None:
+        """Take an adapter away from the policy while it serves."""
+
+    def swap(self, digest: str, then: Callable[[str], None]) -> None:
+        """Make an adapter the policy's active one."""
+
+    def tell(self, canary_id: str, canary: Canary) -> None:
+        """Say to everybody where the canary stands."""
+
+    def log(self, text: str) -> None:
+        """One line for a person."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a canary ended, for whoever asked for it.
+
+    Args:
+        state: at the end.
+        report: folder of the report, "" where it could not be written.
+        reason: of the verdict, and what could not be done about it.
+        carried_out: what follows from the verdict was done.
+    """
+
+    state: CanaryState
+    report: str
+    reason: str
+    carried_out: bool
+
+
+class CanaryRunner:
+    """One canary at a time.
+
+    Args:
+        robot: the robot around it.
+        store: holds the candidate; gets the verdict. None: no canary can be run.
+        folder: reports go into folders of it, one a canary.
+        displacement: the policy's actions are displacements.
+        report: writes the report of a canary, with its id, into a folder.
+    """
+
+    def __init__(
+        self,
+        robot: Robot,
+        store: AdapterStore | None,
+        folder: Path,
+        displacement: bool,
+        report: Callable[[Canary, str, Path], None],
+    ) -> None:
+        self._robot, self._store, self._folder = robot, store, folder
+        self._displacement, self._report = displacement, report
+        self.session: CanarySession | None = None
+        self._id = ""
+        self._finished: Callable[[Finished], None] = lambda _: None
+        self._ending = False
+
+    def start(
+        self, candidate: str, protocol: str, stable: str | None, finished: Callable[[Finished], None]
+    ) -> str:
+        """Begin; returns the canary's id.
+
+        Args:
+            candidate: alias, name, digest or unique prefix.
+            protocol: path of a protocol file, "" for the default one.
+            stable: digest of the adapter that serves, None where no policy was heard.
+            finished: called once, at the end.
+
+        Raises:
+            VlaForgetError: 500 another one runs, there is no store or no policy, or both adapters are the same; 501
+                the protocol; 100-107 the adapter.
+        """
+        if self.session is not None:
+            raise _refused("another canary is running", self._id, "wait for its verdict, or cancel it")
+        if self._store is None:
+            raise _refused("the safety monitor has no adapter store", "store: ''", "set the parameter store")
+        if stable is None:
+            raise _refused("no policy was heard", "policy/status", "start and activate the policy node")
+        read = read_protocol(Path(protocol) if protocol else None)
+        digest = self._store.resolve(candidate)
+        if not digest:
+            raise _refused("the base model cannot be a candidate", candidate, "name an adapter")
+        manifest = self._store.manifest(digest)
+        canary = Canary(read, digest, stable, time.monotonic, self._robot.counts(stable))
+        shadows = ShadowBook(self._robot.foresee, self._displacement)
+        self.session, self._finished, self._ending = (
+            CanarySession(canary, shadows, time.monotonic),
+            finished,
+            False,
+        )
+        self._id = f"{time.strftime('%Y%m%dT%H%M%S')}-{uuid.uuid4().hex[:8]}"
+        self._robot.log(f"canary {self._id}: {digest[:12]} against {stable[:12] or 'the base model'}")
+        self._record("canary_started")
+        canary.offline(manifest.gates_passed, "" if manifest.gates_passed else "gates of its edit failed")
+        self.act()
+        return self._id
+
+    def cancel(self, reason: str) -> None:
+        """End it with HOLD; stable goes on."""
+        if self.session is not None:
+            self.session.canary.cancel(reason)
+            self.act()
+
+    def approve(self, operator: str) -> str:
+        """An operator agrees to the promotion that waits. Raises CanaryError 502 where none does."""
+        if self.session is None:
+            raise CanaryError(ErrorCode.CANARY_NOT_AWAITED, "no canary is running", remedy="start one")
+        reason = self.session.canary.approve(operator).reason
+        self.act()
+        return reason
+
+    def tick(self) -> None:
+        """Look at the clock, and keep everybody's knowledge fresh."""
+        if self.session is not None:
+            self.session.canary.tick()
+            self.act()
+
+    def act(self) -> None:
+        """After something was heard: tell where it stands, and after the verdict do what follows from it, once."""
+        session = self.session
+        if session is None or self._ending:
+            return
+        state = session.canary.state
+        scale = session.speed_scale
+        self._robot.cap_speed(scale, "canary: the candidate at reduced speed" if scale < 1.0 else "")
+        self._robot.tell(self._id, session.canary)
+        if state.verdict is Verdict.RUNNING:
+            return
+        self._ending = True
+        self._robot.log(f"canary {self._id}: {state.verdict.name}: {state.reason}")
+        if state.stop:
+            self._robot.stop(f"canary: {state.reason}")
+        candidate = session.canary.adapters[0]
+        if state.verdict is Verdict.PROMOTE:
+            self._promote(candidate)
+        elif session.candidate_drives:
+            self._robot.roll_back(f"canary {state.verdict.name}: {state.reason}", candidate, self._finish)
+        else:
+            self._finish("")
+
+    def _promote(self, candidate: str) -> None:
+        try:
+            if self._store is not None:
+                self._store.alias("stable", candidate)
+        except VlaForgetError as error:
+            self._finish(f"it could not become stable: {error}")
+            return
+        self._robot.swap(candidate, self._finish)
+
+    def _finish(self, trouble: str) -> None:
+        session = self.session
+        if session is None:
+            return
+        state = session.canary.state
+        if trouble:
+            self._robot.log(f"canary {self._id}: {trouble}")
+        self._record("canary_ended")
+        report = self._reported(session.canary)
+        self.session = None
+        reason = "; ".join(text for text in (state.reason, trouble) if text)
+        self._finished(Finished(state, report, reason, not trouble))
+
+    def _reported(self, canary: Canary) -> str:
+        folder = self._folder / self._id
+        try:
+            self._report(canary, self._id, folder)
+        except (OSError, VlaForgetError) as error:
+            self._robot.log(f"canary {self._id}: no report: {error}")
+            return ""
+        return str(folder)
+
+    def _record(self, event: str) -> None:
+        """Into the store's history, and beside a candidate with a verdict: an aborted one cannot become stable."""
+        session, store = self.session, self._store
+        if session is None or store is None:
+            return
+        (candidate, stable), state = session.canary.adapters, session.canary.state
+        verdict = state.verdict.name
+        try:
+            store.record(
+                event, candidate, canary=self._id, stable=stable, verdict=verdict, reason=state.reason
+            )
+            if event == "canary_ended":
+                gate = {Verdict.PROMOTE: "passed", Verdict.ABORT: "failed"}.get(state.verdict, "not_measured")
+                document = {"canary": self._id, "verdict": verdict, "reason": state.reason}
+                store.attach(candidate, _KIND, {**document, "gates": [{"name": _KIND, "verdict": gate}]})
+        except VlaForgetError as error:
+            # What the arm does must not depend on the disk.
+            self._robot.log(f"canary {self._id}: not in the history: {error}")
+
+
+def _refused(message: str, value: Any, remedy: str) -> CanaryError:
+    return CanaryError(ErrorCode.CANARY_REFUSED, message, value=value, remedy=remedy)
