@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-from geometry_msgs.msg import PoseStamped
 from std_srvs.srv import Trigger
 
 from vlaforget_ros.adapters.store import AdapterStore
@@ -17,13 +16,17 @@ from vlaforget_ros.msg import Rollout, RolloutOutcome, SafetyStatus, SafetyViola
 from vlaforget_ros.nodes import convert, qos
 from vlaforget_ros.nodes.base import VlaNode
 from vlaforget_ros.nodes.parameters import Parameter
+from vlaforget_ros.nodes.rate_keeper import RateKeeper
+from vlaforget_ros.nodes.safety_inputs import SafetyInputs
 from vlaforget_ros.safety.config import default_config, load_config
+from vlaforget_ros.safety.messages import event_of
 from vlaforget_ros.safety.monitor import ArmState, Event, MonitorStatus, SafetyMonitor
 from vlaforget_ros.srv import FlagViolation
 
 PARAMETERS = (
     Parameter("rules_file", "", "Rules (YAML); empty uses those of the embedded cell."),
     Parameter("store", "", "Adapter store, for the aliases in the estimates; empty shows none."),
+    Parameter("state_file", "", "File that keeps the counts over a restart; empty keeps them in memory."),
     Parameter("heartbeat_s", 0.5, "Status is sent at least this often.", "s", 0.02, 10.0),
 )
 
@@ -56,11 +59,13 @@ class SafetyMonitorNode(VlaNode):
         self._store = AdapterStore(Path(values["store"])) if values["store"] else None
         self._aliases: dict[str, str] = {}
         self._monitor = SafetyMonitor(config, time.monotonic)
+        kept = Path(values["state_file"]) if values["state_file"] else None
+        self._keeper = RateKeeper(kept, self._monitor.rates, self.get_logger().warning)
         self._violations = self.create_lifecycle_publisher(SafetyViolation, "safety/violation", qos.VIOLATION)
         self._status = self.create_lifecycle_publisher(SafetyStatus, "safety/status", qos.LATCHED)
         self._diagnostics = self.create_lifecycle_publisher(DiagnosticArray, "/diagnostics", qos.STATE)
+        self._samples = SafetyInputs(self, self._monitor, config.inputs(), self._on_events)
         self._inputs = [
-            self.create_subscription(PoseStamped, "ee_pose", self._on_pose, qos.STATE),
             self.create_subscription(Rollout, "rollout", self._on_rollout, qos.LATCHED),
             self.create_subscription(RolloutOutcome, "outcome", self._on_outcome, qos.STATE),
             self.create_subscription(SafetyViolation, "safety/violation", self._on_violation, qos.VIOLATION),
@@ -73,18 +78,22 @@ class SafetyMonitorNode(VlaNode):
 
     def activate(self) -> None:
         """Begin to judge."""
-        self._active = True
+        self._active = self._samples.active = True
         self._publish()
 
     def deactivate(self) -> None:
         """Stop judging; what was counted stays."""
         self._active = False
+        if self._monitor is not None:
+            self._samples.active = False
 
     def release(self) -> None:
         """Free the topics."""
         if self._monitor is None:
             return
         self._monitor = None
+        self._keeper.close()
+        self._samples.close()
         self.destroy_timer(self._heartbeat)
         for subscription in self._inputs:
             self.destroy_subscription(subscription)
@@ -95,11 +104,12 @@ class SafetyMonitorNode(VlaNode):
 
     # --- inputs
 
-    def _on_pose(self, message: PoseStamped) -> None:
-        if self._monitor is None or not self._active:
-            return
-        for event in self._monitor.pose(convert.pose_sample(message)):
+    def _on_events(self, events: tuple[Event, ...]) -> None:
+        """After each sample and each tick."""
+        for event in events:
             self._tell(event)
+        if events:
+            self._keeper.changed()
         self._publish_change()
 
     def _on_rollout(self, message: Rollout) -> None:
@@ -110,18 +120,21 @@ class SafetyMonitorNode(VlaNode):
         else:
             success = _ENDED.get(message.phase)
             self._monitor.rollout_ended(message.rollout_id, message.adapter_digest, success)
+        self._keeper.changed()
         self._refresh_aliases()
         self._publish()
 
     def _on_outcome(self, message: RolloutOutcome) -> None:
         if self._monitor is not None:
             self._monitor.outcome(message.rollout_id, message.success)
+            self._keeper.changed()
 
     def _on_violation(self, message: SafetyViolation) -> None:
         """What others saw; what this node published itself comes back here and is no news."""
         if self._monitor is None or not self._active:
             return
-        if self._monitor.violation(convert.event_of(message)):
+        if self._monitor.violation(event_of(message)):
+            self._keeper.changed()
             self._publish()
 
     # --- services
@@ -139,6 +152,7 @@ class SafetyMonitorNode(VlaNode):
         response.violation_id = f"{event.rollout_id or 'no-rollout'}/{event.rule}/{self._flags}"
         response.message = f"recorded {response.violation_id}"
         self._tell(event)
+        self._keeper.changed()
         self._publish()
         return response
 
@@ -171,6 +185,8 @@ class SafetyMonitorNode(VlaNode):
         )
 
     def _beat(self) -> None:
+        if self._monitor is not None:
+            self._keeper.beat()
         if self._active:
             self._publish()
 
