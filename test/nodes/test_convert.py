@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image as PilImage
 
 from vlaforget_ros.errors import PolicyError
+from vlaforget_ros.safety.messages import event_of
 from vlaforget_ros.safety.monitor import Event
 from vlaforget_ros.safety.rules.base import Severity
 
@@ -98,7 +99,7 @@ def test_a_violation_survives() -> None:
     from vlaforget_ros.nodes import convert
 
     event = Event("zone", Severity.STOP, 12.5, 0.1, 0.0, "m", "inside", "r1", "d")
-    assert convert.event_of(convert.violation_message(event, "cell")) == event
+    assert event_of(convert.violation_message(event, "cell")) == event
 
 
 def test_parameters_say_what_is_wrong() -> None:

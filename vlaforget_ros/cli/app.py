@@ -18,6 +18,7 @@ from vlaforget_ros.cli import (
     graph,
     history,
     models,
+    monitor,
     report,
     retrain,
     train,
@@ -70,6 +71,7 @@ adapter_care.register(adapters.app)
 adapter_transfer.register(adapters.app)
 app.add_typer(adapters.app, name="adapters")
 app.add_typer(bench.app, name="bench")
+app.add_typer(monitor.app, name="monitor")
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ reported.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +46,7 @@ class _Part:
     topics: dict[str, tuple[str, str]]  # topic to message type and definition
     walk: _Walk
     close: Callable[[], None]
+    counts: dict[str, int]  # topic to messages
 
 
 class Bag:
@@ -90,6 +92,10 @@ class Bag:
                     self._damaged(f"reading stopped early: {_clause(error)}")
                     break
                 yield message
+
+    def count(self, topics: Collection[str]) -> int:
+        """How many messages of some topics there are, as far as the bag knows; for a progress bar."""
+        return sum(part.counts.get(topic, 0) for part in self._parts for topic in topics)
 
     def deserialize(self, message: Message) -> Any:
         """The message as an object of rosbags' typestore. Raises rosbags' SerdeError for damaged bytes."""
@@ -152,7 +158,10 @@ def _whole(path: Path) -> _Part:
         c.topic: (c.msgtype, c.msgdef.data if c.msgdef.format != MessageDefinitionFormat.NONE else "")
         for c in reader.connections
     }
-    return _Part(definitions, walk, reader.close)
+    counts: Counter[str] = Counter()
+    for connection in reader.connections:
+        counts[connection.topic] += connection.msgcount
+    return _Part(definitions, walk, reader.close, counts)
 
 
 def _damaged_mcap(path: Path) -> _Part:
@@ -162,10 +171,9 @@ def _damaged_mcap(path: Path) -> _Part:
                 yield Message(channel.topic, channel.msgtype, time_ns, data)
 
     survey = McapSalvage(path)
-    for _ in survey.messages():
-        pass
+    counts = Counter(channel.topic for channel, _, _ in survey.messages())
     found = {channel.topic: (channel.msgtype, channel.definition) for channel in survey.topics.values()}
-    return _Part(found, walk, lambda: None)
+    return _Part(found, walk, lambda: None, counts)
 
 
 def _storage_files(path: Path) -> list[Path]:

@@ -23,6 +23,8 @@ COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"
 STRING = "std_msgs/msg/String"
 POSE = "geometry_msgs/msg/PoseStamped"
 JOINT_STATE = "sensor_msgs/msg/JointState"
+WRENCH = "geometry_msgs/msg/WrenchStamped"
+RANGE = "sensor_msgs/msg/Range"
 CLOCK = "rosgraph_msgs/msg/Clock"
 POLICY_ACTION = "vlaforget_ros/msg/PolicyAction"
 POLICY_STATUS = "vlaforget_ros/msg/PolicyStatus"
@@ -35,6 +37,8 @@ TOPIC_TYPES: dict[str, tuple[str, ...]] = {
     "image": (IMAGE, COMPRESSED_IMAGE),
     "joint_states": (JOINT_STATE,),
     "ee_pose": (POSE,),
+    "wrench": (WRENCH,),
+    "human_distance": (RANGE,),
     "instruction": (STRING,),
     "action": (POLICY_ACTION,),
     "rollout": (ROLLOUT,),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
+from geometry_msgs.msg import PoseStamped
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.lifecycle import LifecycleNode
 from rclpy.task import Future
@@ -67,6 +68,7 @@ class CanaryServer:
         self._status = node.create_lifecycle_publisher(CanaryStatus, "canary/status", qos.LATCHED)
         self._inputs = [
             node.create_subscription(PolicyStatus, "policy/status", self._on_policy, qos.LATCHED),
+            node.create_subscription(PoseStamped, "ee_pose", self._on_pose, qos.STATE),
             node.create_subscription(PolicyAction, "action", self._on_action, qos.ACTION),
             node.create_subscription(PolicyAction, "shadow_action", self._on_shadow, qos.ACTION),
         ]
@@ -95,10 +97,11 @@ class CanaryServer:
 
     # --- what the monitor node hears
 
-    def pose(self, position: Position) -> None:
-        """Where the end effector is [m]."""
-        if self._runner.session is not None:
-            self._runner.session.pose(position)
+    @property
+    def candidate(self) -> str | None:
+        """Digest of the adapter under test, None without a canary."""
+        session = self._runner.session
+        return session.canary.adapters[0] if session is not None else None
 
     def rollout(self, message: Rollout) -> None:
         """A rollout began or ended."""
@@ -154,6 +157,11 @@ class CanaryServer:
     def _on_action(self, message: PolicyAction) -> None:
         if self._runner.session is not None:
             self._runner.session.acted(message.rollout_id, message.step, message.action)
+
+    def _on_pose(self, message: PoseStamped) -> None:
+        if self._runner.session is not None:
+            point = message.pose.position
+            self._runner.session.pose((point.x, point.y, point.z))
 
     def _on_shadow(self, message: PolicyAction) -> None:
         if self._runner.session is not None:
@@ -224,6 +232,8 @@ class CanaryServer:
 
     def roll_back(self, reason: str, only_from: str, then: Callable[[str], None]) -> None:
         """Ask the policy. That another adapter serves by now is as good."""
+        # What drives for the rest of the rollout is not what drove at its start, and rightly so.
+        self._monitor.expect(None)
         request = RollbackAdapter.Request(reason=reason, automatic=True, only_from=only_from)
         self._ask(self._rollback, request, then, (int(ErrorCode.ADAPTER_SUPERSEDED),))
 

@@ -16,10 +16,8 @@ from sensor_msgs.msg import CompressedImage, Image, JointState
 
 from vlaforget_ros.errors import ErrorCode, PolicyError
 from vlaforget_ros.msg import SafetyViolation, SvrEstimate
-from vlaforget_ros.safety.monitor import Event
+from vlaforget_ros.safety.events import Event
 from vlaforget_ros.safety.ratebook import RateEstimate
-from vlaforget_ros.safety.rules.base import Severity
-from vlaforget_ros.safety.samples import PoseSample
 
 NANOSECONDS = 1_000_000_000
 
@@ -92,33 +90,11 @@ def pose_message(position: np.ndarray, stamp: Time, frame: str) -> PoseStamped:
     return message
 
 
-def pose_sample(message: PoseStamped) -> PoseSample:
-    """What the rules judge."""
-    p = message.pose.position
-    stamp_s = nanoseconds(message.header.stamp) / NANOSECONDS
-    return PoseSample(stamp_s, (p.x, p.y, p.z), message.header.frame_id)
-
-
 def joint_message(names: Sequence[str], positions: np.ndarray, stamp: Time) -> JointState:
     """Joint angles [rad]."""
     message = JointState(name=list(names), position=array.array("d", positions.astype(float).tolist()))
     message.header.stamp = stamp
     return message
-
-
-def event_of(message: SafetyViolation) -> Event:
-    """A violation message as the monitor's event."""
-    return Event(
-        message.rule,
-        Severity(min(max(int(message.severity), 0), int(Severity.STOP))),
-        nanoseconds(message.header.stamp) / NANOSECONDS,
-        message.value,
-        message.limit,
-        message.unit,
-        message.message,
-        message.rollout_id,
-        message.adapter_digest,
-    )
 
 
 def violation_message(event: Event, frame: str) -> SafetyViolation:

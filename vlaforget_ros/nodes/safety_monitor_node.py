@@ -4,29 +4,33 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-from geometry_msgs.msg import PoseStamped
 from std_srvs.srv import Trigger
 
 from vlaforget_ros.adapters.store import AdapterStore
 from vlaforget_ros.errors import ErrorCode, SafetyError, VlaForgetError
-from vlaforget_ros.msg import PolicyAction, Rollout, RolloutOutcome, SafetyStatus, SafetyViolation
+from vlaforget_ros.msg import Rollout, RolloutOutcome, SafetyStatus, SafetyViolation
 from vlaforget_ros.nodes import convert, qos
 from vlaforget_ros.nodes.base import VlaNode
 from vlaforget_ros.nodes.canary_server import CanaryServer
 from vlaforget_ros.nodes.gate_relay import GateRelay
 from vlaforget_ros.nodes.parameters import Parameter
+from vlaforget_ros.nodes.rate_keeper import RateKeeper
+from vlaforget_ros.nodes.safety_inputs import SafetyInputs
 from vlaforget_ros.safety.command import CommandGate
 from vlaforget_ros.safety.config import default_config, load_config
+from vlaforget_ros.safety.messages import event_of
 from vlaforget_ros.safety.monitor import ArmState, Event, MonitorStatus, SafetyMonitor
 from vlaforget_ros.srv import FlagViolation
 
 PARAMETERS = (
     Parameter("rules_file", "", "Rules (YAML); empty uses those of the embedded cell."),
     Parameter("store", "", "Adapter store, for the aliases in the estimates; empty shows none."),
+    Parameter("state_file", "", "File that keeps the counts over a restart; empty keeps them in memory."),
     Parameter("heartbeat_s", 0.5, "Status is sent at least this often.", "s", 0.02, 10.0),
     Parameter("command_gate", False, "Stand between policy and arm: action in, action_checked out."),
     Parameter(
@@ -67,12 +71,15 @@ class SafetyMonitorNode(VlaNode):
         self._frame = config.frame
         self._store = AdapterStore(Path(values["store"])) if values["store"] else None
         self._aliases: dict[str, str] = {}
+        self._stable: str | None = None
         self._monitor = SafetyMonitor(config, time.monotonic)
+        kept = Path(values["state_file"]) if values["state_file"] else None
+        self._keeper = RateKeeper(kept, self._monitor.rates, self._warn)
         self._violations = self.create_lifecycle_publisher(SafetyViolation, "safety/violation", qos.VIOLATION)
         self._status = self.create_lifecycle_publisher(SafetyStatus, "safety/status", qos.LATCHED)
         self._diagnostics = self.create_lifecycle_publisher(DiagnosticArray, "/diagnostics", qos.STATE)
+        self._samples = SafetyInputs(self, self._monitor, config.inputs(), self._on_events)
         self._inputs = [
-            self.create_subscription(PoseStamped, "ee_pose", self._on_pose, qos.STATE),
             self.create_subscription(Rollout, "rollout", self._on_rollout, qos.LATCHED),
             self.create_subscription(RolloutOutcome, "outcome", self._on_outcome, qos.STATE),
             self.create_subscription(SafetyViolation, "safety/violation", self._on_violation, qos.VIOLATION),
@@ -81,7 +88,7 @@ class SafetyMonitorNode(VlaNode):
         self._gate: GateRelay | None = None
         if values["command_gate"]:
             gate = CommandGate(values["action_kind"], values["gripper_last"])
-            self._gate = GateRelay(self, gate, self._on_action, self._motion)
+            self._gate = GateRelay(self, gate, partial(self._samples.take, "action"), self._motion)
         self._own_services = [
             self.create_service(FlagViolation, "safety/flag", self._on_flag),
             self.create_service(Trigger, "safety/release", self._on_release),
@@ -90,12 +97,14 @@ class SafetyMonitorNode(VlaNode):
 
     def activate(self) -> None:
         """Begin to judge."""
-        self._active = True
+        self._active = self._samples.active = True
         self._publish()
 
     def deactivate(self) -> None:
         """Stop judging; what was counted stays."""
         self._active = False
+        if self._monitor is not None:
+            self._samples.active = False
 
     def release(self) -> None:
         """Free the topics."""
@@ -103,6 +112,8 @@ class SafetyMonitorNode(VlaNode):
             return
         self._canary.close()
         self._monitor = None
+        self._keeper.close()
+        self._samples.close()
         self.destroy_timer(self._heartbeat)
         if self._gate is not None:
             self._gate.close()
@@ -115,13 +126,12 @@ class SafetyMonitorNode(VlaNode):
 
     # --- inputs
 
-    def _on_pose(self, message: PoseStamped) -> None:
-        if self._monitor is None or not self._active:
-            return
-        sample = convert.pose_sample(message)
-        self._canary.pose(sample.position)
-        for event in self._monitor.pose(sample):
+    def _on_events(self, events: tuple[Event, ...]) -> None:
+        """After each sample and each tick."""
+        for event in events:
             self._tell(event)
+        if events:
+            self._keeper.changed()
         self._publish_change()
 
     def _on_rollout(self, message: Rollout) -> None:
@@ -133,24 +143,25 @@ class SafetyMonitorNode(VlaNode):
             success = _ENDED.get(message.phase)
             self._monitor.rollout_ended(message.rollout_id, message.adapter_digest, success)
         self._canary.rollout(message)
+        self._keeper.changed()
         self._refresh_aliases()
+        self._monitor.expect(self._expected(message))
         self._publish()
 
     def _on_outcome(self, message: RolloutOutcome) -> None:
         if self._monitor is not None:
             self._monitor.outcome(message.rollout_id, message.success)
+            self._keeper.changed()
 
     def _on_violation(self, message: SafetyViolation) -> None:
         """What others saw; what this node published itself comes back here and is no news."""
         if self._monitor is None or not self._active:
             return
-        event = convert.event_of(message)
+        event = event_of(message)
         self._canary.violation(event)
         if self._monitor.violation(event):
+            self._keeper.changed()
             self._publish()
-
-    def _on_action(self, _message: PolicyAction) -> None:
-        """Rules about actions come here."""
 
     def _motion(self) -> tuple[ArmState, float] | None:
         return self._monitor.motion() if self._monitor is not None and self._active else None
@@ -170,6 +181,7 @@ class SafetyMonitorNode(VlaNode):
         response.violation_id = f"{event.rollout_id or 'no-rollout'}/{event.rule}/{self._flags}"
         response.message = f"recorded {response.violation_id}"
         self._tell(event)
+        self._keeper.changed()
         self._publish()
         return response
 
@@ -194,6 +206,9 @@ class SafetyMonitorNode(VlaNode):
 
     # --- outputs
 
+    def _warn(self, text: str) -> None:
+        self.get_logger().warning(text)
+
     def _tell(self, event: Event) -> None:
         self._canary.violation(event)
         self._violations.publish(convert.violation_message(event, self._frame))
@@ -203,6 +218,8 @@ class SafetyMonitorNode(VlaNode):
         )
 
     def _beat(self) -> None:
+        if self._monitor is not None:
+            self._keeper.beat()
         if self._active:
             self._canary.beat()
             self._publish()
@@ -238,10 +255,20 @@ class SafetyMonitorNode(VlaNode):
         array.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(array)
 
+    def _expected(self, rollout: Rollout) -> str | None:
+        """Which adapter may drive: in a stable rollout the one that the store calls so; None: any."""
+        if rollout.phase != Rollout.PHASE_STARTED:
+            return None
+        if rollout.arm == Rollout.ARM_CANDIDATE:
+            return self._canary.candidate
+        return self._stable if rollout.arm == Rollout.ARM_STABLE else None
+
     def _refresh_aliases(self) -> None:
         if self._store is None:
             return
         try:
-            self._aliases = {digest: alias for alias, digest in sorted(self._store.aliases().items())}
+            aliases = self._store.aliases()
+            self._aliases = {digest: alias for alias, digest in sorted(aliases.items())}
+            self._stable = aliases.get("stable")
         except VlaForgetError as error:
             self.get_logger().warning(f"estimates show no aliases: {error}")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from geometry_msgs.msg import PoseStamped
+from geometry_msgs.msg import PoseStamped, WrenchStamped
 from rclpy.qos import QoSProfile
-from sensor_msgs.msg import CompressedImage, Image, JointState
+from sensor_msgs.msg import CompressedImage, Image, JointState, Range
 from std_msgs.msg import String
 
 from vlaforget_ros.msg import (
@@ -44,6 +44,9 @@ TOPICS = (
     Topic("image/compressed", CompressedImage, "sensor_msgs/msg/CompressedImage", qos.IMAGE),
     Topic("joint_states", JointState, "sensor_msgs/msg/JointState", qos.STATE),
     Topic("ee_pose", PoseStamped, "geometry_msgs/msg/PoseStamped", qos.STATE),
+    Topic("wrench", WrenchStamped, "geometry_msgs/msg/WrenchStamped", qos.STATE),
+    # Sensors often publish best-effort; a best-effort reader hears both kinds.
+    Topic("human_distance", Range, "sensor_msgs/msg/Range", qos.IMAGE),
     Topic("instruction", String, "std_msgs/msg/String", qos.LATCHED),
     Topic("action", PolicyAction, "vlaforget_ros/msg/PolicyAction", qos.ACTION),
     Topic("action_checked", PolicyAction, "vlaforget_ros/msg/PolicyAction", qos.ACTION),

@@ -143,6 +143,10 @@ class SafetyMonitor:
         places = [watch.rule for watch in self._watches if isinstance(watch.rule, Places)]
         return tuple(rule.settings.id for rule in places if lost or rule.at(position).broken)
 
+    def readings(self) -> dict[str, int]:
+        """Rule id to how many samples it judged so far."""
+        return {watch.settings.id: watch.judged for watch in self._watches}
+
     def unjudged(self) -> tuple[RuleSettings, ...]:
         """Rules that have not given one reading so far."""
         return tuple(watch.settings for watch in self._watches if not watch.judged)
