@@ -46,12 +46,14 @@ class Settings:
         repeats: episodes of each violation.
         episodes: clean episodes.
         seed: of noise and onsets.
+        dds: also run the node; needs ROS.
     """
 
     seconds: float = 10.0
     repeats: int = 5
     episodes: int = 100
     seed: int = 0
+    dds: bool = True
 
 
 def measure(settings: Settings, say: Say) -> dict[str, Any]:
@@ -61,10 +63,16 @@ def measure(settings: Settings, say: Say) -> dict[str, Any]:
         settings: how much.
         say: progress.
     """
-    config = load_config(share_directory() / "config" / "rules" / "arm.yaml")
+    rules_file = share_directory() / "config" / "rules" / "arm.yaml"
+    config = load_config(rules_file)
     found = [*_decisions(config, settings, say), *_cpu(config, settings, say)]
     found += _violations(config, settings, say)
     found += _false_alarms(config, settings, say)
+    if settings.dds:
+        from vlaforget_ros.bench import monitor_live
+
+        with TemporaryDirectory() as folder:
+            found += monitor_live.measure(rules_file, Path(folder), settings.seconds, say)
     rules = [{"id": rule.id, "type": rule.type} for rule in config.rules]
     return figures.document("monitor", found, [settings.seed], rules=rules)
 
