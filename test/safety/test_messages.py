@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
-from scripts import JOINT_STATE, Script, header, new
 
-from vlaforget_ros.safety.messages import READERS, joint_sample
+from vlaforget_ros.bench.scripted import Script
+from vlaforget_ros.safety.messages import READERS
 from vlaforget_ros.safety.samples import INPUTS
 
 
@@ -20,7 +19,7 @@ def only(script: Script) -> object:
 def test_every_topic_gives_the_sample_of_its_input() -> None:
     made = Script().begin("r", "d")
     made.messages.clear()
-    made.pose(1, 2, 3).joints(a=0.5).wrench(1, 2, 3).person(2.0).action(0.25, 1.0, fault=200)
+    made.pose(1, 2, 3).joints(["a"], [0.5]).wrench(1, 2, 3).person(2.0).action(0.25, 1.0, fault=200)
     samples = [READERS[topic](message) for _, topic, message in made.messages]
     assert [type(sample) for sample in samples] == [INPUTS[topic] for _, topic, _ in made.messages]
     pose, joints, wrench, person, action = samples
@@ -51,12 +50,4 @@ def test_a_range_of_nan_cannot_be_judged() -> None:
 def test_velocities_that_are_not_all_there_are_not_reported(
     velocities: list[float], read: tuple[float, ...]
 ) -> None:
-    message = new(
-        JOINT_STATE,
-        header(0),
-        ["a", "b"],
-        np.array([1.0, 2.0]),
-        np.array(velocities, dtype=float),
-        np.zeros(0),
-    )
-    assert joint_sample(message).velocities == read
+    assert only(Script().joints(["a", "b"], [1.0, 2.0], velocities)).velocities == read  # type: ignore[attr-defined]

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import pytest
-from scripts import SECOND, Script
 from typer.testing import CliRunner
 
+from vlaforget_ros.bench.scripted import SECOND, Script, live
 from vlaforget_ros.cli.app import app
 from vlaforget_ros.episodes.bags import Bag
 from vlaforget_ros.errors import SafetyError, VlaForgetError
-from vlaforget_ros.safety.config import SafetyConfig, parse_config
-from vlaforget_ros.safety.events import Event
-from vlaforget_ros.safety.feed import feed
+from vlaforget_ros.safety.config import parse_config
 from vlaforget_ros.safety.messages import event_of
-from vlaforget_ros.safety.monitor import SafetyMonitor
-from vlaforget_ros.safety.replay import TICK_NS, Replayer
+from vlaforget_ros.safety.replay import Replayer
 
 RULES = """
 rules:
@@ -52,7 +49,7 @@ def script() -> Script:
 
     def calm(times: int) -> None:
         for k in range(times):
-            s.wait(0.03).pose(0.01 * (k % 2)).wait(0.01).joints(a=0.0).wait(0.01).wrench(0, 0, 1)
+            s.wait(0.03).pose(0.01 * (k % 2)).wait(0.01).joints(["a"], [0.0]).wait(0.01).wrench(0, 0, 1)
             s.wait(0.02).person(3.0).wait(0.03).action(0.1, 0.0)
 
     s.begin("r1")
@@ -63,7 +60,7 @@ def script() -> Script:
     s.end(1).wait(0.5)
     s.begin("r2", "d")
     calm(3)
-    s.wait(0.5).pose(0.0).person(0.5).wait(0.01).joints(a=1.2).wrench(0, 0, 0).action(1.5, 0.0)
+    s.wait(0.5).pose(0.0).person(0.5).wait(0.01).joints(["a"], [1.2]).wrench(0, 0, 0).action(1.5, 0.0)
     s.wait(0.05).seen("speed")
     s.wait(0.05).pose(0.3)
     calm(2)
@@ -72,33 +69,18 @@ def script() -> Script:
     return s
 
 
-def live(config: SafetyConfig, messages: list[tuple[int, str, Any]]) -> tuple[list[Event], SafetyMonitor]:
-    """What the node does with these messages: each when it arrives, and a tick of a steady timer in between."""
-    now_ns = 0
-    monitor = SafetyMonitor(config, lambda: now_ns / SECOND)
-    start, ticked, events = messages[0][0], 0, []
-    for time_ns, topic, message in messages:
-        while (ticked + 1) * TICK_NS <= time_ns - start:
-            ticked += 1
-            now_ns = ticked * TICK_NS
-            events += monitor.tick()
-        now_ns = time_ns - start
-        events += feed(monitor, topic, message)
-    return events, monitor
-
-
 @pytest.mark.parametrize(("storage", "namespace"), [("mcap", ""), ("sqlite3", "arm1")])
 def test_a_replay_says_exactly_what_live_said(
     tmp_path: Path, storage: Literal["mcap", "sqlite3"], namespace: str
 ) -> None:
     config, told = parse_config(RULES), script()
     events, monitor = live(config, told.messages)
-    assert [(e.rule, e.rollout_id, e.adapter_digest) for e in events] == EXPECTED
+    assert [(e.rule, e.rollout_id, e.adapter_digest) for _, e in events] == EXPECTED
     player = Replayer(config)
     steps: list[tuple[int, int]] = []
     player.play(told.record(tmp_path / "bag", namespace, storage), lambda *step: steps.append(step))
     result = player.result()
-    assert [one.event for one in result.found] == events
+    assert [(one.time_ns, one.event) for one in result.found] == events
     assert {one.namespace for one in result.found} == {namespace}
     assert repr(result.breakdown) == repr(monitor.rates.breakdown())
     assert result.messages == len(told.messages)
@@ -186,7 +168,7 @@ def test_the_command_writes_a_bag_and_json(tmp_path: Path) -> None:
         assert written.topics == {"/safety/violation": "vlaforget_ros/msg/SafetyViolation"}
         read = [event_of(written.deserialize(message)) for message in written.messages(written.topics)]
     assert [(e.rule, e.rollout_id, e.value, e.message) for e in read] == [
-        (e.rule, e.rollout_id, e.value, e.message) for e in events
+        (e.rule, e.rollout_id, e.value, e.message) for _, e in events
     ]
     told = json.loads(document.read_text())
     assert [e["rule"] for e in told["events"]] == [rule for rule, _, _ in EXPECTED]

@@ -88,6 +88,14 @@ class RobotClient:
         """Call ``callback`` with every message of a topic of the graph, named relative to the namespace."""
         self._connection.subscribe(topic, callback)
 
+    def publisher(self, topic: str) -> tuple[Any, Callable[[Any], None]]:
+        """The message class of a topic of the graph and what publishes one, for tests and benchmarks."""
+        return self._connection.publisher(topic)
+
+    def now(self) -> Any:
+        """A stamp for a message: the wall clock."""
+        return self._connection.now()
+
     @property
     def policy_status(self) -> PolicyStatus | None:
         """The newest policy/status, None before the first."""

@@ -19,10 +19,19 @@ from rclpy.signals import SignalHandlerOptions
 from vlaforget_ros.errors import CellError, ErrorCode, VlaForgetError, did_you_mean
 from vlaforget_ros.nodes import qos
 from vlaforget_ros.nodes.answers import coded_error, timed_out
-from vlaforget_ros.nodes.topics import TOPICS
+from vlaforget_ros.nodes.topics import TOPICS, Topic
 
 _NUMBERS = itertools.count()
 _CANCEL_S = 3.0
+
+
+def _entry(topic: str) -> Topic:
+    known = {entry.name: entry for entry in TOPICS}
+    if topic not in known:
+        raise VlaForgetError(
+            ErrorCode.BRINGUP_BAD_ARGUMENT, "unknown topic", value=topic, remedy=did_you_mean(topic, known)
+        )
+    return known[topic]
 
 
 class Connection:
@@ -65,16 +74,18 @@ class Connection:
 
     def subscribe(self, topic: str, callback: Callable[[Any], None]) -> None:
         """Call ``callback`` with every message of a topic of the graph. Raises 605 for an unknown one."""
-        known = {entry.name: entry for entry in TOPICS}
-        if topic not in known:
-            raise VlaForgetError(
-                ErrorCode.BRINGUP_BAD_ARGUMENT,
-                "unknown topic",
-                value=topic,
-                remedy=did_you_mean(topic, known),
-            )
-        entry = known[topic]
+        entry = _entry(topic)
         self._node.create_subscription(entry.type, topic, callback, qos.recording(entry.qos))
+
+    def publisher(self, topic: str) -> tuple[Any, Callable[[Any], None]]:
+        """The message class of a topic of the graph, and what publishes one. Raises 605 for an unknown topic."""
+        entry = _entry(topic)
+        publish: Callable[[Any], None] = self._node.create_publisher(entry.type, topic, entry.qos).publish
+        return entry.type, publish
+
+    def now(self) -> Any:
+        """A stamp for a message: the wall clock."""
+        return self._node.get_clock().now().to_msg()
 
     def follow(self, topic: str) -> None:
         """Keep the newest message of a topic for :meth:`latest` and :meth:`wait_for`."""

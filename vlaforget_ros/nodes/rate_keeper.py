@@ -19,7 +19,7 @@ class RateKeeper:
         warn: called with what went wrong, on the caller's thread.
     """
 
-    def __init__(self, path: Path | None, book: RateBook, warn: Callable[[str], None]) -> None:
+    def __init__(self, path: Path | None, book: RateBook, warn: Callable[[str], object]) -> None:
         self._path, self._book, self._warn = path, book, warn
         self._writer = ThreadPoolExecutor(1, "rates")
         self._writing: Future[str] | None = None

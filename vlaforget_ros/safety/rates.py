@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 from scipy.optimize import brentq
 from scipy.special import betaln
@@ -40,6 +41,8 @@ def log_mixture(successes: int, trials: int, rate: float) -> float:
     return float(evidence - successes * math.log(rate) - failures * math.log1p(-rate))
 
 
+# A status is made far more often than a rollout ends.
+@lru_cache(maxsize=4096)
 def sequence_interval(successes: int, trials: int, level: float = 0.95) -> Interval:
     """The confidence sequence's interval after ``trials`` Bernoulli trials.
 
