@@ -196,6 +196,7 @@ def _bag_with_definition(path: Path, edit) -> Path:
             "header": store.types["std_msgs/msg/Header"](time, ""),
             "observation_stamp": time,
             "action": np.zeros(4, np.float32),
+            "speed_scale": 1.0,
             "inference_ms": 0.0,
         }
         fields = [f[0] for f in store.fielddefs["vlaforget_ros/msg/PolicyAction"][1]]
@@ -215,6 +216,13 @@ def test_an_older_definition_without_a_needed_field_is_refused(tmp_path: Path) -
         tmp_path / "bag", lambda text: "\n".join(s for s in text.split("\n") if "observation_stamp" not in s)
     )
     refused(path, "another definition of vlaforget_ros/msg/PolicyAction", "observation_stamp")
+
+
+def test_an_older_definition_without_a_field_that_nobody_reads_is_read_by_it(tmp_path: Path) -> None:
+    path = _bag_with_definition(
+        tmp_path / "bag", lambda text: "\n".join(s for s in text.split("\n") if " speed_scale " not in s)
+    )
+    assert read_episodes(path).count("rollout_unknown") == 1  # its one action was understood
 
 
 def test_messages_that_cannot_be_deserialized_are_counted(make_tape) -> None:

@@ -100,13 +100,13 @@ def _edit(plan: Plan, settings: Settings, report: Report) -> tuple[Path, dict[st
         lambda a, b: report(f"{name}: recording", a, b),
     )
     began = time.perf_counter()
-    _child(folder, lambda a, b: report(f"{name}: edit", a, b))
+    edit_child(folder, lambda a, b: report(f"{name}: edit", a, b))
     seconds = time.perf_counter() - began
     return folder / "edit" / "adapter", json.loads((folder / "edit" / "edit.json").read_text()), seconds
 
 
-def _child(folder: Path, progress: Callable[[int, int], None]) -> None:
-    """The edit in a process of its own, as the unlearning node runs it. Raises its error."""
+def edit_child(folder: Path, progress: Callable[[int, int], None]) -> None:
+    """The edit of ``folder/request.yaml`` in a process of its own, as the unlearning node runs it. Raises its error."""
     command = edit_command(CHILD, folder / "request.yaml", folder / "edit", folder / "store", resume=False)
     for event in EditProcess(command, folder / "child.log").events():
         if isinstance(event, Progress):

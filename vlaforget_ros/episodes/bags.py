@@ -18,7 +18,7 @@ from rosbags.rosbag2 import Reader
 from rosbags.typesys import Stores, TypesysError, get_types_from_idl, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
-from vlaforget_ros.episodes.messages import PACKAGE, typestore
+from vlaforget_ros.episodes.messages import ADDED_LATER, PACKAGE, typestore
 from vlaforget_ros.episodes.salvage import McapSalvage
 from vlaforget_ros.episodes.types import Problem
 from vlaforget_ros.errors import ErrorCode, UnlearningError
@@ -189,7 +189,7 @@ def _natural(path: Path) -> tuple[int, str]:
 
 
 def _store_for(path: Path, definitions: Iterable[tuple[str, str]]) -> Typestore:
-    """This package's types; the bag's own where it was recorded with later definitions of them."""
+    """This package's types; the bag's own where it was recorded with other definitions that will do."""
     ours = typestore()
     theirs: dict[str, Any] = {}
     for msgtype, text in definitions:
@@ -197,7 +197,7 @@ def _store_for(path: Path, definitions: Iterable[tuple[str, str]]) -> Typestore:
             parsed = _parse(path, msgtype, text)
             theirs.update({name: fields for name, fields in parsed.items() if name.startswith(f"{PACKAGE}/")})
     for name, (_, fields) in theirs.items():
-        lacking = _fields(ours, name) - {field[0] for field in fields}
+        lacking = _fields(ours, name) - {field[0] for field in fields} - ADDED_LATER.get(name, frozenset())
         if lacking:
             raise _unreadable(
                 path,

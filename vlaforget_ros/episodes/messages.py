@@ -6,8 +6,10 @@ The standard types are those of ROS 2 Kilted (rosbags carries them); this packag
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
@@ -48,6 +50,14 @@ TOPIC_TYPES: dict[str, tuple[str, ...]] = {
     "policy/status": (POLICY_STATUS,),
 }
 """Topics of the live graph, relative to the robot's namespace, and the message types each may carry."""
+
+ADDED_LATER: Mapping[str, frozenset[str]] = MappingProxyType(
+    {
+        POLICY_ACTION: frozenset({"speed_scale"}),
+        f"{PACKAGE}/msg/SvrEstimate": frozenset({"sbu", "sbu_low", "sbu_high"}),
+    }
+)
+"""Fields that bags of earlier versions lack; nothing here reads them."""
 
 RECORDED_TOPICS: tuple[str, ...] = tuple(TOPIC_TYPES)
 """What a recorder subscribes to so that episodes can be read back in full."""
