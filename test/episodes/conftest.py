@@ -112,6 +112,7 @@ class Tape:
             adapter,
             "",
             1.0,
+            1.0,
             fault,
         )
 

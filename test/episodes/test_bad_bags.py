@@ -196,6 +196,7 @@ def _bag_with_definition(path: Path, edit) -> Path:
             "header": store.types["std_msgs/msg/Header"](time, ""),
             "observation_stamp": time,
             "action": np.zeros(4, np.float32),
+            "speed_scale": 1.0,
             "inference_ms": 0.0,
         }
         fields = [f[0] for f in store.fielddefs["vlaforget_ros/msg/PolicyAction"][1]]

@@ -162,6 +162,7 @@ class EpisodeWriter:
             values,
             self._adapter_digest,
             self._base_digest,
+            1.0,
             0.0,
             fault,
         )
