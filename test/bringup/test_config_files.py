@@ -9,6 +9,8 @@ import yaml
 from vlaforget_ros.bringup import table
 from vlaforget_ros.safety.canary.protocol import Protocol, read_protocol
 from vlaforget_ros.safety.config import default_config, load_config
+from vlaforget_ros.safety.rules.registry import RULES
+from vlaforget_ros.safety.samples import INPUTS
 from vlaforget_ros.unlearning.request import read_request
 
 CONFIG = Path(__file__).resolve().parents[2] / "config"
@@ -94,6 +96,18 @@ def test_the_protocol_that_ships_is_the_built_in_one() -> None:
 
 def test_the_rules_that_ship_are_the_built_in_ones() -> None:
     assert load_config(CONFIG / "rules" / "embedded_cell.yaml") == default_config()
+
+
+def test_the_example_of_an_arm_has_every_rule_and_comments_its_numbers() -> None:
+    path = CONFIG / "rules" / "arm.yaml"
+    config = load_config(path)
+    assert {rule.type for rule in config.rules} == set(RULES)
+    assert set(config.inputs()) == set(INPUTS)
+    keys = {key for entry in yaml.safe_load(path.read_text())["rules"] for key in entry}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        key = line.strip().removeprefix("- ").partition(":")[0]
+        if key in keys and key.endswith(("_m", "_s", "_n", "_nm")):
+            assert "[" in line.partition("#")[2], line
 
 
 def test_the_example_request_is_readable_and_points_at_the_shipped_checkpoint() -> None:

@@ -111,6 +111,13 @@ def test_a_repeated_or_late_pose_is_not_judged_and_keeps_nothing_alive(late: flo
     assert monitor.motion()[0] is ArmState.NOMINAL
 
 
+def test_actions_of_one_stamp_are_all_judged_and_none_twice() -> None:
+    monitor, _ = made("rules: [{type: action_range, id: range, low: -1, high: 1, release_s: 0}]")
+    told = [(0, 0.0), (1, 5.0), (1, 5.0), (0, 0.0), (2, 0.0), (3, 5.0)]
+    events = [ids(monitor.take(ActionSample(1.0, "", step, (value,)))) for step, value in told]
+    assert events == [[], ["range"], [], [], [], ["range"]]
+
+
 @pytest.mark.parametrize("jump", [-50.0, 1000.0])
 def test_a_jump_of_the_clock_begins_a_new_history(jump: float) -> None:
     monitor, clock = made()

@@ -142,6 +142,26 @@ def test_a_bag_of_two_robots_needs_a_name(tmp_path: Path) -> None:
         choose(found, wanted, None, tmp_path)
     assert caught.value.code == 401
     assert choose(found, wanted, "/right/", tmp_path) == ({"/right/ee_pose": "ee_pose"}, "right")
+    # A sensor outside every namespace belongs to each robot.
+    found["/wrench"], wanted["wrench"] = (
+        "geometry_msgs/msg/WrenchStamped",
+        ("geometry_msgs/msg/WrenchStamped",),
+    )
+    chosen = {"/right/ee_pose": "ee_pose", "/wrench": "wrench"}
+    assert choose(found, wanted, "right", tmp_path) == (chosen, "right")
+    del found["/left/ee_pose"]
+    assert choose(found, wanted, None, tmp_path) == (chosen, "right")
+
+
+def test_a_bag_of_something_else_is_not_judged(tmp_path: Path) -> None:
+    player = Replayer(parse_config(RULES))
+    told = Script().begin("r").wait(0.1).action(0.0).wait(9.0).action(0.0).end(1)
+    player.play(told.record(tmp_path / "bag", lacking="outcome"))
+    result = player.result()
+    assert result.found == ()
+    # Nobody recorded a wrench: its silence is not judged.
+    assert {row.rule for row in result.rules if not row.not_judged} == {"range", "jump"}
+    assert next(row for row in result.rules if row.rule == "quiet").not_judged == "no wrench in the bag"
 
 
 def test_the_command_writes_a_bag_and_json(tmp_path: Path) -> None:

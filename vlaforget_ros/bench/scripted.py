@@ -111,7 +111,7 @@ class Script:
 
     def person(self, distance: float) -> Script:
         """Distance of the nearest person [m]."""
-        limits = {"field_of_view": 0.5, "min_range": 0.1, "max_range": 5.0, "variance": 0.0}
+        limits = {"field_of_view": 0.5, "min_range": 0.125, "max_range": 5.0, "variance": 0.0}
         # What the message can hold, so that a bag gives back what was fed.
         kept = float(np.float32(distance))
         message = _new(RANGE, header=self._header(), radiation_type=1, range=kept, **limits)

@@ -79,7 +79,7 @@ class SafetyMonitorNode(VlaNode):
         self._status = self.create_lifecycle_publisher(SafetyStatus, "safety/status", qos.LATCHED)
         self._diagnostics = self.create_lifecycle_publisher(DiagnosticArray, "/diagnostics", qos.STATE)
         self._samples = SafetyInputs(self, self._monitor, config.inputs(), self._on_events)
-        self._inputs = [
+        self._inputs: list[Any] = [
             self.create_subscription(Rollout, "rollout", self._on_rollout, qos.LATCHED),
             self.create_subscription(RolloutOutcome, "outcome", self._on_outcome, qos.STATE),
             self.create_subscription(SafetyViolation, "safety/violation", self._on_violation, qos.VIOLATION),

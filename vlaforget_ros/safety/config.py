@@ -122,7 +122,7 @@ def _rule(entry: Any, where: str) -> RuleSettings:
         field = ".".join(str(part) for part in first["loc"])
         remedy = (
             did_you_mean(field, kind.settings.model_fields)
-            if first["type"] == "extra_forbidden"
+            if first["type"] == "extra_forbidden" and len(first["loc"]) == 1
             else first["msg"]
         )
         raise _bad(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-from vlaforget_ros.safety.samples import PoseSample, Sample
+from vlaforget_ros.safety.samples import ActionSample, PoseSample, Sample
 
 JUMP_S = 1.0
 """Stamps that go back by more than this, or forward by more than this beyond the steady clock, are a jump of the
@@ -30,10 +30,13 @@ class _Input:
     stamp_s: float | None = None
     stamp_arrived_s: float = 0.0
     problem: str = ""
+    step: tuple[str, int] = ("", -1)
 
 
 class Inputs:
-    """Sorts samples by use. A sample without use, and the first after a jump, keep no input alive.
+    """Sorts samples by use: actions are in order of their steps, everything else of its stamps.
+
+    A sample without use, and the first after a jump, keep no input alive.
 
     So a driver that repeats one message, sends NaN, or mixes two clocks goes stale like one that is silent.
 
@@ -56,7 +59,9 @@ class Inputs:
         if state.problem:
             return Use.NONE
         now = self._clock()
-        use = self._in_order(state, sample.stamp_s, now)
+        use = self._in_order(state, sample, now)
+        if isinstance(sample, ActionSample) and use is not Use.NONE:
+            state.step = (sample.rollout_id, sample.step)
         if use is not Use.NONE:
             state.stamp_s, state.stamp_arrived_s = sample.stamp_s, now
         if use is Use.NEW:
@@ -82,14 +87,15 @@ class Inputs:
             return "", 0.0, ""
         return name, ages[name], self._inputs[name].problem or "none arrived"
 
-    def _in_order(self, state: _Input, stamp_s: float, now: float) -> Use:
+    def _in_order(self, state: _Input, sample: Sample, now: float) -> Use:
         if state.stamp_s is None:
             return Use.NEW
-        step = stamp_s - state.stamp_s
+        step = sample.stamp_s - state.stamp_s
         if step < -JUMP_S or step - (now - state.stamp_arrived_s) > JUMP_S:
             state.problem = f"its clock jumped by {step:.1f} s"
             return Use.JUMPED
-        if step <= 0.0:
+        # In simulated time several actions may have one stamp; each must be judged.
+        if step <= 0.0 and not (isinstance(sample, ActionSample) and _further(sample, state.step)):
             state.problem = "its stamps do not advance"
             return Use.NONE
         return Use.NEW
@@ -98,3 +104,7 @@ class Inputs:
         if isinstance(sample, PoseSample) and sample.frame not in ("", self._frame):
             return f"the pose is in frame {sample.frame!r}, the rules are in {self._frame!r}"
         return ""
+
+
+def _further(sample: ActionSample, last: tuple[str, int]) -> bool:
+    return sample.rollout_id != last[0] or sample.step > last[1]

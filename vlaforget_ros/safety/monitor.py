@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from vlaforget_ros.errors import ErrorCode, SafetyError, did_you_mean
@@ -80,13 +80,18 @@ class SafetyMonitor:
         """:meth:`take` of a pose."""
         return self.take(sample)
 
-    def tick(self) -> tuple[Event, ...]:
-        """Time has passed; returns the events of rules about what did not arrive. Call it a few times a second."""
+    def tick(self, absent: Collection[str] = ()) -> tuple[Event, ...]:
+        """Time has passed; returns the events of rules about what did not arrive. Call it a few times a second.
+
+        Args:
+            absent: inputs that nobody recorded (replay): their silence says nothing.
+        """
         watches = self._of.get(TickSample, ())
         if not watches:
             return ()
         now = self._clock()
-        sample = TickSample(now, self._inputs.ages(), bool(self._running.rollout_id))
+        ages = {name: age for name, age in self._inputs.ages().items() if name not in absent}
+        sample = TickSample(now, ages, bool(self._running.rollout_id))
         # Events carry the clock of the data, which may be simulated: carried on from its newest stamp.
         stamp_s, arrived_s = self._newest
         return self._check(watches, sample, stamp_s + (now - arrived_s))

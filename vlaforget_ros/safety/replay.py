@@ -19,6 +19,7 @@ from vlaforget_ros.safety.events import Event
 from vlaforget_ros.safety.feed import TOLD, feed
 from vlaforget_ros.safety.monitor import SafetyMonitor
 from vlaforget_ros.safety.rules.registry import inputs_of
+from vlaforget_ros.safety.samples import INPUTS
 from vlaforget_ros.safety.totals import Breakdown
 
 NANOSECONDS = 1_000_000_000
@@ -139,6 +140,7 @@ class Replayer:
             **{name: (_TOLD_TYPES[name],) for name in told},
         }
         self._seen: set[str] = set()
+        self._absent: set[str] = set()
         self._found: list[Found] = []
         self._messages = 0
         self._problems: list[Problem] = []
@@ -157,6 +159,8 @@ class Replayer:
         with Bag(path) as bag:
             topics, home = choose(bag.topics, self._wanted, self._namespace, path)
             self._seen.update(topics.values())
+            # A topic that was not recorded is no silent sensor.
+            self._absent = INPUTS.keys() - topics.values()
             total, broken, last_ns = bag.count(topics), 0, 0
             for number, (message, step_ns) in enumerate(_in_time(bag, topics), 1):
                 self._pass_time(step_ns, message.time_ns, path, home)
@@ -188,7 +192,7 @@ class Replayer:
         tick = (start // TICK_NS + 1) * TICK_NS
         while tick <= goal:
             self._clock.now_ns = tick
-            self._keep(self.monitor.tick(), time_ns - (goal - tick), path, home)
+            self._keep(self.monitor.tick(self._absent), time_ns - (goal - tick), path, home)
             tick += TICK_NS
         self._clock.now_ns = goal
 
@@ -230,24 +234,35 @@ def choose(
         SafetyError: 401 when the topics are of several robots.
     """
     chosen: dict[str, str] = {}
-    homes: set[str] = set()
-    for topic, msgtype in found.items():
-        for name, types in wanted.items():
-            home = topic[: -len(name)].strip("/")
-            if msgtype not in types or not f"/{topic.lstrip('/')}".endswith(f"/{name}"):
-                continue
-            if namespace is None or home == namespace.strip("/"):
-                chosen[topic] = name
-                homes.add(home)
-    if len(homes) > 1:
-        raise SafetyError(
-            ErrorCode.SAFETY_STALE_INPUT,
-            f"the bag holds several robots: {path}",
-            value=", ".join(f"/{home}" for home in sorted(homes)),
-            limit="one namespace",
-            remedy="name one of them with --namespace",
-        )
-    return chosen, next(iter(homes), "")
+    homes: dict[str, str] = {}
+    for name, types in wanted.items():
+        there = {
+            topic[: -len(name)].strip("/"): topic
+            for topic, msgtype in found.items()
+            if msgtype in types and f"/{topic.lstrip('/')}".endswith(f"/{name}")
+        }
+        if namespace is not None:
+            # What stands outside every namespace (a driver's joint_states) belongs to each robot.
+            there = {home: topic for home, topic in there.items() if home in (namespace.strip("/"), "")}
+            if len(there) > 1:
+                del there[""]
+        if len(there) > 1:
+            raise _several(there, path)
+        for home, topic in there.items():
+            chosen[topic], homes[name] = name, home
+    # The robot is where its rollouts are; a sensor may stand elsewhere.
+    order = ("rollout", *homes)
+    return chosen, next((homes[name] for name in order if name in homes), "")
+
+
+def _several(there: Mapping[str, str], path: Path) -> SafetyError:
+    return SafetyError(
+        ErrorCode.SAFETY_STALE_INPUT,
+        f"the bag holds several robots: {path}",
+        value=", ".join(f"/{home}" for home in sorted(there)),
+        limit="one namespace",
+        remedy="name one of them with --namespace",
+    )
 
 
 def _in_time(bag: Bag, topics: Mapping[str, str]) -> Iterator[tuple[Message, int]]:
