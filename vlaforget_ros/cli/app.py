@@ -14,6 +14,8 @@ from vlaforget_ros.cli import (
     adapters,
     attack,
     bench,
+    bench_canary,
+    canary,
     evaluate,
     graph,
     history,
@@ -69,7 +71,9 @@ retrain.register(app)
 adapter_care.register(adapters.app)
 adapter_transfer.register(adapters.app)
 app.add_typer(adapters.app, name="adapters")
+bench_canary.register(bench.app)
 app.add_typer(bench.app, name="bench")
+app.add_typer(canary.app, name="canary")
 
 
 def main() -> None:

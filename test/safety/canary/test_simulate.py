@@ -6,7 +6,7 @@ from canary_parts import make
 
 from vlaforget_ros.safety.canary.protocol import Protocol
 from vlaforget_ros.safety.canary.simulate import Truth, draw, run, schedule, simulate
-from vlaforget_ros.safety.canary.state import Phase, Verdict
+from vlaforget_ros.safety.canary.state import ArmCounts, Phase, Verdict
 
 
 @pytest.mark.parametrize(
@@ -15,6 +15,7 @@ from vlaforget_ros.safety.canary.state import Phase, Verdict
         (0.9, Truth(0.05, 0.8)),
         (None, Truth(0.05, 0.8)),
         (None, Truth(0.0, 0.3)),
+        (None, Truth(0.0, 0.6, stable_svr=0.05, history=50)),
         (0.9, Truth(0.02, 0.9, stable_svr=0.3)),
         (0.9, Truth(0.0, 0.95, breaks_after=12)),
     ],
@@ -26,7 +27,8 @@ def test_they_decide_as_the_machine_does(reference: float | None, truth: Truth) 
     streams = draw(truth, order, 12, np.random.default_rng(2))
     runs = run(protocol, order, streams)
     for number in range(12):
-        bench = make(**changes)
+        violated, failed = (int(count) for count in streams.history[number])
+        bench = make(ArmCounts(streams.before, violated, streams.before - failed), **changes)
         bench.until(Phase.REDUCED_SPEED)
         heard = 0
         for t, ours in enumerate(order.candidate):

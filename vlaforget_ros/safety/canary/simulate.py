@@ -25,6 +25,7 @@ class Truth:
         tsr: its success rate, independent of violations, 0..1.
         stable_svr: stable's.
         stable_tsr: stable's.
+        history: stable's rollouts before the canary.
         breaks_after: full-speed rollouts of the candidate after which ``svr`` becomes ``broken_svr``; None: never.
         broken_svr: from then on.
     """
@@ -33,6 +34,7 @@ class Truth:
     tsr: float
     stable_svr: float = 0.0
     stable_tsr: float = 0.9
+    history: int = 0
     breaks_after: int | None = None
     broken_svr: float = 0.5
 
@@ -52,10 +54,19 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Streams:
-    """What rollouts give, whoever watches: (N, T) truth values, N canaries and T rollouts of a schedule."""
+    """What rollouts give, whoever watches them.
+
+    Args:
+        violated: (N, T) truth values, N canaries and T rollouts of a schedule.
+        failed: (N, T) truth values.
+        history: (N, 2) how many of stable's ``before`` rollouts were violated and failed.
+        before: stable's rollouts before the canary.
+    """
 
     violated: np.ndarray
     failed: np.ndarray
+    history: np.ndarray
+    before: int
 
 
 @dataclass(frozen=True)
@@ -100,7 +111,9 @@ def draw(truth: Truth, order: Schedule, count: int, rng: np.random.Generator) ->
         svr = np.where(order.candidate & (driven > truth.breaks_after), truth.broken_svr, svr)
     tsr = np.where(order.candidate, truth.tsr, truth.stable_tsr)
     shape = (count, len(order.candidate))
-    return Streams(rng.random(shape) < svr, rng.random(shape) >= tsr)
+    violated, failed = rng.random(shape) < svr, rng.random(shape) >= tsr
+    rates = (truth.stable_svr, 1.0 - truth.stable_tsr)
+    return Streams(violated, failed, rng.binomial(truth.history, rates, (count, 2)), truth.history)
 
 
 def run(protocol: Protocol, order: Schedule, streams: Streams) -> Runs:
@@ -108,8 +121,8 @@ def run(protocol: Protocol, order: Schedule, streams: Streams) -> Runs:
     tests, count = CanaryTests.of(protocol), len(streams.violated)
     runs = Runs(*(np.zeros(count, dtype=kind) for kind in (int, int, int, bool)))
     active = np.arange(count)
-    slow, full, stable = np.zeros((count, 2), int), np.zeros((count, 2), int), np.zeros((count, 2), int)
-    trials = {"slow": 0, "full": 0, "stable": 0}
+    slow, full, stable = np.zeros((count, 2), int), np.zeros((count, 2), int), streams.history.copy()
+    trials = {"slow": 0, "full": 0, "stable": streams.before}
     for t, (ours, fast) in enumerate(zip(order.candidate, order.full_speed, strict=True)):
         name, into = ("stable", stable) if not ours else ("full", full) if fast else ("slow", slow)
         trials[name] += 1
