@@ -14,6 +14,9 @@ from vlaforget_ros.cli import (
     adapters,
     attack,
     bench,
+    bench_canary,
+    canary,
+    canary_run,
     evaluate,
     graph,
     history,
@@ -70,8 +73,11 @@ retrain.register(app)
 adapter_care.register(adapters.app)
 adapter_transfer.register(adapters.app)
 app.add_typer(adapters.app, name="adapters")
+bench_canary.register(bench.app)
+canary_run.register(canary.app)
 app.add_typer(bench.app, name="bench")
 app.add_typer(monitor.app, name="monitor")
+app.add_typer(canary.app, name="canary")
 
 
 def main() -> None:

@@ -10,11 +10,13 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
 from vlaforget_ros.adapters.store import AdapterStore
 from vlaforget_ros.errors import CanaryError, ErrorCode, VlaForgetError
+from vlaforget_ros.safety.canary.document import document
 from vlaforget_ros.safety.canary.machine import Canary
 from vlaforget_ros.safety.canary.protocol import read_protocol
 from vlaforget_ros.safety.canary.session import CanarySession
@@ -58,13 +60,15 @@ class Finished:
 
     Args:
         state: at the end.
-        report: folder of the report, "" where it could not be written.
+        folder: where its report belongs.
+        document: what the report is made of.
         reason: of the verdict, and what could not be done about it.
         carried_out: what follows from the verdict was done.
     """
 
     state: CanaryState
-    report: str
+    folder: Path
+    document: dict[str, Any]
     reason: str
     carried_out: bool
 
@@ -77,7 +81,6 @@ class CanaryRunner:
         store: holds the candidate; gets the verdict. None: no canary can be run.
         folder: reports go into folders of it, one a canary.
         displacement: the policy's actions are displacements.
-        report: writes the report of a canary, with its id, into a folder.
     """
 
     def __init__(
@@ -86,10 +89,9 @@ class CanaryRunner:
         store: AdapterStore | None,
         folder: Path,
         displacement: bool,
-        report: Callable[[Canary, str, Path], None],
     ) -> None:
         self._robot, self._store, self._folder = robot, store, folder
-        self._displacement, self._report = displacement, report
+        self._displacement = displacement
         self.session: CanarySession | None = None
         self._id = ""
         self._finished: Callable[[Finished], None] = lambda _: None
@@ -195,19 +197,23 @@ class CanaryRunner:
         if trouble:
             self._robot.log(f"canary {self._id}: {trouble}")
         self._record("canary_ended")
-        report = self._reported(session.canary)
         self.session = None
         reason = "; ".join(text for text in (state.reason, trouble) if text)
-        self._finished(Finished(state, report, reason, not trouble))
+        made = self._document(session.canary)
+        self._finished(Finished(state, self._folder / self._id, made, reason, not trouble))
 
-    def _reported(self, canary: Canary) -> str:
-        folder = self._folder / self._id
+    def _document(self, canary: Canary) -> dict[str, Any]:
+        created = datetime.now(UTC).isoformat(timespec="seconds")
+        candidate, stable = (self._name(digest) for digest in canary.adapters)
+        return document(canary, created=created, canary_id=self._id, names=(candidate, stable))
+
+    def _name(self, digest: str) -> str:
+        if not digest or self._store is None:
+            return "" if digest else "base"
         try:
-            self._report(canary, self._id, folder)
-        except (OSError, VlaForgetError) as error:
-            self._robot.log(f"canary {self._id}: no report: {error}")
+            return self._store.manifest(digest).core.name
+        except VlaForgetError:
             return ""
-        return str(folder)
 
     def _record(self, event: str) -> None:
         """Into the store's history, and beside a candidate with a verdict: an aborted one cannot become stable."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -38,6 +38,31 @@ _LEVELS = {
 }
 
 
+class _Report:
+    """Writes a report beside the node's thread, which goes on judging."""
+
+    def __init__(self, finished: Finished) -> None:
+        self.done: Any = Future()
+        self.trouble = ""
+        self._finished = finished
+        self._thread = threading.Thread(target=self._write, name="canary report", daemon=True)
+        self._thread.start()
+
+    @property
+    def over(self) -> bool:
+        """Whether it is written, or cannot be."""
+        return not self._thread.is_alive()
+
+    def _write(self) -> None:
+        # Plots and templates are a second's import that no other part of the node needs.
+        from vlaforget_ros.report.canary import write
+
+        try:
+            write(self._finished.folder, self._finished.document)
+        except (OSError, VlaForgetError) as error:
+            self.trouble = str(error)
+
+
 class CanaryServer:
     """Everything of a canary that has to do with ROS. The node's one thread calls it.
 
@@ -61,10 +86,11 @@ class CanaryServer:
         self._stable: str | None = None
         self._heard: Any = Future()
         self._asked_s: float | None = None
+        self._report: _Report | None = None
         self._handle: Any = None
         self.newest: CanaryStatus | None = None
         displacement = values["action_kind"] == "displacement"
-        self._runner = CanaryRunner(self, store, Path(values["canaries"]), displacement, _write)
+        self._runner = CanaryRunner(self, store, Path(values["canaries"]), displacement)
         self._status = node.create_lifecycle_publisher(CanaryStatus, "canary/status", qos.LATCHED)
         self._inputs = [
             node.create_subscription(PolicyStatus, "policy/status", self._on_policy, qos.LATCHED),
@@ -122,6 +148,9 @@ class CanaryServer:
 
     def beat(self) -> None:
         """The node's heartbeat."""
+        if self._report is not None and self._report.over:
+            report, self._report = self._report, None
+            report.done.set_result(None)
         waited = self._asked_s is not None and time.monotonic() - self._asked_s > _POLICY_S
         if waited and not self._heard.done():
             self._heard.set_result(None)
@@ -189,14 +218,22 @@ class CanaryServer:
         self._handle = handle
         finished: Finished = await done
         self._handle = None
+        result.report = await self._written(finished)
         result.verdict, result.reason = int(finished.state.verdict), finished.reason
-        result.report = finished.report
         result.error_code = 0 if finished.carried_out else int(ErrorCode.CANARY_REFUSED)
         if handle.is_cancel_requested:
             handle.canceled()
         else:
             handle.succeed()
         return result
+
+    async def _written(self, finished: Finished) -> str:
+        """Folder of the report, "" where it could not be written; plots take seconds, so a thread makes it."""
+        self._report = report = _Report(finished)
+        await report.done
+        if report.trouble:
+            self.log(f"no report: {report.trouble}")
+        return "" if report.trouble else str(finished.folder)
 
     def _on_approve(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         try:
@@ -267,11 +304,6 @@ class CanaryServer:
             then("" if fine else str(response.message))
 
         client.call_async(request).add_done_callback(answered)
-
-
-def _write(canary: Canary, canary_id: str, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "canary.json").write_text(json.dumps({"id": canary_id, **canary.to_dict()}))
 
 
 def status_message(canary_id: str, canary: Canary) -> CanaryStatus:

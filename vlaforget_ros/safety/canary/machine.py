@@ -113,6 +113,17 @@ class Canary:
         """Counts of the rollouts that counted."""
         return self._tally
 
+    def shadow(self) -> dict[str, float]:
+        """What the shadow phase found: rollouts, steps, mean_distance (0 without steps), would_be_violations."""
+        m = self._memory
+        mean = m.shadow_distance / m.shadow_steps if m.shadow_steps else 0.0
+        return {
+            "rollouts": m.shadow_rollouts,
+            "steps": m.shadow_steps,
+            "mean_distance": mean,
+            "would_be_violations": m.would_be_violations,
+        }
+
     @property
     def trace(self) -> list[TracePoint]:
         """All that was heard, oldest first."""
