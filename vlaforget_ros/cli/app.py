@@ -15,6 +15,7 @@ from vlaforget_ros.cli import (
     attack,
     bench,
     bench_canary,
+    bench_live,
     canary,
     canary_run,
     evaluate,
@@ -74,6 +75,7 @@ adapter_care.register(adapters.app)
 adapter_transfer.register(adapters.app)
 app.add_typer(adapters.app, name="adapters")
 bench_canary.register(bench.app)
+bench_live.register(bench.app)
 canary_run.register(canary.app)
 app.add_typer(bench.app, name="bench")
 app.add_typer(monitor.app, name="monitor")
