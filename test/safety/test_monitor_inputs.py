@@ -252,6 +252,29 @@ def test_a_program_may_stop_and_a_person_releases() -> None:
     assert monitor.motion() == (ArmState.NOMINAL, 1.0)
 
 
+def test_a_stop_for_an_action_can_be_released_while_the_policy_holds() -> None:
+    monitor, _ = made("rules: [{type: action_jump, id: jump, severity: stop, limit: 0.1}]")
+    monitor.rollout_started("r", "")
+    monitor.take(ActionSample(1.0, "r", 0, (0.0,)))
+    assert ids(monitor.take(ActionSample(1.1, "r", 1, (1.0,)))) == ["jump"]
+    # All that follows are hold actions, of which the rule says nothing.
+    monitor.take(ActionSample(1.2, "r", 2, (), fault=400))
+    assert monitor.release().startswith("jump")
+    assert monitor.motion() == (ArmState.NOMINAL, 1.0)
+
+
+def test_what_slowed_because_of_an_action_ends_with_the_rollout() -> None:
+    monitor, _ = made(
+        "rules: [{type: drift, id: far, limit: 0.5, slow_from: 0.1},"
+        " {type: drift, id: slow, severity: slow, limit: 0.2, release_s: 60}]"
+    )
+    monitor.rollout_started("r", "")
+    monitor.take(DriftSample(1.0, 0.4))
+    assert monitor.motion() == (ArmState.SLOWED, 0.3)
+    monitor.rollout_ended("r", "", True)
+    assert monitor.motion() == (ArmState.NOMINAL, 1.0)
+
+
 def test_what_would_be_changes_nothing() -> None:
     monitor, _ = made()
     monitor.rollout_started("r", "")

@@ -141,6 +141,8 @@ TOPIC_ARGUMENTS = tuple(
         ("image", "sensor_msgs/Image or CompressedImage"),
         ("joint_states", "sensor_msgs/JointState"),
         ("ee_pose", "geometry_msgs/PoseStamped"),
+        ("wrench", "geometry_msgs/WrenchStamped"),
+        ("human_distance", "sensor_msgs/Range"),
         ("instruction", "std_msgs/String"),
         ("action", "vlaforget_ros/PolicyAction"),
         ("action_checked", "vlaforget_ros/PolicyAction, what the command gate lets through"),

@@ -169,6 +169,9 @@ class SafetyMonitor:
         self._book.end(rollout_id, digest, success)
         if rollout_id == self._running.rollout_id:
             self._running = _Running()
+            for watch in self._watches:
+                if watch.momentary:
+                    watch.restart()
 
     def outcome(self, rollout_id: str, success: bool) -> None:
         """Somebody knows how a rollout ended; what the policy says about its end overrides this."""
@@ -209,10 +212,11 @@ class SafetyMonitor:
         """Acknowledge a latched stop; returns its reason, "" when there was none.
 
         Raises:
-            SafetyError: 400 while a rule of severity stop is still broken: the stop stays latched.
+            SafetyError: 400 while a rule of severity stop about the arm or its surroundings is still broken: the stop
+                stays latched. A rule about actions holds nothing back: a held arm is given no other ones.
         """
         for watch in self._watches:
-            if watch.settings.level is Severity.STOP and watch.broken:
+            if watch.settings.level is Severity.STOP and watch.broken and not watch.momentary:
                 raise SafetyError(
                     ErrorCode.SAFETY_STOPPED,
                     "the stop stays: its rule is still broken",

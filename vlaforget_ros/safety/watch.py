@@ -5,7 +5,7 @@ from __future__ import annotations
 from vlaforget_ros.safety.debounce import Debounce
 from vlaforget_ros.safety.rules.base import Reading, RuleSettings, Severity, slow_scale
 from vlaforget_ros.safety.rules.registry import make_rule
-from vlaforget_ros.safety.samples import Sample
+from vlaforget_ros.safety.samples import ActionSample, DriftSample, Sample
 
 
 class Watch:
@@ -17,12 +17,15 @@ class Watch:
     Attributes:
         rule: the rule itself.
         judged: readings it gave so far; 0 says that it has watched nothing yet.
+        momentary: it is about what the policy says, not about where the arm and the people are: when the policy falls
+            silent, there is nothing left to put right.
     """
 
     def __init__(self, settings: RuleSettings) -> None:
         self.settings = settings
         self.rule = make_rule(settings)
         self.judged = 0
+        self.momentary = all(kind in (ActionSample, DriftSample) for kind in self.rule.judges)
         self._debounce = Debounce(settings.trigger_s, settings.release_s)
         self._scale = 1.0
 
@@ -59,3 +62,5 @@ class Watch:
         """A rollout begins: no history. How near the limit the arm is does not change by that."""
         self.rule.restart()
         self._debounce.restart()
+        if self.momentary:
+            self._scale = 1.0
