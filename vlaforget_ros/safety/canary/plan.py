@@ -94,7 +94,9 @@ def plan(protocol: Protocol, reference: float, minutes: float) -> list[Row]:
     for words, svr, tsr in truths(protocol, reference):
         found = predict(known, svr, tsr)
         total = found.promote + found.hold + found.abort
-        rows.append(_row(words, svr, tsr, found.chances(), total, known, minutes))
+        late, hours = found.quantile(0.95), _hours(known, minutes)
+        times = float(total @ hours), float(hours[late])
+        rows.append(Row(words, svr, tsr, *found.chances(), found.expected(), late, *times))
     return rows
 
 
@@ -116,8 +118,10 @@ def plan_learnt(
     for words, svr, tsr in truths(protocol, reference):
         runs = simulate(learnt, Truth(svr, tsr, 0.0, reference, history), count, seed)
         chances = runs.share(Verdict.PROMOTE), runs.share(Verdict.HOLD), runs.share(Verdict.ABORT)
-        total = np.bincount(runs.rollouts) / count
-        rows.append(_row(words, svr, tsr, chances, total, learnt, minutes))
+        hours = (_shadow(learnt) + runs.total) * minutes / 60.0
+        late = int(np.quantile(runs.rollouts, 0.95, method="inverted_cdf"))
+        times = float(hours.mean()), float(np.quantile(hours, 0.95, method="inverted_cdf"))
+        rows.append(Row(words, svr, tsr, *chances, float(runs.rollouts.mean()), late, *times))
     return rows
 
 
@@ -143,27 +147,15 @@ def _known(protocol: Protocol, reference: float) -> Protocol:
     return Protocol.model_validate({**protocol.model_dump(), "tsr_reference": reference})
 
 
-def _row(
-    words: str,
-    svr: float,
-    tsr: float,
-    chances: tuple[float, float, float],
-    total: np.ndarray,
-    protocol: Protocol,
-    minutes: float,
-) -> Row:
-    """From the distribution ``total`` (N,) of the candidate's rollouts at the verdict."""
-    hours = _hours(protocol, minutes)[: len(total)]
-    late = int(np.searchsorted(np.cumsum(total), 0.95 - 1e-12))
-    mean = float(total @ np.arange(len(total)))
-    return Row(words, svr, tsr, *chances, mean, late, float(total @ hours), float(hours[late]))
-
-
 def _hours(protocol: Protocol, minutes: float) -> np.ndarray:
     """(N,) time until the candidate has had 0, 1, 2, ... rollouts [h]."""
-    shadow = protocol.shadow.rollouts if "shadow" in protocol.phases else 0
     ends = np.flatnonzero(schedule(protocol).candidate) + 1
-    return (shadow + np.concatenate([[0], ends])) * minutes / 60.0
+    return (_shadow(protocol) + np.concatenate([[0], ends])) * minutes / 60.0
+
+
+def _shadow(protocol: Protocol) -> int:
+    """Rollouts of the shadow phase."""
+    return protocol.shadow.rollouts if "shadow" in protocol.phases else 0
 
 
 def _last(holds: Callable[[float], bool], top: float) -> float | None:
