@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vlaforget_ros.errors import CanaryError, ErrorCode
 from vlaforget_ros.safety.canary.exact import Prediction, predict
 from vlaforget_ros.safety.canary.protocol import Protocol
 from vlaforget_ros.safety.canary.simulate import Truth, schedule, simulate
@@ -86,8 +87,7 @@ def plan(protocol: Protocol, reference: float, minutes: float) -> list[Row]:
         minutes: of one rollout with its reset [min].
 
     Raises:
-        CanaryError: 501 for a reference that the protocol cannot have.
-        ValueError: without a ramp.
+        CanaryError: 501 without a ramp, or for a reference that the protocol cannot have.
     """
     known = _known(protocol, reference)
     rows = []
@@ -144,6 +144,13 @@ def limits(protocol: Protocol, reference: float) -> Limits:
 
 
 def _known(protocol: Protocol, reference: float) -> Protocol:
+    if "ramp" not in protocol.phases:
+        raise CanaryError(
+            ErrorCode.CANARY_BAD_PROTOCOL,
+            "there is nothing to plan: without a ramp nothing is promoted",
+            value=list(protocol.phases),
+            remedy="add ramp to phases",
+        )
     return Protocol.model_validate({**protocol.model_dump(), "tsr_reference": reference})
 
 
