@@ -187,7 +187,7 @@ def _add(store: AdapterStore, adapters: Path) -> dict[str, str]:
         name: store.add_weights(
             weights,
             {
-                "name": name,
+                "name": f"{name}-edit",
                 "method": methods[name],
                 "base_digest": weights.base_digest,
                 "gates_passed": True,

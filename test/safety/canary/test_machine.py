@@ -145,6 +145,17 @@ def test_no_gates_no_ramp_and_too_few_data_never_promote() -> None:
     assert "undecided after 21" in short.canary.state.reason
 
 
+def test_an_unknown_reference_needs_rollouts_of_stable_whatever_the_candidate_does() -> None:
+    alone, beside = (make(tsr_reference=None, phases=["ramp"]) for _ in range(2))
+    for _ in range(10):
+        beside.drive(candidate=False)
+    for bench in (alone, beside):
+        for _ in range(200):
+            bench.drive()
+    assert alone.canary.state.verdict is Verdict.HOLD
+    assert beside.canary.state.verdict is Verdict.PROMOTE
+
+
 @pytest.mark.parametrize(
     ("distance", "violations", "text"), [(0.3, 0, "mean distance 0.300"), (0.1, 1, "would-be")]
 )

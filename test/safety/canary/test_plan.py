@@ -52,6 +52,8 @@ def test_a_learnt_reference_takes_longer_and_history_helps() -> None:
     assert alone[lost].abort + 0.1 < later[lost].abort < known[lost].abort
 
 
-def test_a_reference_below_the_loss_is_refused() -> None:
+def test_a_reference_below_the_loss_and_a_protocol_without_ramp_are_refused() -> None:
+    with pytest.raises(CanaryError, match="without a ramp"):
+        plan(Protocol(phases=("shadow",)), 0.9, 1.0)
     with pytest.raises(CanaryError, match="tsr_loss_bad"):
         plan(Protocol(), 0.1, 1.0)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vlaforget_ros.errors import CanaryError, ErrorCode
 from vlaforget_ros.safety.canary.exact import Prediction, predict
 from vlaforget_ros.safety.canary.protocol import Protocol
 from vlaforget_ros.safety.canary.simulate import Truth, schedule, simulate
@@ -86,15 +87,16 @@ def plan(protocol: Protocol, reference: float, minutes: float) -> list[Row]:
         minutes: of one rollout with its reset [min].
 
     Raises:
-        CanaryError: 501 for a reference that the protocol cannot have.
-        ValueError: without a ramp.
+        CanaryError: 501 without a ramp, or for a reference that the protocol cannot have.
     """
     known = _known(protocol, reference)
     rows = []
     for words, svr, tsr in truths(protocol, reference):
         found = predict(known, svr, tsr)
         total = found.promote + found.hold + found.abort
-        rows.append(_row(words, svr, tsr, found.chances(), total, known, minutes))
+        late, hours = found.quantile(0.95), _hours(known, minutes)
+        times = float(total @ hours), float(hours[late])
+        rows.append(Row(words, svr, tsr, *found.chances(), found.expected(), late, *times))
     return rows
 
 
@@ -116,8 +118,10 @@ def plan_learnt(
     for words, svr, tsr in truths(protocol, reference):
         runs = simulate(learnt, Truth(svr, tsr, 0.0, reference, history), count, seed)
         chances = runs.share(Verdict.PROMOTE), runs.share(Verdict.HOLD), runs.share(Verdict.ABORT)
-        total = np.bincount(runs.rollouts) / count
-        rows.append(_row(words, svr, tsr, chances, total, learnt, minutes))
+        hours = (_shadow(learnt) + runs.total) * minutes / 60.0
+        late = int(np.quantile(runs.rollouts, 0.95, method="inverted_cdf"))
+        times = float(hours.mean()), float(np.quantile(hours, 0.95, method="inverted_cdf"))
+        rows.append(Row(words, svr, tsr, *chances, float(runs.rollouts.mean()), late, *times))
     return rows
 
 
@@ -140,30 +144,25 @@ def limits(protocol: Protocol, reference: float) -> Limits:
 
 
 def _known(protocol: Protocol, reference: float) -> Protocol:
+    if "ramp" not in protocol.phases:
+        raise CanaryError(
+            ErrorCode.CANARY_BAD_PROTOCOL,
+            "there is nothing to plan: without a ramp nothing is promoted",
+            value=list(protocol.phases),
+            remedy="add ramp to phases",
+        )
     return Protocol.model_validate({**protocol.model_dump(), "tsr_reference": reference})
-
-
-def _row(
-    words: str,
-    svr: float,
-    tsr: float,
-    chances: tuple[float, float, float],
-    total: np.ndarray,
-    protocol: Protocol,
-    minutes: float,
-) -> Row:
-    """From the distribution ``total`` (N,) of the candidate's rollouts at the verdict."""
-    hours = _hours(protocol, minutes)[: len(total)]
-    late = int(np.searchsorted(np.cumsum(total), 0.95 - 1e-12))
-    mean = float(total @ np.arange(len(total)))
-    return Row(words, svr, tsr, *chances, mean, late, float(total @ hours), float(hours[late]))
 
 
 def _hours(protocol: Protocol, minutes: float) -> np.ndarray:
     """(N,) time until the candidate has had 0, 1, 2, ... rollouts [h]."""
-    shadow = protocol.shadow.rollouts if "shadow" in protocol.phases else 0
     ends = np.flatnonzero(schedule(protocol).candidate) + 1
-    return (shadow + np.concatenate([[0], ends])) * minutes / 60.0
+    return (_shadow(protocol) + np.concatenate([[0], ends])) * minutes / 60.0
+
+
+def _shadow(protocol: Protocol) -> int:
+    """Rollouts of the shadow phase."""
+    return protocol.shadow.rollouts if "shadow" in protocol.phases else 0
 
 
 def _last(holds: Callable[[float], bool], top: float) -> float | None:

@@ -165,7 +165,8 @@ class LossTest:
         Returns:
             two arrays (N,).
         """
-        # Beyond these two no bad, and no worse than acceptable, candidate exists: the evidence has a bend there.
+        # Beyond these two no bad, and no worse than acceptable, candidate exists: the evidence has a bend there. Beyond
+        # the second it is M(x) alone, so that nothing is shown before stable was seen to succeed.
         rates = np.clip(np.append(REFERENCES, [1.0 - self.bad, 1.0 - self.ok]), 1e-9, 1.0 - 1e-9)
         ok, bad = _margins(rates, self)
         ratios = counts @ np.stack([np.log(bad / ok), np.log1p(-bad) - np.log1p(-ok)])
