@@ -143,10 +143,11 @@ class Connection:
         if not client.wait_for_server(timeout_sec=self._timeout_s):
             raise timed_out(f"action {name} is not there", self._timeout_s)
         listen = None if feedback is None else lambda message: feedback(message.feedback)
-        handle = self._result(client.send_goal_async(goal, listen), self._timeout_s, name)
+        sent = self._in_thread(lambda: client.send_goal_async(goal, listen), name)
+        handle = self._result(sent, self._timeout_s, name)
         if not handle.accepted:
             raise coded_error(int(ErrorCode.POLICY_NOT_ACTIVE), f"{name} did not accept the goal")
-        result = handle.get_result_async()
+        result = self._in_thread(handle.get_result_async, name)
         try:
             return self._result(result, timeout_s, name).result
         except BaseException:
@@ -161,9 +162,16 @@ class Connection:
     def _cancel(self, handle: Any, name: str) -> None:
         """Ask for the end of a goal that nobody waits for any more; a server that is gone needs no asking."""
         try:
-            self._result(handle.cancel_goal_async(), _CANCEL_S, name)
+            self._result(self._in_thread(handle.cancel_goal_async, name), _CANCEL_S, name)
         except CellError as error:
             self._node.get_logger().warning(f"the goal may still be running: {error}")
+
+    def _in_thread(self, ask: Callable[[], Any], name: str) -> Any:
+        """The future of an action request, made in the thread that takes the answers.
+
+        In another thread rclpy's action client breaks on an answer that comes before it has noted the request.
+        """
+        return self._result(self._executor.create_task(ask), self._timeout_s, name)
 
     def _result(self, future: Any, timeout_s: float, name: str) -> Any:
         done = threading.Event()

@@ -124,6 +124,17 @@ def test_stable_failing_its_own_test_holds_and_stops() -> None:
     assert "stop the arm" in state.reason
 
 
+def test_the_cure_of_a_stable_known_to_misbehave_is_judged_by_itself() -> None:
+    before = ArmCounts(rollouts=20, violated=20, succeeded=20)
+    for good, verdict, stop in ((True, Verdict.PROMOTE, False), (False, Verdict.ABORT, True)):
+        bench = make(before, stable_failing="go_on")
+        bench.until(Phase.RAMP)
+        for _ in range(100):
+            bench.drive(candidate=False, rules=("zone",))
+            bench.drive(rules=() if good else ("zone",))
+        assert (bench.canary.state.verdict, bench.canary.state.stop) == (verdict, stop)
+
+
 def test_what_stable_did_before_counts_for_its_own_test() -> None:
     bench = make(ArmCounts(rollouts=20, violated=5, succeeded=18))
     bench.canary.offline(True)

@@ -300,7 +300,7 @@ class Canary:
             self._end(
                 Verdict.ABORT, f"the candidate succeeds in over {lost:g} fewer of its rollouts than stable"
             )
-        elif stable.aborts:
+        elif stable.aborts and m.protocol.stable_failing == "hold":
             self._end(
                 Verdict.HOLD, f"stable itself violates in more than {m.protocol.svr_ok:g} of its rollouts"
             )
@@ -347,7 +347,10 @@ class Canary:
     def _end(self, verdict: Verdict, reason: str) -> None:
         m = self._memory
         severe_both = verdict is Verdict.ABORT and m.stable_severe
-        m.stop = verdict is not Verdict.PROMOTE and (self._evidence()[2].aborts or severe_both)
+        # Of a stable that is known to misbehave nobody expects better: only a candidate that fails too is news.
+        expected = m.protocol.stable_failing == "go_on" and verdict is Verdict.HOLD
+        failed = self._evidence()[2].aborts and not expected
+        m.stop = verdict is not Verdict.PROMOTE and (failed or severe_both)
         m.verdict, m.awaiting = verdict, False
         m.reason = f"{reason}; stable failed too: stop the arm" if m.stop else reason
         self._note("verdict", m.reason)

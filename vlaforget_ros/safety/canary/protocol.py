@@ -90,6 +90,9 @@ class Protocol(_Settings):
         max_rollouts: candidate's rollouts at full speed after which an undecided canary ends with HOLD.
         no_data_s: a canary that hears nothing for this long ends: ABORT while the candidate drives, else HOLD [s].
         abort_severity: a violation this severe by the candidate aborts at once.
+        stable_failing: what follows when stable's own violations are shown to be above ``svr_ok``: ``hold`` ends the
+            canary with HOLD and a stop; ``go_on`` is for a candidate that is the cure of a stable known to misbehave,
+            and stops the arm only if the candidate fails too.
         require_operator: promotion waits for an operator.
         seed: of the assignment of rollouts to arms.
     """
@@ -110,6 +113,7 @@ class Protocol(_Settings):
     max_rollouts: int = Field(default=200, ge=1, le=100_000)
     no_data_s: float = Field(default=600.0, gt=0.0)
     abort_severity: Literal["warn", "slow", "stop"] = "stop"
+    stable_failing: Literal["hold", "go_on"] = "hold"
     require_operator: bool = True
     seed: int = Field(default=0, ge=0, lt=2**64)
 

@@ -162,12 +162,13 @@ def _judge(
     failing = _log_ratio(tests.stable, stable[:, 0], trials["stable"]) >= threshold
     accepts = (-violations >= enough) & (kept >= enough) & (trials["full"] >= protocol.earliest)
     over = np.full(len(full), trials["full"] >= protocol.max_rollouts)
+    holds = failing & (protocol.stable_failing == "hold")
     verdict = np.select(
-        [aborts, failing, accepts, over],
+        [aborts, holds, accepts, over],
         [Verdict.ABORT, Verdict.HOLD, Verdict.PROMOTE, Verdict.HOLD],
         Verdict.RUNNING,
     )
-    return verdict, failing & (verdict != Verdict.PROMOTE)
+    return verdict, failing & (verdict == Verdict.ABORT) | holds & (verdict == Verdict.HOLD)
 
 
 def _log_ratio(test: RateTest, events: np.ndarray, trials: int) -> np.ndarray:
