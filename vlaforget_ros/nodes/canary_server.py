@@ -146,6 +146,10 @@ class CanaryServer:
             self._runner.session.violated(event.rollout_id, event.rule, event.severity)
             self._runner.act()
 
+    def cancel(self, reason: str) -> None:
+        """End what runs with HOLD."""
+        self._runner.cancel(reason)
+
     def beat(self) -> None:
         """The node's heartbeat."""
         if self._report is not None and self._report.over:

@@ -105,6 +105,7 @@ class SafetyMonitorNode(VlaNode):
         self._active = False
         if self._monitor is not None:
             self._samples.active = False
+            self._canary.cancel("the safety monitor was deactivated")
 
     def release(self) -> None:
         """Free the topics."""
@@ -220,8 +221,8 @@ class SafetyMonitorNode(VlaNode):
     def _beat(self) -> None:
         if self._monitor is not None:
             self._keeper.beat()
-        if self._active:
             self._canary.beat()
+        if self._active:
             self._publish()
 
     def _publish_change(self) -> None:
