@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -122,13 +122,15 @@ def play(
         say: told which process is started and stopped.
     """
     store = AdapterStore(out / "adapters")
-    digests = _add(store, adapters)
+    digests = _add(store, adapters, ["stable"], 0)
     protocol = out / "protocol.yaml"
     protocol.write_text(yaml.safe_dump(PROTOCOL, sort_keys=False))
     done: list[Outcome] = []
     with running(_table(base, out), out / "logs", say) as client:
         client.wait_until_ready(["cell_node", "policy_node", "safety_monitor_node"])
         for number in range(runs):
+            # An adapter that was aborted once is marked: each canary gets one that the store does not know.
+            digests |= _add(store, adapters, ["good", "collapsed"], number)
             for name in WANTED:
                 store.alias("stable", digests["stable"], rollback=True)
                 client.swap(digests["stable"])
@@ -178,16 +180,18 @@ def _table(base: Path, out: Path) -> tuple[Process, ...]:
     return tuple(p for p in table if p.executable not in ("unlearning_node", "recorder_node"))
 
 
-def _add(store: AdapterStore, adapters: Path) -> dict[str, str]:
+def _add(store: AdapterStore, adapters: Path, names: Sequence[str], number: int) -> dict[str, str]:
     """Digests by name. Gates are said to be passed: here the canary is to find out, not they."""
-    found = {name: read_peft(adapters / name / "adapter") for name in EDITS}
-    found["returned"] = _weakened(found["good"], LEFT_OF_IT)
-    methods = {**EDITS, "returned": f"{LEFT_OF_IT:g} of good"}
+    found = {name: read_peft(adapters / name / "adapter") for name in names}
+    methods = dict(EDITS)
+    if "good" in found:
+        found["returned"] = _weakened(found["good"], LEFT_OF_IT)
+        methods["returned"] = f"{LEFT_OF_IT:g} of good"
     return {
         name: store.add_weights(
             weights,
             {
-                "name": f"{name}-edit",
+                "name": f"{name}-edit-{number}",
                 "method": methods[name],
                 "base_digest": weights.base_digest,
                 "gates_passed": True,
