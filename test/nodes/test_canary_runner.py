@@ -154,6 +154,18 @@ def test_an_abort_in_a_rollout_takes_just_the_candidate_back(bench: Bench) -> No
     assert bench.end.state.verdict is Verdict.ABORT
 
 
+def test_a_candidate_that_cannot_be_taken_back_stops_the_arm(bench: Bench) -> None:
+    bench.robot.trouble = "[114] stable was revoked"
+    bench.start()
+    session = bench.runner.session
+    assert session is not None
+    session.began("r", Arm.CANDIDATE, bench.candidate)
+    session.violated("r", "keep_out/zone", Severity.STOP)
+    bench.runner.act()
+    assert bench.robot.asked == [("roll_back", bench.candidate), ("stop",)]
+    assert not bench.end.carried_out
+
+
 def test_gates_that_failed_abort_before_anything_moves(bench: Bench) -> None:
     bench.start(add(bench.store, 2, gates_passed=False))
     assert bench.end.state.verdict is Verdict.ABORT

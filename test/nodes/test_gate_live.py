@@ -16,7 +16,7 @@ from vlaforget_ros.nodes.control import Phase
 
 pytestmark = pytest.mark.ros
 
-TICKS = 25
+TICKS = 80
 RULES = {
     "frame": "cell",
     "rules": [
@@ -78,7 +78,7 @@ def test_what_is_allowed_passes_unchanged(robot: Any, heard: Heard) -> None:
     assert (result.phase, result.steps) == (Phase.FAILED, TICKS)
     asked, passed = heard.of(result.rollout_id)
     both = set(asked) & set(passed)
-    assert len(both) > TICKS // 2
+    assert len(both) > TICKS // 4
     for step in both:
         assert passed[step].action == asked[step].action
         assert (passed[step].fault, passed[step].speed_scale) == (0, 1.0)

@@ -176,9 +176,15 @@ class CanaryRunner:
         if state.verdict is Verdict.PROMOTE:
             self._promote(candidate)
         elif session.candidate_drives:
-            self._robot.roll_back(f"canary {state.verdict.name}: {state.reason}", candidate, self._finish)
+            self._robot.roll_back(f"canary {state.verdict.name}: {state.reason}", candidate, self._taken_back)
         else:
             self._finish("")
+
+    def _taken_back(self, trouble: str) -> None:
+        if trouble:
+            # It still drives, and was found unfit to.
+            self._robot.stop(f"canary: the candidate could not be taken off the arm: {trouble}")
+        self._finish(trouble)
 
     def _promote(self, candidate: str) -> None:
         try:
