@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from live_parts import SHELF
 
 from vlaforget_ros.adapters import AdapterStore, LoraWeights
 from vlaforget_ros.errors import CanaryError
@@ -39,13 +40,7 @@ PROTOCOL = {
 RULES = {
     "frame": "cell",
     "rules": [
-        {
-            "type": "keep_out",
-            "id": "keep_out/shelf",
-            "severity": "stop",
-            "low_m": [5, 5, 5],
-            "high_m": [6, 6, 6],
-        },
+        SHELF,
         {"type": "keep_out", "id": "keep_out/mat", "low_m": [5, 5, 5], "high_m": [6, 6, 6]},
     ],
 }

@@ -143,6 +143,26 @@ def test_an_abort_between_rollouts_takes_nothing_back(bench: Bench) -> None:
         bench.store.alias("stable", bench.candidate)
 
 
+def test_a_later_canary_may_clear_the_mark_and_a_held_one_does_not(bench: Bench) -> None:
+    bench.start()
+    bench.drive(20, success=False)
+    bench.start()
+    bench.runner.cancel("lunch")
+    with pytest.raises(AdapterError, match="canary"):
+        bench.store.alias("stable", bench.candidate)
+    bench.start()
+    bench.drive(20)
+    assert [ended.state.verdict.name for ended in bench.ended] == ["ABORT", "HOLD", "PROMOTE"]
+    assert bench.store.aliases()["stable"] == bench.candidate
+
+
+def test_a_gate_that_was_measured_later_counts(bench: Bench) -> None:
+    bench.store.attach(bench.candidate, "attack", {"gates": [{"name": "qrr_int8_max", "verdict": "failed"}]})
+    bench.start()
+    assert bench.end.state.verdict is Verdict.ABORT
+    assert "attack: qrr_int8_max" in bench.end.reason
+
+
 def test_an_abort_in_a_rollout_takes_just_the_candidate_back(bench: Bench) -> None:
     bench.start()
     session = bench.runner.session

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from live_parts import SHELF
 
 from vlaforget_ros.adapters import AdapterStore
 from vlaforget_ros.errors import SafetyError
@@ -20,13 +21,7 @@ TICKS = 80
 RULES = {
     "frame": "cell",
     "rules": [
-        {
-            "type": "keep_out",
-            "id": "keep_out/shelf",
-            "severity": "stop",
-            "low_m": [5, 5, 5],
-            "high_m": [6, 6, 6],
-        },
+        SHELF,
     ],
 }
 

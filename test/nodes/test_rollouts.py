@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from live_parts import SHELF
 
 from vlaforget_ros.adapters import AdapterStore
 from vlaforget_ros.episodes.reader import read_episodes
@@ -31,13 +32,7 @@ RULES = {
     "frame": "cell",
     "rules": [
         {"type": "workspace", "id": "workspace/test", "low_m": [-9, -9, -9], "high_m": [9, 9, 9]},
-        {
-            "type": "keep_out",
-            "id": "keep_out/shelf",
-            "severity": "stop",
-            "low_m": [5, 5, 5],
-            "high_m": [6, 6, 6],
-        },
+        SHELF,
     ],
 }
 

@@ -13,6 +13,15 @@ import numpy as np
 INSTRUCTION = "open the faucet"
 SECOND = 1_000_000_000
 
+SHELF = {
+    "type": "keep_out",
+    "id": "keep_out/shelf",
+    "severity": "stop",
+    "low_m": [5, 5, 5],
+    "high_m": [6, 6, 6],
+}
+"""A rule that stops the arm and that only an operator's flag can break: no arm gets there."""
+
 
 class Camera:
     """Publishes images with stamps of its choice, and remembers the actions that answer them."""

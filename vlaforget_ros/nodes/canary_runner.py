@@ -14,6 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+from vlaforget_ros.adapters.evidence import failed_gates
+from vlaforget_ros.adapters.manifest import Manifest
 from vlaforget_ros.adapters.store import AdapterStore
 from vlaforget_ros.errors import CanaryError, ErrorCode, VlaForgetError
 from vlaforget_ros.safety.canary.document import document
@@ -133,7 +135,8 @@ class CanaryRunner:
         self._id = f"{time.strftime('%Y%m%dT%H%M%S')}-{uuid.uuid4().hex[:8]}"
         self._robot.log(f"canary {self._id}: {digest[:12]} against {stable[:12] or 'the base model'}")
         self._record("canary_started")
-        canary.offline(manifest.gates_passed, "" if manifest.gates_passed else "gates of its edit failed")
+        findings = _failed_gates(manifest)
+        canary.offline(not findings, findings)
         self.act()
         return self._id
 
@@ -189,6 +192,8 @@ class CanaryRunner:
     def _promote(self, candidate: str) -> None:
         try:
             if self._store is not None:
+                # First what this canary found: an earlier one may have marked the adapter.
+                self._attach(self._store)
                 self._store.alias("stable", candidate)
         except VlaForgetError as error:
             self._finish(f"it could not become stable: {error}")
@@ -222,23 +227,36 @@ class CanaryRunner:
             return ""
 
     def _record(self, event: str) -> None:
-        """Into the store's history, and beside a candidate with a verdict: an aborted one cannot become stable."""
+        """Into the store's history, and beside an aborted candidate, which then cannot become stable."""
         session, store = self.session, self._store
         if session is None or store is None:
             return
         (candidate, stable), state = session.canary.adapters, session.canary.state
-        verdict = state.verdict.name
+        told = {"canary": self._id, "verdict": state.verdict.name, "reason": state.reason}
         try:
-            store.record(
-                event, candidate, canary=self._id, stable=stable, verdict=verdict, reason=state.reason
-            )
-            if event == "canary_ended":
-                gate = {Verdict.PROMOTE: "passed", Verdict.ABORT: "failed"}.get(state.verdict, "not_measured")
-                document = {"canary": self._id, "verdict": verdict, "reason": state.reason}
-                store.attach(candidate, _KIND, {**document, "gates": [{"name": _KIND, "verdict": gate}]})
+            store.record(event, candidate, stable=stable, **told)
+            if state.verdict is Verdict.ABORT:
+                self._attach(store)
         except VlaForgetError as error:
             # What the arm does must not depend on the disk.
             self._robot.log(f"canary {self._id}: not in the history: {error}")
+
+    def _attach(self, store: AdapterStore) -> None:
+        """Evidence beside the adapter. HOLD is none: what an earlier canary found stays."""
+        if self.session is None:
+            return
+        canary = self.session.canary
+        passed = canary.state.verdict is Verdict.PROMOTE
+        gate = {"name": _KIND, "verdict": "passed" if passed else "failed"}
+        told = {"canary": self._id, "verdict": canary.state.verdict.name, "reason": canary.state.reason}
+        store.attach(canary.adapters[0], _KIND, {**told, "gates": [gate]})
+
+
+def _failed_gates(manifest: Manifest) -> str:
+    """Gates that the adapter failed before this canary, "" for none. An earlier canary is no gate: it may be repeated."""
+    found = [] if manifest.core.gates_passed else ["gates of its edit"]
+    found += [f"{kind}: {gate.name}" for kind, gate in failed_gates(manifest.evidence) if kind != _KIND]
+    return f"failed: {', '.join(found)}" if found else ""
 
 
 def _refused(message: str, value: Any, remedy: str) -> CanaryError:

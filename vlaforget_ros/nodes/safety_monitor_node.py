@@ -12,6 +12,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from std_srvs.srv import Trigger
 
 from vlaforget_ros.adapters.store import AdapterStore
+from vlaforget_ros.adapters.trust import TrustPolicy
 from vlaforget_ros.errors import ErrorCode, SafetyError, VlaForgetError
 from vlaforget_ros.msg import Rollout, RolloutOutcome, SafetyStatus, SafetyViolation
 from vlaforget_ros.nodes import convert, qos
@@ -30,6 +31,7 @@ from vlaforget_ros.srv import FlagViolation
 PARAMETERS = (
     Parameter("rules_file", "", "Rules (YAML); empty uses those of the embedded cell."),
     Parameter("store", "", "Adapter store, for the aliases in the estimates; empty shows none."),
+    Parameter("trust", "", "File of the trust policy: who must have signed what a canary promotes; empty: nobody."),
     Parameter("state_file", "", "File that keeps the counts over a restart; empty keeps them in memory."),
     Parameter("heartbeat_s", 0.5, "Status is sent at least this often.", "s", 0.02, 10.0),
     Parameter("command_gate", False, "Stand between policy and arm: action in, action_checked out."),
@@ -69,7 +71,8 @@ class SafetyMonitorNode(VlaNode):
         rules = values["rules_file"]
         config = load_config(Path(rules)) if rules else default_config()
         self._frame = config.frame
-        self._store = AdapterStore(Path(values["store"])) if values["store"] else None
+        trust = TrustPolicy.load(Path(values["trust"])) if values["trust"] else None
+        self._store = AdapterStore(Path(values["store"]), trust=trust) if values["store"] else None
         self._aliases: dict[str, str] = {}
         self._stable: str | None = None
         self._monitor = SafetyMonitor(config, time.monotonic)

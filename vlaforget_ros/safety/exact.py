@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 
-from scipy.special import betaincinv
+from scipy.stats import binomtest
 
-from vlaforget_ros.safety.rates import Interval
+from vlaforget_ros.safety.rates import Interval, require_counts
 
 
 def exact_interval(successes: int, trials: int, level: float = 0.95) -> Interval:
@@ -25,13 +25,8 @@ def exact_interval(successes: int, trials: int, level: float = 0.95) -> Interval
     Raises:
         ValueError: for counts or a level that cannot be.
     """
-    if not 0 <= successes <= trials:
-        raise ValueError(f"successes {successes} must be within 0..trials {trials}")
-    if not 0.0 < level < 1.0:
-        raise ValueError(f"level {level} must be within (0, 1)")
+    require_counts(successes, trials, level)
     if trials == 0:
         return Interval(math.nan, 0.0, 1.0)
-    tail = (1.0 - level) / 2.0
-    low = 0.0 if successes == 0 else float(betaincinv(successes, trials - successes + 1, tail))
-    high = 1.0 if successes == trials else float(betaincinv(successes + 1, trials - successes, 1.0 - tail))
-    return Interval(successes / trials, low, high)
+    found = binomtest(successes, trials).proportion_ci(level, method="exact")
+    return Interval(successes / trials, float(found.low), float(found.high))

@@ -41,6 +41,14 @@ def log_mixture(successes: int, trials: int, rate: float) -> float:
     return float(evidence - successes * math.log(rate) - failures * math.log1p(-rate))
 
 
+def require_counts(successes: int, trials: int, level: float) -> None:
+    """Raises ValueError for counts or a level that cannot be."""
+    if not 0 <= successes <= trials:
+        raise ValueError(f"successes {successes} must be within 0..trials {trials}")
+    if not 0.0 < level < 1.0:
+        raise ValueError(f"level {level} must be within (0, 1)")
+
+
 # A status is made far more often than a rollout ends.
 @lru_cache(maxsize=4096)
 def sequence_interval(successes: int, trials: int, level: float = 0.95) -> Interval:
@@ -54,10 +62,7 @@ def sequence_interval(successes: int, trials: int, level: float = 0.95) -> Inter
     Raises:
         ValueError: for counts or a level that cannot be.
     """
-    if not 0 <= successes <= trials:
-        raise ValueError(f"successes {successes} must be within 0..trials {trials}")
-    if not 0.0 < level < 1.0:
-        raise ValueError(f"level {level} must be within (0, 1)")
+    require_counts(successes, trials, level)
     if trials == 0:
         return Interval(math.nan, 0.0, 1.0)
     estimate = successes / trials
