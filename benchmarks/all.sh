@@ -1,6 +1,6 @@
 #!/bin/sh
-# All benchmarks but `bench unlearning`, which is many hours, into one folder: benchmarks/all.sh [FOLDER]. About 40
-# minutes on two cores.
+# All benchmarks but `bench unlearning`, which is many hours, `bench canary-live` and `bench stop`, into one folder:
+# benchmarks/all.sh [FOLDER]. About 40 minutes on two cores.
 set -eu
 cd "$(dirname "$0")/.."
 . ./activate.sh

@@ -120,3 +120,64 @@ def test_violations_and_rollouts_are_lines(view: View) -> None:
     first, second = view.since(0)
     assert first.endswith("rollout 01234567 failed after 7 ticks: 'open the faucet', base")
     assert second.endswith("violation keep_out/hand: 0.012 m (limit 0.05), aaaaaaaaaaaa")
+
+
+def canary(phase: int, verdict: int = 0, **others: object) -> SimpleNamespace:
+    values: dict[str, object] = {
+        "canary_id": "20261122T105000-0a",
+        "candidate_digest": A,
+        "stable_digest": B,
+        "phase": phase,
+        "weight": 0.5,
+        "verdict": verdict,
+        "reason": "step 2 of 3",
+        "candidate_rollouts": 21,
+        "candidate_violated": 1,
+        "candidate_succeeded": 19,
+        "stable_rollouts": 23,
+        "stable_violated": 2,
+        "stable_succeeded": 20,
+        "violation_statistic": -0.75,
+        "violation_threshold": 2.94,
+        "success_statistic": 1.5,
+        "success_threshold": 3.94,
+    }
+    return SimpleNamespace(**{**values, **others})
+
+
+def test_a_canary_is_an_event_when_its_phase_or_verdict_changes(view: View) -> None:
+    view.on_canary(canary(0, weight=0.0, canary_id=""))
+    assert view.since(0) == []
+    view.on_canary(canary(2, weight=1.0, reason="slowly"))
+    view.on_canary(canary(2, weight=1.0, reason="slowly, another rollout"))
+    view.name({A: "careful"})
+    view.on_canary(canary(3))
+    view.on_canary(canary(3, weight=1.0))
+    view.on_canary(canary(3, verdict=3, reason="the candidate broke keep_out/hand"))
+    assert [line.split("  ")[-1] for line in view.since(0)] == [
+        "canary of aaaaaaaaaaaa: reduced speed 100%: slowly",
+        "canary of aaaaaaaaaaaa careful: ramp 50%: step 2 of 3",
+        "canary of aaaaaaaaaaaa careful: ABORT: the candidate broke keep_out/hand",
+    ]
+
+
+def test_a_canary_is_shown_while_it_runs(view: View, clock: Clock) -> None:
+    assert "evidence" not in text_of(view)
+    view.on_canary(canary(3))
+    assert view.unnamed, "candidate and stable have names"
+    view.name({A: "careful", B: "corrected"})
+    text = text_of(view)
+    cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in text.splitlines() if "│" in line]
+    rows = {row[0]: row[1:] for row in cells}
+    assert rows["rollouts"] == ["21", "23"]
+    assert rows["violated"] == ["1", "2"]
+    assert rows["succeeded"] == ["19", "20"]
+    assert rows["phase, share of rollouts"] == ["ramp, 50%", ""]
+    assert rows["evidence: violates too often"] == ["-0.75 of 2.94", ""]
+    assert rows["evidence: succeeds too seldom"] == ["1.50 of 3.94", ""]
+    assert "canary: step 2 of 3" in text.splitlines()
+    assert "last heard" not in rows
+    clock.now += 60
+    assert "60 s ago" in text_of(view), "a monitor that died leaves its last word"
+    view.on_canary(canary(3, verdict=1))
+    assert "evidence" not in text_of(view)

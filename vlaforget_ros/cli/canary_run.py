@@ -19,7 +19,9 @@ from vlaforget_ros.figures import write
 if TYPE_CHECKING:
     from vlaforget_ros.nodes.client import RobotClient
 
-_PHASES = ("offline", "shadow", "reduced speed", "ramp")
+PHASES = ("offline", "shadow", "reduced speed", "ramp")
+"""By number of CanaryStatus.phase, as a person reads them."""
+
 _EXIT = {"PROMOTE": 0, "HOLD": 3, "ABORT": 4}
 _NAMESPACE = typer.Option("", "--namespace", help="Namespace of the arm.")
 
@@ -83,7 +85,7 @@ def _shown() -> Iterator[Any]:
     def line(status: Any) -> None:
         nonlocal said
         text = (
-            f"{_PHASES[status.phase]} {status.weight:.0%}: candidate {status.candidate_rollouts} rollouts,"
+            f"{PHASES[status.phase]} {status.weight:.0%}: candidate {status.candidate_rollouts} rollouts,"
             f" {status.candidate_violated} violated, {status.candidate_succeeded} succeeded; {status.reason}"
         )
         if text != said:
@@ -105,7 +107,7 @@ def _table(status: Any) -> Table:
     for name in ("rollouts", "violated", "succeeded"):
         row = (getattr(status, f"{arm}_{name}") for arm in ("candidate", "stable"))
         table.add_row(name, *map(str, row))
-    table.add_row("phase", f"{_PHASES[status.phase]}, {status.weight:.0%}", "")
+    table.add_row("phase", f"{PHASES[status.phase]}, {status.weight:.0%}", "")
     for name, title in (("violation", "violates too often"), ("success", "succeeds too seldom")):
         value, limit = getattr(status, f"{name}_statistic"), getattr(status, f"{name}_threshold")
         table.add_row(f"evidence: {title}", f"{value:.2f} of {limit:.2f}", "")

@@ -1,4 +1,4 @@
-"""``vlaforget watch``: adapters, rates, swaps and faults of a running arm in the terminal."""
+"""``vlaforget watch``: adapters, rates, swaps, faults and the canary of a running arm in the terminal."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
+from vlaforget_ros.cli.canary_run import PHASES
 from vlaforget_ros.cli.output import console, plain_table
 from vlaforget_ros.errors import ErrorCode
 
 _POLICY = ("unconfigured", "inactive", "idle", "running", "stopped", "fault")
 _SAFETY = ("nominal", "SLOWED", "STOPPED")
 _PHASE = ("started", "succeeded", "failed", "aborted")
+_VERDICT = ("running", "PROMOTE", "HOLD", "ABORT")
 _SHOWN, _WINDOW_S, _EVERY_S = 12, 5.0, 0.25
 
 
@@ -33,7 +35,7 @@ def watch(
     namespace: str = typer.Option("", "--namespace", help="Namespace of the arm."),
     seconds: float = typer.Option(0.0, min=0.0, help="Leave after so long; 0: on Ctrl-C."),
 ) -> None:
-    """Adapters, rates, swaps and faults of a running arm, live.
+    """Adapters, rates, swaps, faults and the canary of a running arm, live.
 
     Every action carries the digest of the adapter that made it: a swap is shown when actions show it. Into a pipe each
     event is a line, and the table comes at the end.
@@ -83,12 +85,15 @@ class View:
         self._fault = 0
         self._status: Any = None
         self._safety: Any = None
+        self._canary: Any = None
+        self._canary_s = 0.0
         self.topics: dict[str, Callable[[Any], None]] = {
             "policy/status": self.on_status,
             "safety/status": self.on_safety,
             "action": self.on_action,
             "rollout": self.on_rollout,
             "safety/violation": self.on_violation,
+            "canary/status": self.on_canary,
         }
 
     @property
@@ -149,6 +154,17 @@ class View:
                 f"{self._called(str(message.adapter_digest))}"
             )
 
+    def on_canary(self, message: Any) -> None:
+        """canary/status."""
+        with self._lock:
+            before, self._canary, self._canary_s = self._canary, message, self._clock()
+            if message.canary_id and (before is None or _stage(before) != _stage(message)):
+                verdict = int(message.verdict)
+                where = _VERDICT[verdict] if verdict else f"{PHASES[int(message.phase)]} {message.weight:.0%}"
+                self._tell(
+                    f"canary of {self._called(str(message.candidate_digest))}: {where}: {message.reason}"
+                )
+
     def shown(self, events: bool = True) -> RenderableType:
         """Tables of now, and the last events.
 
@@ -158,6 +174,10 @@ class View:
         with self._lock:
             parts: list[RenderableType] = [plain_table(["policy", ""], self._policy_rows())]
             parts.append(plain_table(_COLUMNS, self._adapter_rows()))
+            canary = self._canary_rows()
+            if canary:
+                parts.append(plain_table(["canary", "candidate", "stable"], canary))
+                parts.append(Text(f"canary: {self._canary.reason}"))
             if events:
                 parts += [Text(line) for line in self._events[-_SHOWN:]]
         return Group(*parts)
@@ -168,6 +188,8 @@ class View:
         found = {str(e.adapter_digest) for e in self._safety.estimates} if self._safety is not None else set()
         if self._status is not None:
             found |= {str(digest) for digest in self._status.resident}
+        if self._canary is not None and self._canary.canary_id:
+            found |= {str(self._canary.candidate_digest), str(self._canary.stable_digest)}
         return found | ({self._active} if self._active is not None else set())
 
     def _served_by(self, digest: str, when: str = "") -> None:
@@ -221,8 +243,35 @@ class View:
             rows.append([digest[:12] or "base", self._names.get(digest, "?"), where, *rates])
         return rows
 
+    def _canary_rows(self) -> list[list[str]]:
+        """Rows of the canary that runs; none without one."""
+        status = self._canary
+        if status is None or not status.canary_id or int(status.verdict):
+            return []
+        arms = ("candidate", "stable")
+        rows = [
+            ["adapter", *(self._called(str(getattr(status, f"{arm}_digest"))) for arm in arms)],
+            ["phase, share of rollouts", f"{PHASES[int(status.phase)]}, {status.weight:.0%}", ""],
+            *(
+                [count, *(str(getattr(status, f"{arm}_{count}")) for arm in arms)]
+                for count in ("rollouts", "violated", "succeeded")
+            ),
+        ]
+        for name, title in (("violation", "violates too often"), ("success", "succeeds too seldom")):
+            value, limit = getattr(status, f"{name}_statistic"), getattr(status, f"{name}_threshold")
+            rows.append([f"evidence: {title}", f"{value:.2f} of {limit:.2f}", ""])
+        silent_s = self._clock() - self._canary_s
+        if silent_s > _WINDOW_S:
+            rows.append(["last heard", f"{silent_s:.0f} s ago", ""])
+        return rows
+
 
 _COLUMNS = ["adapter", "name", "", "rollouts", "SVR %", "TSR %"]
+
+
+def _stage(status: Any) -> tuple[str, int, int]:
+    """What of a canary's status is an event when it changes."""
+    return str(status.canary_id), int(status.phase), int(status.verdict)
 
 
 def _rates(estimate: Any) -> list[str]:

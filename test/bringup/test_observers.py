@@ -1,0 +1,136 @@
+"""Files for other people's tools: they name topics, fields and statuses that are really there."""
+
+import ast
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+ANALYZERS = ROOT / "config" / "diagnostics" / "analyzers.yaml"
+LAYOUTS = sorted((ROOT / "config" / "foxglove").glob("*.json"))
+PATH = re.compile(r"(?P<topic>/[a-z_/]+)(\.(?P<field>[a-z_]+))?")
+NUMBERS = {
+    "float",
+    "double",
+    "float32",
+    "float64",
+    *(f"{sign}int{n}" for sign in ("", "u") for n in (8, 32, 64)),
+}
+STRINGS = {"string", "boolean"}
+
+
+def _layout(path: Path) -> dict[str, Any]:
+    found = json.loads(path.read_text(encoding="utf-8"))
+    assert isinstance(found, dict)
+    return found
+
+
+def _leaves(node: Any) -> Iterator[str]:
+    """Panel ids of a layout tree."""
+    if isinstance(node, str):
+        yield node
+        return
+    assert set(node) == {"direction", "first", "second", "splitPercentage"}
+    assert node["direction"] in ("row", "column")
+    assert 0 < node["splitPercentage"] < 100
+    yield from _leaves(node["first"])
+    yield from _leaves(node["second"])
+
+
+def _paths(panel: str, config: dict[str, Any]) -> list[str]:
+    """What a panel shows: topics, or fields of them."""
+    kind = panel.partition("!")[0]
+    if kind in ("Plot", "StateTransitions"):
+        assert all(
+            entry["enabled"] and entry["timestampMethod"] == "receiveTime" for entry in config["paths"]
+        )
+        return [entry["value"] for entry in config["paths"]]
+    keys: dict[str, tuple[str, ...]] = {
+        "Image": ("imageMode", "imageTopic"),
+        "RawMessages": ("topicPath",),
+        "DiagnosticSummary": ("topicToRender",),
+    }
+    value: Any = config
+    for key in keys[kind]:
+        value = value[key]
+    return [value]
+
+
+def test_there_is_a_layout_of_a_canary() -> None:
+    assert [path.name for path in LAYOUTS] == ["canary.json"]
+
+
+@pytest.mark.parametrize("path", LAYOUTS, ids=lambda path: path.stem)
+def test_a_layout_shows_each_configured_panel_once(path: Path) -> None:
+    layout = _layout(path)
+    assert set(layout) == {"configById", "globalVariables", "userNodes", "playbackConfig", "layout"}
+    shown = list(_leaves(layout["layout"]))
+    assert sorted(shown) == sorted(layout["configById"])
+    for panel, config in layout["configById"].items():
+        assert re.fullmatch(r"[A-Za-z]+![a-z]+", panel)
+        assert _paths(panel, config)
+
+
+@pytest.mark.ros
+@pytest.mark.parametrize("path", LAYOUTS, ids=lambda path: path.stem)
+def test_what_a_layout_shows_is_published(path: Path) -> None:
+    from diagnostic_msgs.msg import DiagnosticArray
+    from sensor_msgs.msg import Image
+
+    from vlaforget_ros.nodes.topics import TOPICS
+
+    types: dict[str, Any] = {f"/{topic.name}": topic.type for topic in TOPICS}
+    types["/diagnostics"] = DiagnosticArray
+    for panel, config in _layout(path)["configById"].items():
+        kind = panel.partition("!")[0]
+        wanted = NUMBERS if kind == "Plot" else NUMBERS | STRINGS
+        for value in _paths(panel, config):
+            match = PATH.fullmatch(value)
+            assert match is not None, value
+            message = types[match["topic"]]
+            if kind in ("Plot", "StateTransitions"):
+                assert message.get_fields_and_field_types()[match["field"]] in wanted, value
+            else:
+                assert match["field"] is None, value
+            assert kind != "Image" or message is Image
+            assert kind != "DiagnosticSummary" or message is DiagnosticArray
+
+
+def _statuses() -> set[str]:
+    """Names of the diagnostic statuses that the package publishes."""
+    found = set()
+    for path in (ROOT / "vlaforget_ros").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "DiagnosticStatus":
+                (name,) = [keyword.value for keyword in node.keywords if keyword.arg == "name"]
+                found.add(ast.literal_eval(name))
+    return found
+
+
+def test_the_analyzers_take_every_status_of_the_package() -> None:
+    document = yaml.safe_load(ANALYZERS.read_text(encoding="utf-8"))
+    group = document["analyzers"]["ros__parameters"]["vlaforget"]
+    (prefix,) = group["startswith"]
+    statuses = _statuses()
+    assert statuses == {"vlaforget: safety monitor", "vlaforget: canary"}
+    assert all(name.startswith(prefix) for name in statuses)
+    assert set(group["expected"]) <= statuses
+
+
+def test_a_monitor_that_beats_as_configured_is_not_stale() -> None:
+    group = yaml.safe_load(ANALYZERS.read_text(encoding="utf-8"))["analyzers"]["ros__parameters"]["vlaforget"]
+    (monitor,) = yaml.safe_load((ROOT / "config" / "safety.yaml").read_text(encoding="utf-8")).values()
+    assert group["timeout"] > 2 * monitor["ros__parameters"]["heartbeat_s"]
+
+
+def test_the_analyzers_are_no_parameter_file_of_a_node() -> None:
+    from vlaforget_ros.bringup.table import parameter_file
+    from vlaforget_ros.errors import VlaForgetError
+
+    with pytest.raises(VlaForgetError):
+        parameter_file("analyzers")
