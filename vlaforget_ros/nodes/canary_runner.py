@@ -253,7 +253,7 @@ class CanaryRunner:
 
 
 def _failed_gates(manifest: Manifest) -> str:
-    """Gates that the adapter failed before this canary, "" for none. An earlier canary is no gate: it may be repeated."""
+    """Gates that the adapter failed before, "" for none. An earlier canary is no gate: it may be repeated."""
     found = [] if manifest.core.gates_passed else ["gates of its edit"]
     found += [f"{kind}: {gate.name}" for kind, gate in failed_gates(manifest.evidence) if kind != _KIND]
     return f"failed: {', '.join(found)}" if found else ""

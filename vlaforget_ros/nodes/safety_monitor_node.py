@@ -31,7 +31,9 @@ from vlaforget_ros.srv import FlagViolation
 PARAMETERS = (
     Parameter("rules_file", "", "Rules (YAML); empty uses those of the embedded cell."),
     Parameter("store", "", "Adapter store, for the aliases in the estimates; empty shows none."),
-    Parameter("trust", "", "File of the trust policy: who must have signed what a canary promotes; empty: nobody."),
+    Parameter(
+        "trust", "", "File of the trust policy: who must have signed what a canary promotes; empty: nobody."
+    ),
     Parameter("state_file", "", "File that keeps the counts over a restart; empty keeps them in memory."),
     Parameter("heartbeat_s", 0.5, "Status is sent at least this often.", "s", 0.02, 10.0),
     Parameter("command_gate", False, "Stand between policy and arm: action in, action_checked out."),
