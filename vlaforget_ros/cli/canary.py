@@ -85,17 +85,15 @@ def plan(
 
 
 def _table(title: str, rows: Sequence[Row]) -> Any:
-    columns = ["truth", "SVR", "TSR", "promote", "hold", "abort", "rollouts", "95 %", "hours", "95 %"]
+    # Narrow enough for a terminal of 80 characters.
+    columns = ["truth", "SVR/TSR", "promote %", "hold %", "abort %", "rollouts", "hours"]
     texts = [
         [
             row.truth,
-            f"{row.svr:.3f}",
-            f"{row.tsr:.3f}",
-            *(f"{100 * chance:.1f} %" for chance in (row.promote, row.hold, row.abort)),
-            f"{row.expected:.1f}",
-            str(row.late),
-            f"{row.hours:.1f}",
-            f"{row.late_hours:.1f}",
+            f"{row.svr:.2f}/{row.tsr:.2f}",
+            *(f"{100 * chance:.1f}" for chance in (row.promote, row.hold, row.abort)),
+            f"{row.expected:.0f} ({row.late})",
+            f"{row.hours:.1f} ({row.late_hours:.1f})",
         ]
         for row in rows
     ]
@@ -104,7 +102,10 @@ def _table(title: str, rows: Sequence[Row]) -> Any:
 
 def _told(protocol: Protocol, found: Limits) -> list[str]:
     power = f"with a chance of at least {1.0 - protocol.beta:.0%} within {protocol.max_rollouts} rollouts"
-    lines = ["rollouts: the candidate's, at both speeds; hours: with stable's rollouts and the shadow phase."]
+    lines = [
+        "rollouts: the candidate's, at both speeds, mean and in brackets what 95 % of canaries stay within; hours: with"
+        " stable's rollouts and the shadow phase."
+    ]
     for name, promoted, caught in (
         ("SVR", found.svr_promoted, found.svr_found),
         ("loss of success", found.loss_promoted, found.loss_found),
