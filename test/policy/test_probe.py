@@ -95,6 +95,9 @@ def test_one_that_is_much_slower_than_the_active_one_is_refused(policy: VlaPolic
     # One slow round on a busy machine is no slow adapter.
     busy = Probe(policy, [TASK], slowdown=3.0, clock=slow_clock([0.1, 0.9, 0.1, 0.2]))
     assert busy.check(staged(busy), None) == pytest.approx(2.0)
+    # Nor are all rounds of the first few.
+    unlucky = Probe(policy, [TASK], slowdown=3.0, clock=slow_clock([0.1, 0.9] * 8 + [0.1, 0.2]))
+    assert unlucky.check(staged(unlucky), None) == pytest.approx(2.0)
 
 
 def test_fixed_observations_are_the_same_each_time_and_instructions_are_checked(policy: VlaPolicy) -> None:
