@@ -94,6 +94,14 @@ class Bench:
             self.runner.session.ended(f"r{number}", self.candidate, success)
             self.runner.act()
 
+    def break_rule(self) -> None:
+        """The candidate drives, and breaks a rule that stops the arm."""
+        session = self.runner.session
+        assert session is not None
+        session.began("r", Arm.CANDIDATE, self.candidate)
+        session.violated("r", "keep_out/zone", Severity.STOP)
+        self.runner.act()
+
     @property
     def end(self) -> Finished:
         (ended,) = self.ended
@@ -165,11 +173,7 @@ def test_a_gate_that_was_measured_later_counts(bench: Bench) -> None:
 
 def test_an_abort_in_a_rollout_takes_just_the_candidate_back(bench: Bench) -> None:
     bench.start()
-    session = bench.runner.session
-    assert session is not None
-    session.began("r", Arm.CANDIDATE, bench.candidate)
-    session.violated("r", "keep_out/zone", Severity.STOP)
-    bench.runner.act()
+    bench.break_rule()
     assert bench.robot.asked == [("roll_back", bench.candidate)]
     assert bench.end.state.verdict is Verdict.ABORT
 
@@ -177,11 +181,7 @@ def test_an_abort_in_a_rollout_takes_just_the_candidate_back(bench: Bench) -> No
 def test_a_candidate_that_cannot_be_taken_back_stops_the_arm(bench: Bench) -> None:
     bench.robot.trouble = "[114] stable was revoked"
     bench.start()
-    session = bench.runner.session
-    assert session is not None
-    session.began("r", Arm.CANDIDATE, bench.candidate)
-    session.violated("r", "keep_out/zone", Severity.STOP)
-    bench.runner.act()
+    bench.break_rule()
     assert bench.robot.asked == [("roll_back", bench.candidate), ("stop",)]
     assert not bench.end.carried_out
 
@@ -237,11 +237,7 @@ def test_a_full_disk_does_not_keep_a_verdict_from_being_carried_out(
 
     bench.start()
     monkeypatch.setattr(bench.store, "record", full)
-    session = bench.runner.session
-    assert session is not None
-    session.began("r", Arm.CANDIDATE, bench.candidate)
-    session.violated("r", "keep_out/zone", Severity.STOP)
-    bench.runner.act()
+    bench.break_rule()
     assert bench.robot.asked == [("roll_back", bench.candidate)]
     assert bench.end.carried_out
     assert any("not in the history" in line for line in bench.robot.log_lines)

@@ -195,7 +195,11 @@ class PolicyNode(VlaNode):
             return self._conclude(handle, rollout, arm, result)
         finally:
             self._rollout = None
-            self._goal_lock.release()
+            # However it ended: no candidate stays on the arm.
+            try:
+                self._leave_route()
+            finally:
+                self._goal_lock.release()
 
     def _begin(self, goal: ExecuteInstruction.Goal) -> tuple[RolloutControl, int]:
         """Check everything before anything changes, the adapter last."""
@@ -226,6 +230,11 @@ class PolicyNode(VlaNode):
             return int(Rollout.ARM_STABLE)
         self._route = route
         return int(Rollout.ARM_STABLE if route.candidate is None else Rollout.ARM_CANDIDATE)
+
+    def _leave_route(self) -> None:
+        route, self._route = self._route, Route()
+        if route.candidate is not None and self._engine is not None:
+            self._engine.unroute()
 
     def _run(self, handle: Any, rollout: RolloutControl, arm: int) -> None:
         self._publish_rollout(rollout, arm, Phase.STARTED)
@@ -263,8 +272,7 @@ class PolicyNode(VlaNode):
         self._rollout = None
         self._meter.rollout(rollout.steps, time.monotonic() - rollout.started_s)
         if self._engine is not None:
-            if self._route.candidate is not None:
-                self._engine.unroute()
+            self._leave_route()
             self._engine.rollout_ended()
         self._publish_rollout(rollout, arm, ending.phase)
         self._publish_status()
@@ -309,8 +317,9 @@ class PolicyNode(VlaNode):
             self._meter.tick(time.monotonic() - received_s, answer.fault)
             self._goal.publish_feedback(feedback_message(answer))
             # The arm has its action: now what the candidate would have done.
-            if self._route.shadow is not None and self._router.shadowing():
-                shadow = self._responder.shadow(answer, rollout.instruction, self._route.shadow)
+            candidate = self._route.shadow
+            if candidate is not None and self._router.shadowing():
+                shadow = self._responder.shadow(answer, rollout.instruction, candidate)
                 if shadow is not None:
                     self._shadows.publish(shadow)
 
