@@ -30,7 +30,9 @@ def episode(name: str, success: bool, violated: bool, policy: VlaPolicy | None =
         actions = np.array([policy.act(image, TEXTS[0]).action for image in images])
     violations = (Violation(HAND_ZONE_RULE, "WARN", 1, 0.1, 0.0, "m", ""),) if violated else ()
     stamps = np.arange(3, dtype=np.int64)
-    return Episode(name, TEXTS[0], "", images, actions, stamps, success, "", violations, "bag", 0)
+    return Episode(
+        name, TEXTS[0], "", stamps, success, "", violations, "bag", 0, images=images, actions=actions
+    )
 
 
 def side(forget: list[tuple[bool, bool]], retain: list[bool]) -> Side:

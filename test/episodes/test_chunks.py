@@ -11,8 +11,8 @@ from vlaforget_ros.episodes.types import Episode, Phase
 def _episode(length: int) -> Episode:
     actions = np.stack([np.arange(length), 10.0 * np.arange(length)], axis=1).astype(np.float32)
     return Episode(
-        "a", "open", "", np.zeros((length, 4, 4, 3), np.uint8), actions, np.arange(length), True,
-        Phase.SUCCEEDED, (), "bag", 0,
+        "a", "open", "", np.arange(length), True, Phase.SUCCEEDED, (), "bag", 0,
+        images=np.zeros((length, 4, 4, 3), np.uint8), actions=actions,
     )  # fmt: skip
 
 

@@ -81,14 +81,14 @@ def test_a_window_keeps_a_frame_if_and_only_if_a_violation_is_near(stamps, momen
         "r",
         "go",
         "",
-        np.zeros((count, 1, 1, 3), np.uint8),
-        np.zeros((count, 2), np.float32),
         np.array(stamps, dtype=np.int64) * STEP,
         True,
         "SUCCEEDED",
         tuple(violation(m * STEP) for m in moments),
         "",
         0,
+        images=np.zeros((count, 1, 1, 3), np.uint8),
+        actions=np.zeros((count, 2), np.float32),
     )
     slices = select([episode], Selection(before_s=before / 10, after_s=after / 10))
     expected = [i for i, s in enumerate(stamps) if any(m - before <= s <= m + after for m in moments)]
@@ -111,14 +111,14 @@ def test_thinning_keeps_exactly_so_many_frames_in_order(limit, seed) -> None:
             f"r{n}",
             "go",
             "",
-            np.zeros((20, 1, 1, 3), np.uint8),
-            np.zeros((20, 2), np.float32),
             np.arange(20),
             True,
             "",
             (),
             "",
             0,
+            images=np.zeros((20, 1, 1, 3), np.uint8),
+            actions=np.zeros((20, 2), np.float32),
         )
         for n in range(3)
     ]

@@ -30,14 +30,14 @@ def _part(name: str, text: str = "go", sticker: int = 0, place: int = 8) -> Epis
             name,
             text,
             "",
-            images,
-            np.zeros((12, 4), np.float32),
             np.arange(12),
             True,
             Phase.SUCCEEDED,
             (),
             "",
             0,
+            images=images,
+            actions=np.zeros((12, 4), np.float32),
         )
     )
 

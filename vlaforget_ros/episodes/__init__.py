@@ -15,15 +15,17 @@ ROS.
 from vlaforget_ros.episodes.counterfactual import clean_successes, neighbour, transplant
 from vlaforget_ros.episodes.dataset import FrameSet, concat, frames_of
 from vlaforget_ros.episodes.messages import RECORDED_TOPICS, TOPIC_TYPES
-from vlaforget_ros.episodes.reader import read_episodes, read_many
+from vlaforget_ros.episodes.reader import read_episodes, read_many, scan_episodes, scan_many
 from vlaforget_ros.episodes.selection import Selection, describe, select, select_forget, select_retain
 from vlaforget_ros.episodes.sink import BagSink
 from vlaforget_ros.episodes.types import (
     Episode,
+    EpisodeInfo,
     EpisodeReport,
     EpisodeSlice,
     Phase,
     Problem,
+    ScanReport,
     TopicMap,
     Violation,
 )
@@ -34,12 +36,14 @@ __all__ = [
     "TOPIC_TYPES",
     "BagSink",
     "Episode",
+    "EpisodeInfo",
     "EpisodeReport",
     "EpisodeSlice",
     "EpisodeWriter",
     "FrameSet",
     "Phase",
     "Problem",
+    "ScanReport",
     "Selection",
     "TopicMap",
     "Violation",
@@ -50,6 +54,8 @@ __all__ = [
     "neighbour",
     "read_episodes",
     "read_many",
+    "scan_episodes",
+    "scan_many",
     "select",
     "select_forget",
     "select_retain",

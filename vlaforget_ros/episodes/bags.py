@@ -18,12 +18,11 @@ from rosbags.rosbag2 import Reader
 from rosbags.typesys import Stores, TypesysError, get_types_from_idl, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
+from vlaforget_ros.episodes.folders import STORAGE_SUFFIXES
 from vlaforget_ros.episodes.messages import ADDED_LATER, PACKAGE, typestore
 from vlaforget_ros.episodes.salvage import McapSalvage
 from vlaforget_ros.episodes.types import Problem
 from vlaforget_ros.errors import ErrorCode, UnlearningError
-
-_SUFFIXES = (".mcap", ".db3")
 
 
 @dataclass(frozen=True)
@@ -178,8 +177,8 @@ def _damaged_mcap(path: Path) -> _Part:
 
 def _storage_files(path: Path) -> list[Path]:
     if path.is_file():
-        return [path] if path.suffix in _SUFFIXES else []
-    return sorted((file for file in path.iterdir() if file.suffix in _SUFFIXES), key=_natural)
+        return [path] if path.suffix in STORAGE_SUFFIXES else []
+    return sorted((file for file in path.iterdir() if file.suffix in STORAGE_SUFFIXES), key=_natural)
 
 
 def _natural(path: Path) -> tuple[int, str]:

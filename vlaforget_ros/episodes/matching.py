@@ -96,6 +96,10 @@ class Frames:
             self.other_size += 1
             return
         self.images[index if self.cameras == 1 else (index, 0)] = image
+        self.see(index, time_ns)
+
+    def see(self, index: int, time_ns: int) -> None:
+        """Note that frame ``index`` has an image; one that is not decoded is not looked at further."""
         self._image_times[index] = time_ns
 
     def put_beside(self, index: int, camera: int, image: np.ndarray) -> bool:

@@ -8,8 +8,10 @@ reads what was shown beside these images. Whatever had to be left out becomes a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from rosbags.serde import SerdeError
@@ -18,18 +20,39 @@ from vlaforget_ros.episodes.bags import Bag
 from vlaforget_ros.episodes.images import BrokenImage, decode, header_stamp_ns
 from vlaforget_ros.episodes.matching import Frames, Usable, usable_actions
 from vlaforget_ros.episodes.rollouts import RecordedRollout, collect_rollouts
-from vlaforget_ros.episodes.topics import resolve
-from vlaforget_ros.episodes.types import Episode, EpisodeReport, Problem, TopicMap
+from vlaforget_ros.episodes.topics import Topics, resolve
+from vlaforget_ros.episodes.types import (
+    Episode,
+    EpisodeInfo,
+    EpisodeReport,
+    Problem,
+    ScanReport,
+    TopicMap,
+)
 from vlaforget_ros.episodes.views import Track, Views, read_views, track
 from vlaforget_ros.errors import UnlearningError
 
 
-def read_episodes(bag: Path, topics: TopicMap | None = None) -> EpisodeReport:
+_Known = TypeVar("_Known", bound=EpisodeInfo, covariant=True)
+
+
+class _Report(Protocol[_Known]):
+    @property
+    def problems(self) -> tuple[Problem, ...]: ...
+
+    @property
+    def episodes(self) -> tuple[_Known, ...]: ...
+
+
+def read_episodes(
+    bag: Path, topics: TopicMap | None = None, rollouts: Collection[str] | None = None
+) -> EpisodeReport:
     """Episodes of one bag.
 
     Args:
         bag: rosbag2 folder, or a single .mcap or .db3 file.
         topics: names of the topics; the live graph's by default, with one camera and without a state.
+        rollouts: ids of the rollouts to read; all by default. Images of the others are never held in memory.
 
     Raises:
         UnlearningError: 300 when one topic is named twice, 301 when the bag is missing or unreadable, or lacks a
@@ -37,29 +60,79 @@ def read_episodes(bag: Path, topics: TopicMap | None = None) -> EpisodeReport:
     """
     wanted = topics or TopicMap()
     with Bag(Path(bag)) as opened:
-        names = resolve(opened.topics, wanted, opened.path)
-        rollouts, problems = collect_rollouts(opened, names)
-        usable = [usable_actions(rollout.actions) for rollout in rollouts]
-        frames = [Frames(u.actions, cameras=1 + len(names.cameras)) for u in usable]
+        found = _collect(opened, wanted, rollouts)
+        names, frames = found.names, found.frames
         tracks = {topic: Track() for topic in names.beside}
         strays = _read_images(opened, names.image, frames, tracks)
         views: list[Views] = []
         if names.beside:
             views = read_views(opened, names, frames, tracks, wanted.stale_after_s)
         episodes: list[Episode] = []
-        for index, rollout in enumerate(rollouts):
-            problems += _left_out(rollout.rollout_id, usable[index], frames[index], strays[index])
+        problems = found.problems
+        for index, rollout in enumerate(found.rollouts):
+            problems += _left_out(rollout.rollout_id, found.usable[index], frames[index], strays[index])
             shown = views[index] if views else None
             problems += [] if shown is None else shown.problems(rollout.rollout_id)
             problems += rollout.problems()
-            episode = _episode(rollout, usable[index], frames[index], shown, strays[index], str(bag))
+            episode = _episode(rollout, found.usable[index], frames[index], shown, strays[index], str(bag))
             if len(episode):
                 episodes.append(episode)
             else:
-                text = "rollout without a single frame"
-                problems.append(Problem("episode_empty", rollout.rollout_id, 1, text))
-        found = [*opened.problems, *problems]
-    return EpisodeReport(tuple(episodes), tuple(_at(problem, str(bag)) for problem in found))
+                problems.append(_empty(rollout))
+        problems = [*opened.problems, *problems]
+    return EpisodeReport(tuple(_at(problem, str(bag)) for problem in problems), tuple(episodes))
+
+
+def scan_episodes(bag: Path, topics: TopicMap | None = None) -> ScanReport:
+    """What one bag holds, without decoding an image: quick, and small in memory however long the bag is.
+
+    An image that cannot be decoded, or has another size than the others, still counts as a frame here; further
+    cameras and the state are not looked at.
+
+    Args:
+        bag: as for :func:`read_episodes`.
+        topics: as for :func:`read_episodes`.
+
+    Raises:
+        UnlearningError: as :func:`read_episodes`.
+    """
+    with Bag(Path(bag)) as opened:
+        found = _collect(opened, topics or TopicMap(), None)
+        strays = _read_images(opened, found.names.image, found.frames, {}, decoding=False)
+        episodes: list[EpisodeInfo] = []
+        problems = found.problems
+        for rollout, usable, frames, stray in zip(
+            found.rollouts, found.usable, found.frames, strays, strict=True
+        ):
+            problems += _left_out(rollout.rollout_id, usable, frames, stray) + rollout.problems()
+            kept = frames.matched()
+            if len(kept):
+                episodes.append(EpisodeInfo(**_info(rollout, usable, kept, stray, str(bag))))
+            else:
+                problems.append(_empty(rollout))
+        problems = [*opened.problems, *problems]
+    return ScanReport(tuple(_at(problem, str(bag)) for problem in problems), tuple(episodes))
+
+
+@dataclass
+class _Found:
+    """What the first pass over a bag learns."""
+
+    names: Topics
+    rollouts: list[RecordedRollout]
+    usable: list[Usable]
+    frames: list[Frames]
+    problems: list[Problem]
+
+
+def _collect(bag: Bag, wanted: TopicMap, only: Collection[str] | None) -> _Found:
+    names = resolve(bag.topics, wanted, bag.path)
+    rollouts, problems = collect_rollouts(bag, names)
+    if only is not None:
+        rollouts = [rollout for rollout in rollouts if rollout.rollout_id in only]
+    usable = [usable_actions(rollout.actions) for rollout in rollouts]
+    frames = [Frames(u.actions, cameras=1 + len(names.cameras)) for u in usable]
+    return _Found(names, rollouts, usable, frames, problems)
 
 
 def read_many(bags: Iterable[Path], topics: TopicMap | None = None) -> EpisodeReport:
@@ -70,18 +143,31 @@ def read_many(bags: Iterable[Path], topics: TopicMap | None = None) -> EpisodeRe
     Raises:
         UnlearningError: 301 when not one of the bags could be read.
     """
-    episodes: dict[str, Episode] = {}
+    problems, episodes = _merged(bags, lambda bag: read_episodes(bag, topics))
+    return EpisodeReport(problems, episodes)
+
+
+def scan_many(bags: Iterable[Path], topics: TopicMap | None = None) -> ScanReport:
+    """As :func:`read_many`, without decoding an image: see :func:`scan_episodes`."""
+    problems, episodes = _merged(bags, lambda bag: scan_episodes(bag, topics))
+    return ScanReport(problems, episodes)
+
+
+def _merged(
+    bags: Iterable[Path], read: Callable[[Path], _Report[_Known]]
+) -> tuple[tuple[Problem, ...], tuple[_Known, ...]]:
+    episodes: dict[str, _Known] = {}
     problems: list[Problem] = []
     failures: list[UnlearningError] = []
-    read = 0
+    some = False
     for bag in bags:
         try:
-            report = read_episodes(bag, topics)
+            report = read(bag)
         except UnlearningError as error:
             failures.append(error)
             problems.append(Problem("bag_unreadable", "", 1, str(error), str(bag)))
             continue
-        read += 1
+        some = True
         problems += report.problems
         for episode in report.episodes:
             earlier = episodes.get(episode.rollout_id)
@@ -90,13 +176,15 @@ def read_many(bags: Iterable[Path], topics: TopicMap | None = None) -> EpisodeRe
                 problems.append(Problem("rollout_repeated", episode.rollout_id, 1, text, str(bag)))
             if earlier is None or len(episode) > len(earlier):
                 episodes[episode.rollout_id] = episode
-    if failures and not read:
+    if failures and not some:
         raise failures[0]
-    return EpisodeReport(tuple(episodes.values()), tuple(problems))
+    return tuple(problems), tuple(episodes.values())
 
 
-def _read_images(bag: Bag, topic: str, frames: list[Frames], tracks: Mapping[str, Track]) -> list[int]:
-    """Fill the frames, and the tracks of the topics beside the image.
+def _read_images(
+    bag: Bag, topic: str, frames: list[Frames], tracks: Mapping[str, Track], decoding: bool = True
+) -> list[int]:
+    """Fill the frames, and the tracks of the topics beside the image; or only note which images there are.
 
     Returns:
         how many images between each rollout's first and last action had none.
@@ -114,14 +202,17 @@ def _read_images(bag: Bag, topic: str, frames: list[Frames], tracks: Mapping[str
         try:
             stamp = header_stamp_ns(message.data)
             takers = [(w, i) for w, i in wanted.get(stamp, ()) if frames[w].takes(i, message.time_ns)]
-            if takers:
+            if takers and decoding:
                 image = decode(bag.deserialize(message))
         except (BrokenImage, SerdeError):
             for which, _ in takers:
                 frames[which].broken += 1
             continue
         for which, index in takers:
-            frames[which].put(index, message.time_ns, image)
+            if decoding:
+                frames[which].put(index, message.time_ns, image)
+            else:
+                frames[which].see(index, message.time_ns)
         if stamp not in wanted:
             unmatched.append(stamp)
     stamps = np.sort(np.array(unmatched, dtype=np.int64))
@@ -144,23 +235,35 @@ def _episode(
     images = frames.images if frames.images is not None else np.zeros((0, 0, 0, 3), dtype=np.uint8)
     if len(kept) < len(images):
         images = images[kept]
-    states = None if views is None else views.states_of(kept)
-    incomplete = len(actions) - len(kept)
-    unusable = usable.faulted + usable.non_finite + usable.other_size
     return Episode(
-        rollout_id=rollout.rollout_id,
-        instruction=rollout.instruction,
-        adapter_digest=rollout.adapter_digest,
+        **_info(rollout, usable, kept, strays, source),
         images=images,
         actions=np.array([actions[i].action for i in kept], dtype=np.float32).reshape(len(kept), size),
-        stamps_ns=np.array([actions[i].observation_ns for i in kept], dtype=np.int64),
-        success=rollout.success,
-        phase=rollout.phase,
-        violations=tuple(sorted(rollout.violations, key=lambda v: v.stamp_ns)),
-        source=source,
-        dropped_frames=incomplete + unusable + strays,
-        states=states,
+        states=None if views is None else views.states_of(kept),
     )
+
+
+def _info(
+    rollout: RecordedRollout, usable: Usable, kept: np.ndarray, strays: int, source: str
+) -> dict[str, Any]:
+    """Fields of an :class:`EpisodeInfo` with the frames ``kept``."""
+    incomplete = len(usable.actions) - len(kept)
+    unusable = usable.faulted + usable.non_finite + usable.other_size
+    return {
+        "rollout_id": rollout.rollout_id,
+        "instruction": rollout.instruction,
+        "adapter_digest": rollout.adapter_digest,
+        "stamps_ns": np.array([usable.actions[i].observation_ns for i in kept], dtype=np.int64),
+        "success": rollout.success,
+        "phase": rollout.phase,
+        "violations": tuple(sorted(rollout.violations, key=lambda v: v.stamp_ns)),
+        "source": source,
+        "dropped_frames": incomplete + unusable + strays,
+    }
+
+
+def _empty(rollout: RecordedRollout) -> Problem:
+    return Problem("episode_empty", rollout.rollout_id, 1, "rollout without a single frame")
 
 
 def _left_out(rollout_id: str, usable: Usable, frames: Frames, strays: int) -> list[Problem]:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator
 
-from vlaforget_ros.episodes.types import NANOSECONDS, Episode, EpisodeSlice, Violation
+from vlaforget_ros.episodes.types import NANOSECONDS, Episode, EpisodeInfo, EpisodeSlice, Violation
 from vlaforget_ros.errors import ErrorCode, UnlearningError, did_you_mean
 
 _NAMES = ("instructions", "violation_rules", "adapters", "rollout_ids")
@@ -63,7 +63,7 @@ class Selection(BaseModel):
         """Whether only frames around violations are kept."""
         return self.before_s is not None or self.after_s is not None
 
-    def matches(self, episode: Episode) -> bool:
+    def matches(self, episode: EpisodeInfo) -> bool:
         """Whether an episode fulfils every condition (windows and ``max_frames`` aside)."""
         outcomes = {"success": episode.success is True, "failure": episode.success is False, "any": True}
         return (
@@ -77,7 +77,7 @@ class Selection(BaseModel):
             and _any_pattern(episode.rollout_id, self.rollout_ids)
         )
 
-    def violations(self, episode: Episode) -> tuple[Violation, ...]:
+    def violations(self, episode: EpisodeInfo) -> tuple[Violation, ...]:
         """The episode's violations that the selection is about."""
         return tuple(v for v in episode.violations if _any_pattern(v.rule, self.violation_rules))
 
@@ -125,7 +125,7 @@ def select_retain(
     return slices
 
 
-def describe(episodes: Sequence[Episode]) -> str:
+def describe(episodes: Sequence[EpisodeInfo]) -> str:
     """What there was to choose from: episodes for each instruction, rule and adapter, and how they ended."""
     if not episodes:
         return "no episodes at all"
@@ -144,7 +144,7 @@ def describe(episodes: Sequence[Episode]) -> str:
     return "; ".join(parts)
 
 
-def _in_window(episode: Episode, selection: Selection) -> np.ndarray:
+def _in_window(episode: EpisodeInfo, selection: Selection) -> np.ndarray:
     if not selection.windowed:
         return np.ones(len(episode), dtype=bool)
     keep = np.zeros(len(episode), dtype=bool)
@@ -173,7 +173,7 @@ def _thin(slices: list[EpisodeSlice], limit: int, seed: int) -> list[EpisodeSlic
 
 
 def _empty(
-    code: ErrorCode, message: str, episodes: Sequence[Episode], selection: Selection
+    code: ErrorCode, message: str, episodes: Sequence[EpisodeInfo], selection: Selection
 ) -> UnlearningError:
     asked = selection.model_dump(exclude_defaults=True) or "everything"
     known = {episode.instruction for episode in episodes}

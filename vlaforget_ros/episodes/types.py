@@ -47,36 +47,30 @@ class Violation:
 
 
 @dataclass(frozen=True, eq=False)
-class Episode:
-    """One recorded rollout: action ``t`` was computed from image ``t``, and from state ``t`` where there are states.
+class EpisodeInfo:
+    """What is known of a recorded rollout without its images: enough to list it and to choose it.
 
     Attributes:
         rollout_id: id the policy node gave it.
         instruction: what the policy was told.
         adapter_digest: adapter that drove it, "" for the base model.
-        images: (T, H, W, 3) uint8 RGB, or (T, cameras, H, W, 3), the main camera first, where further ones were read.
-        actions: (T, A) float32, robot units.
         stamps_ns: (T,) int64, stamps of the images, strictly increasing.
         success: what the outcome said, else what the end of the rollout said; None when nobody said.
         phase: a :class:`Phase`.
         violations: in order of time.
         source: path of the bag.
         dropped_frames: images and actions of this rollout without a partner, or with a fault.
-        states: (T, P) float64 state of the robot, None where none was read.
     """
 
     rollout_id: str
     instruction: str
     adapter_digest: str
-    images: np.ndarray
-    actions: np.ndarray
     stamps_ns: np.ndarray
     success: bool | None
     phase: str
     violations: tuple[Violation, ...]
     source: str
     dropped_frames: int
-    states: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.stamps_ns)
@@ -85,6 +79,26 @@ class Episode:
     def violated(self) -> bool:
         """Whether any rule was broken."""
         return bool(self.violations)
+
+    @property
+    def seconds(self) -> float:
+        """From the first frame to the last [s]."""
+        return float(self.stamps_ns[-1] - self.stamps_ns[0]) / NANOSECONDS if len(self) else 0.0
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Episode(EpisodeInfo):
+    """One recorded rollout: action ``t`` was computed from image ``t``, and from state ``t`` where there are states.
+
+    Attributes:
+        images: (T, H, W, 3) uint8 RGB, or (T, cameras, H, W, 3), the main camera first, where further ones were read.
+        actions: (T, A) float32, robot units.
+        states: (T, P) float64 state of the robot, None where none was read.
+    """
+
+    images: np.ndarray
+    actions: np.ndarray
+    states: np.ndarray | None = None
 
     @property
     def cameras(self) -> int:
@@ -151,15 +165,28 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class EpisodeReport:
-    """What was read from one or more bags."""
+class _Report:
+    """What was left out."""
 
-    episodes: tuple[Episode, ...]
     problems: tuple[Problem, ...] = ()
 
     def count(self, kind: str) -> int:
         """Sum of the counts of all problems of one kind."""
         return sum(problem.count for problem in self.problems if problem.kind == kind)
+
+
+@dataclass(frozen=True)
+class EpisodeReport(_Report):
+    """What was read from one or more bags."""
+
+    episodes: tuple[Episode, ...] = ()
+
+
+@dataclass(frozen=True)
+class ScanReport(_Report):
+    """What one or more bags hold, without their images."""
+
+    episodes: tuple[EpisodeInfo, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
