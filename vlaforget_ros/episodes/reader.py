@@ -32,7 +32,6 @@ from vlaforget_ros.episodes.types import (
 from vlaforget_ros.episodes.views import Track, Views, read_views, track
 from vlaforget_ros.errors import UnlearningError
 
-
 _Known = TypeVar("_Known", bound=EpisodeInfo, covariant=True)
 
 
