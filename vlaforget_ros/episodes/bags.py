@@ -15,27 +15,22 @@ from typing import Any
 
 from rosbags.interfaces import MessageDefinitionFormat
 from rosbags.rosbag2 import Reader
+from rosbags.rosbag2.reader import DirectoryReader
+from rosbags.rosbag2.storage_mcap import McapReader
 from rosbags.typesys import Stores, TypesysError, get_types_from_idl, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
 from vlaforget_ros.episodes.folders import STORAGE_SUFFIXES
+from vlaforget_ros.episodes.indexed import IndexedFile
+from vlaforget_ros.episodes.message import Message
 from vlaforget_ros.episodes.messages import ADDED_LATER, PACKAGE, typestore
 from vlaforget_ros.episodes.salvage import McapSalvage
 from vlaforget_ros.episodes.types import Problem
 from vlaforget_ros.errors import ErrorCode, UnlearningError
 
 
-@dataclass(frozen=True)
-class Message:
-    """One message: topic, its type, log time [ns] and CDR bytes."""
-
-    topic: str
-    msgtype: str
-    time_ns: int
-    data: bytes
-
-
-_Walk = Callable[[Collection[str]], Iterator[Message]]
+_Walk = Callable[[Collection[str], Collection[str]], Iterator[Message]]
+# Of topics, some of them with the first bytes only.
 
 
 @dataclass(frozen=True)
@@ -74,13 +69,17 @@ class Bag:
         for part in self._parts:
             part.close()
 
-    def messages(self, topics: Collection[str]) -> Iterator[Message]:
+    def messages(self, topics: Collection[str], heads: Collection[str] = ()) -> Iterator[Message]:
         """Messages of some topics, by log time within each file.
 
         Damage ends a file early and is reported once.
+
+        Args:
+            topics: whose messages to give.
+            heads: topics among them of whose messages the first bytes are enough; the others may be left unread.
         """
         for part in self._parts:
-            walk = part.walk(topics)
+            walk = part.walk(topics, heads)
             while True:
                 try:
                     message = next(walk)
@@ -146,9 +145,15 @@ def _whole(path: Path) -> _Part:
     reader = Reader(path)
     reader.open()
 
-    def walk(topics: Collection[str]) -> Iterator[Message]:
+    files = _indexed(reader)
+
+    def walk(topics: Collection[str], heads: Collection[str]) -> Iterator[Message]:
         wanted = [c for c in reader.connections if c.topic in topics]
         if not wanted:
+            return
+        if files is not None:
+            for file in files:
+                yield from file.messages({c.topic: c.msgtype for c in wanted}, heads)
             return
         for connection, time_ns, data in reader.messages(wanted):
             yield Message(connection.topic, connection.msgtype, time_ns, data)
@@ -160,11 +165,30 @@ def _whole(path: Path) -> _Part:
     counts: Counter[str] = Counter()
     for connection in reader.connections:
         counts[connection.topic] += connection.msgcount
-    return _Part(definitions, walk, reader.close, counts)
+
+    def close() -> None:
+        reader.close()
+        for file in files or ():
+            file.close()
+
+    return _Part(definitions, walk, close, counts)
+
+
+def _indexed(reader: Reader) -> list[IndexedFile] | None:
+    """The files of a bag where all of them are mcap with a chunk index; None: rosbags reads them."""
+    storage = reader.storage
+    if isinstance(storage, DirectoryReader) and storage.metadata.compression_mode == "message":
+        return None
+    found = []
+    for each in storage.storages if isinstance(storage, DirectoryReader) else [storage]:
+        if not isinstance(each, McapReader) or not (each.chunks or not each.metadata.message_count):
+            return None
+        found.append(each)
+    return [IndexedFile(each) for each in found]
 
 
 def _damaged_mcap(path: Path) -> _Part:
-    def walk(topics: Collection[str]) -> Iterator[Message]:
+    def walk(topics: Collection[str], _: Collection[str]) -> Iterator[Message]:
         for channel, time_ns, data in McapSalvage(path).messages():
             if channel.topic in topics:
                 yield Message(channel.topic, channel.msgtype, time_ns, data)

@@ -193,7 +193,8 @@ def _read_images(
         for index, action in enumerate(frame.wanted):
             wanted.setdefault(action.observation_ns, []).append((which, index))
     unmatched: list[int] = []
-    for message in bag.messages((topic, *tracks)):
+    heads = () if decoding else (topic,)
+    for message in bag.messages((topic, *tracks), heads):
         if message.topic != topic:
             track(message, tracks)
             continue

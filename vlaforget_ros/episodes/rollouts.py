@@ -126,7 +126,8 @@ def _on_action(rollout: RecordedRollout, message: Any, time_ns: int) -> None:
         StampedAction(
             stamp_to_ns(message.observation_stamp),
             time_ns,
-            np.asarray(message.action, dtype=np.float32),
+            # A copy: the message's own is a view of the bag's bytes.
+            np.array(message.action, dtype=np.float32),
             int(message.fault),
             message.adapter_digest,
         )
