@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from rosbags.interfaces import MessageDefinitionFormat
@@ -21,16 +22,15 @@ from rosbags.typesys import Stores, TypesysError, get_types_from_idl, get_types_
 from rosbags.typesys.store import Typestore
 
 from vlaforget_ros.episodes.folders import STORAGE_SUFFIXES
-from vlaforget_ros.episodes.indexed import IndexedFile
+from vlaforget_ros.episodes.indexed import IndexedFile, Times
 from vlaforget_ros.episodes.message import Message
 from vlaforget_ros.episodes.messages import ADDED_LATER, PACKAGE, typestore
 from vlaforget_ros.episodes.salvage import McapSalvage
 from vlaforget_ros.episodes.types import Problem
 from vlaforget_ros.errors import ErrorCode, UnlearningError
 
-
-_Walk = Callable[[Collection[str], Collection[str]], Iterator[Message]]
-# Of topics, some of them with the first bytes only.
+# As `Bag.messages`.
+_Walk = Callable[[Collection[str], Collection[str], Times], Iterator[Message]]
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,9 @@ class Bag:
         for part in self._parts:
             part.close()
 
-    def messages(self, topics: Collection[str], heads: Collection[str] = ()) -> Iterator[Message]:
+    def messages(
+        self, topics: Collection[str], heads: Collection[str] = (), at: Times = MappingProxyType({})
+    ) -> Iterator[Message]:
         """Messages of some topics, by log time within each file.
 
         Damage ends a file early and is reported once.
@@ -77,9 +79,10 @@ class Bag:
         Args:
             topics: whose messages to give.
             heads: topics among them of whose messages the first bytes are enough; the others may be left unread.
+            at: of a topic, the log times [ns] of the messages that matter; others may be left out.
         """
         for part in self._parts:
-            walk = part.walk(topics, heads)
+            walk = part.walk(topics, heads, at)
             while True:
                 try:
                     message = next(walk)
@@ -147,13 +150,13 @@ def _whole(path: Path) -> _Part:
 
     files = _indexed(reader)
 
-    def walk(topics: Collection[str], heads: Collection[str]) -> Iterator[Message]:
+    def walk(topics: Collection[str], heads: Collection[str], at: Times) -> Iterator[Message]:
         wanted = [c for c in reader.connections if c.topic in topics]
         if not wanted:
             return
         if files is not None:
             for file in files:
-                yield from file.messages({c.topic: c.msgtype for c in wanted}, heads)
+                yield from file.messages({c.topic: c.msgtype for c in wanted}, heads, at)
             return
         for connection, time_ns, data in reader.messages(wanted):
             yield Message(connection.topic, connection.msgtype, time_ns, data)
@@ -188,7 +191,7 @@ def _indexed(reader: Reader) -> list[IndexedFile] | None:
 
 
 def _damaged_mcap(path: Path) -> _Part:
-    def walk(topics: Collection[str], _: Collection[str]) -> Iterator[Message]:
+    def walk(topics: Collection[str], _: Collection[str], __: Times) -> Iterator[Message]:
         for channel, time_ns, data in McapSalvage(path).messages():
             if channel.topic in topics:
                 yield Message(channel.topic, channel.msgtype, time_ns, data)

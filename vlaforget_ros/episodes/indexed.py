@@ -1,9 +1,10 @@
-"""Messages of whole, indexed mcap files, in the order in which rosbags gives them, without reading what nobody asked for.
+"""Messages of whole, indexed mcap files, in the order in which rosbags gives them; what nobody wants is not read.
 
 Most of a recording is images, and most passes over it look at other topics, or at no more of an image than its stamp.
-rosbags reads (and copies, several times) every chunk that holds a wanted message. Here the message index of a chunk that
-lies uncompressed in the file says where the wanted ones are, and only these bytes are read. A chunk with a checksum is
-read and checked as a whole the first time, a compressed one every time. rosbags opens the file and reads its index.
+rosbags reads, and copies several times, every chunk that holds a wanted message. Here the message index of a chunk
+that lies uncompressed in the file says where the wanted ones are, and only these bytes are read. A chunk with a
+checksum is read and checked as a whole the first time, a compressed one every time. rosbags opens the file and reads
+its index.
 
 Layout: https://mcap.dev/spec.
 """
@@ -14,7 +15,8 @@ import heapq
 import os
 import struct
 from binascii import crc32
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from rosbags.rosbag2.errors import ReaderError
@@ -33,6 +35,10 @@ _INNER = _RECORD.size - _FRAME.size
 _SMALL = 4096
 
 
+Times = Mapping[str, Container[int]]
+"""Of a topic, the log times [ns] of the messages that matter."""
+
+
 class Unindexed(ValueError):
     """The message index does not say what the chunk holds; the chunk itself may be fine."""
 
@@ -46,6 +52,18 @@ class _Found(NamedTuple):
     message: Message | None
 
 
+class _Wanted(NamedTuple):
+    """What is wanted of a channel."""
+
+    topic: str
+    msgtype: str
+    head: bool
+    at: Container[int] | None
+
+    def has(self, time_ns: int) -> bool:
+        return self.at is None or time_ns in self.at
+
+
 class IndexedFile:
     """One mcap file that rosbags has opened and found whole.
 
@@ -56,7 +74,7 @@ class IndexedFile:
     def __init__(self, storage: McapReader) -> None:
         self._chunks = sorted(storage.chunks, key=lambda c: (c.message_start_time, c.chunk_start_offset))
         self._channels = {c.id: (c.topic, c.msgtype) for c in storage.connections}
-        self._file = os.open(storage.path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        self._file = os.open(str(storage.path), os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
         self._checked: set[int] = set()
         self._sizes: dict[int, int] = {}
 
@@ -66,18 +84,24 @@ class IndexedFile:
             os.close(self._file)
             self._file = -1
 
-    def messages(self, topics: Mapping[str, str], heads: Collection[str] = ()) -> Iterator[Message]:
+    def messages(
+        self, topics: Mapping[str, str], heads: Collection[str] = (), at: Times = MappingProxyType({})
+    ) -> Iterator[Message]:
         """Messages of some topics by log time; of one time, as they lie in the file.
 
         Args:
             topics: topic to message type.
             heads: topics of whose messages the first bytes are enough: see :class:`Message`.
+            at: where a topic is in it, only its messages of these times are given.
 
         Raises:
             ReaderError: a chunk does not fit its checksum or cannot be read.
         """
-        wanted = {key: c for key, c in self._channels.items() if topics.get(c[0]) == c[1]}
-        cut = {key for key, (topic, _) in wanted.items() if topic in heads}
+        wanted = {
+            key: _Wanted(topic, msgtype, topic in heads, at.get(topic))
+            for key, (topic, msgtype) in self._channels.items()
+            if topics.get(topic) == msgtype
+        }
         if not wanted:
             return
         chunks = [
@@ -87,24 +111,20 @@ class IndexedFile:
         ]
         for group in _overlapping(chunks):
             if len(group) == 1:
-                for found in self._read(group[0], wanted, cut):
+                for found in self._read(group[0], wanted):
                     if found.message is not None:
                         yield found.message
                 continue
-            for found in heapq.merge(*(self._later(chunk, wanted, cut) for chunk in group)):
+            for found in heapq.merge(*(self._later(chunk, wanted) for chunk in group)):
                 if found.message is not None:
                     yield found.message
 
-    def _later(
-        self, chunk: ChunkInfo, wanted: Mapping[int, tuple[str, str]], cut: Collection[int]
-    ) -> Iterator[_Found]:
+    def _later(self, chunk: ChunkInfo, wanted: Mapping[int, _Wanted]) -> Iterator[_Found]:
         # The first item opens the chunk only when its turn comes: merging asks every iterator for one at once.
         yield _Found(chunk.message_start_time, -1, chunk.chunk_start_offset, None)
-        yield from self._read(chunk, wanted, cut)
+        yield from self._read(chunk, wanted)
 
-    def _read(
-        self, chunk: ChunkInfo, wanted: Mapping[int, tuple[str, str]], cut: Collection[int]
-    ) -> list[_Found]:
+    def _read(self, chunk: ChunkInfo, wanted: Mapping[int, _Wanted]) -> list[_Found]:
         """Wanted messages of one chunk in order."""
         start = chunk.chunk_start_offset
         data: bytes | None = None
@@ -115,7 +135,7 @@ class IndexedFile:
             self._checked.add(start)
         if data is None and chunk.message_index_offsets:
             try:
-                return sorted(self._by_index(chunk, wanted, cut))
+                return sorted(self._by_index(chunk, wanted))
             except Unindexed:
                 pass
         whole = self._content(chunk, 0) if data is None else data
@@ -129,9 +149,7 @@ class IndexedFile:
             return stored
         return decompress(stored, chunk.compression, chunk.uncompressed_size, crc)
 
-    def _by_index(
-        self, chunk: ChunkInfo, wanted: Mapping[int, tuple[str, str]], cut: Collection[int]
-    ) -> Iterator[_Found]:
+    def _by_index(self, chunk: ChunkInfo, wanted: Mapping[int, _Wanted]) -> Iterator[_Found]:
         """Raises Unindexed where the index does not fit what it points at."""
         begin, size = _content_start(chunk), chunk.uncompressed_size
         index_start = chunk.chunk_start_offset + chunk.chunk_length
@@ -139,18 +157,19 @@ class IndexedFile:
         for key, offset in chunk.message_index_offsets.items():
             if key not in wanted:
                 continue
+            channel = wanted[key]
             for time_ns, position in _entries(index, offset - index_start, key):
+                if not channel.has(time_ns):
+                    continue
                 if position + _RECORD.size > size:
                     raise Unindexed
-                message = self._message(begin + position, size - position, key, wanted, time_ns, key in cut)
+                message = self._message(begin + position, size - position, key, channel, time_ns)
                 if chunk.message_start_time <= time_ns <= chunk.message_end_time:
                     yield _Found(time_ns, chunk.chunk_start_offset, position, message)
 
-    def _message(
-        self, at: int, room: int, key: int, wanted: Mapping[int, tuple[str, str]], time_ns: int, head: bool
-    ) -> Message:
+    def _message(self, at: int, room: int, key: int, wanted: _Wanted, time_ns: int) -> Message:
         # As long as the channel's last one: images are, and one read is enough then.
-        likely = HEAD if head else self._sizes.get(key, _SMALL)
+        likely = HEAD if wanted.head else self._sizes.get(key, _SMALL)
         data = os.pread(self._file, min(_RECORD.size + likely, room), at)
         if len(data) < _RECORD.size:
             raise ReaderError("Truncated chunk.")
@@ -158,8 +177,8 @@ class IndexedFile:
         size = length - _INNER
         if (opcode, channel, logged) != (_MESSAGE, key, time_ns) or size < 0 or _RECORD.size + size > room:
             raise Unindexed
-        topic, msgtype = wanted[key]
-        if head:
+        topic, msgtype = wanted.topic, wanted.msgtype
+        if wanted.head:
             end = min(_RECORD.size + min(size, HEAD), len(data))
             return Message(topic, msgtype, time_ns, data[_RECORD.size : end], _RECORD.size + size - end)
         self._sizes[key] = size
@@ -177,13 +196,14 @@ class IndexedFile:
 def _overlapping(chunks: Sequence[ChunkInfo]) -> Iterator[list[ChunkInfo]]:
     """Chunks in groups whose times do not overlap those of another group."""
     group: list[ChunkInfo] = []
-    end = 0
+    last = (-1, -1)
     for chunk in chunks:
-        if group and chunk.message_start_time > end:
+        # Of one time, what lies further back in the file comes later.
+        if group and (chunk.message_start_time, chunk.chunk_start_offset) > last:
             yield group
-            group = []
-        end = max(end, chunk.message_end_time) if group else chunk.message_end_time
+            group, last = [], (-1, -1)
         group.append(chunk)
+        last = max(last, (chunk.message_end_time, chunk.chunk_start_offset))
     if group:
         yield group
 
@@ -204,7 +224,7 @@ def _entries(index: bytes, at: int, key: int) -> list[tuple[int, int]]:
     return list(zip(values[::2], values[1::2], strict=True))
 
 
-def _parsed(chunk: ChunkInfo, data: bytes, wanted: Mapping[int, tuple[str, str]]) -> Iterator[_Found]:
+def _parsed(chunk: ChunkInfo, data: bytes, wanted: Mapping[int, _Wanted]) -> Iterator[_Found]:
     """Wanted messages in a chunk's content, record by record."""
     position, end = 0, len(data)
     while position < end:
@@ -216,9 +236,10 @@ def _parsed(chunk: ChunkInfo, data: bytes, wanted: Mapping[int, tuple[str, str]]
             raise ReaderError("Truncated record in a chunk.")
         if opcode == _MESSAGE:
             _, _, key, _, time_ns, _ = _RECORD.unpack_from(data, position)
-            if key in wanted and chunk.message_start_time <= time_ns <= chunk.message_end_time:
+            within = chunk.message_start_time <= time_ns <= chunk.message_end_time
+            if within and key in wanted and wanted[key].has(time_ns):
                 content = _kept(data, position + _RECORD.size, length - _INNER)
-                message = Message(*wanted[key], time_ns, content)
+                message = Message(wanted[key].topic, wanted[key].msgtype, time_ns, content)
                 yield _Found(time_ns, chunk.chunk_start_offset, position, message)
         position = after
 
