@@ -17,6 +17,7 @@ else:
     from backports import zstd
 
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+"""How a compressed message begins; no CDR does."""
 _NEWEST = 9
 _BLOCK = 1 << 20
 
@@ -106,9 +107,7 @@ def unpack_file(path: Path, folder: Path) -> tuple[Path, str]:
 
 
 def unpack_message(data: bytes) -> bytes:
-    """A message that was compressed on its own, or as it is: no CDR begins like a zstd frame. Raises ValueError."""
-    if data[:4] != ZSTD_MAGIC:
-        return data
+    """A message that was compressed on its own. Raises ValueError where it is damaged."""
     try:
         return zstd.decompress(data)
     except zstd.ZstdError as error:

@@ -36,7 +36,7 @@ class BagTypes:
         ours = {name: text for name, text in definitions.items() if name.startswith(f"{PACKAGE}/") and text}
         self._ours = self._own(ours)
 
-    def deserialize(self, data: bytes, msgtype: str) -> Any:
+    def deserialize(self, data: bytes | memoryview, msgtype: str) -> Any:
         """A message as an object of rosbags' typestore.
 
         Raises:
@@ -119,7 +119,7 @@ class BagTypes:
             raise _unreadable(self._path, message, "record again") from error
 
 
-def _read(store: Typestore, data: bytes, msgtype: str) -> Any:
+def _read(store: Typestore, data: bytes | memoryview, msgtype: str) -> Any:
     try:
         return store.deserialize_cdr(data, msgtype)
     except SerdeError:

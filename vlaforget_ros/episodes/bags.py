@@ -1,7 +1,7 @@
 """Opening a rosbag2, whole or damaged, and walking through its messages.
 
-A bag is a folder with metadata.yaml and one or more mcap or sqlite3 files, or one such file. A killed recorder leaves no
-metadata.yaml and an mcap file without its end, a bad disk leaves flipped bits: what is sound is read, what is lost has
+A bag is a folder with metadata.yaml and one or more mcap or sqlite3 files, or one such file. A killed recorder leaves
+no metadata.yaml and an mcap file without its end, a bad disk flips bits: what is sound is read, what is lost has
 its time and, where the index knows, its number.
 """
 
@@ -9,21 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 from typing import Any, Protocol
 
-from vlaforget_ros.episodes.bag_folder import BagFolder, bag_folder, unpack_file, unpack_message
+from vlaforget_ros.episodes.bag_folder import ZSTD_MAGIC, BagFolder, bag_folder, unpack_file, unpack_message
 from vlaforget_ros.episodes.bag_types import BagTypes
 from vlaforget_ros.episodes.folders import storage_of
+from vlaforget_ros.episodes.indexed import Times
 from vlaforget_ros.episodes.losses import NEVER_NS, Hole, Loss, hole_in
-from vlaforget_ros.episodes.mcap_source import McapSource, Message
+from vlaforget_ros.episodes.mcap_source import McapSource
+from vlaforget_ros.episodes.message import Message
 from vlaforget_ros.episodes.sqlite_source import SqliteSource
 from vlaforget_ros.episodes.types import Problem
 from vlaforget_ros.errors import ErrorCode, UnlearningError
-
-__all__ = ["Bag", "Message"]
 
 
 class Source(Protocol):
@@ -38,8 +38,10 @@ class Source(Protocol):
     def counts(self) -> dict[str, int]:
         """Topic to messages."""
 
-    def messages(self, topics: Collection[str]) -> Iterator[Message]:
-        """Messages of some topics by log time."""
+    def messages(
+        self, topics: Collection[str], heads: Collection[str] = (), at: Times = MappingProxyType({})
+    ) -> Iterator[Message]:
+        """Messages of some topics by log time; the rest as :meth:`Bag.messages`."""
 
     def span(self) -> tuple[int, int] | None:
         """First and last log time [ns]; None without a message."""
@@ -113,16 +115,32 @@ class Bag:
         """What is lost of some topics in a span of log time; ask when they were read."""
         return hole_in(self.losses, topics, start_ns, end_ns)
 
-    def messages(self, topics: Collection[str]) -> Iterator[Message]:
-        """Messages of some topics, by log time within each file; what is damaged is left out and noted."""
+    def messages(
+        self, topics: Collection[str], heads: Collection[str] = (), at: Times = MappingProxyType({})
+    ) -> Iterator[Message]:
+        """Messages of some topics, by log time within each file; what is damaged is left out and noted.
+
+        Args:
+            topics: whose messages to give.
+            heads: topics among them of whose messages the first bytes are enough; the others may be left unread.
+            at: of a topic, the log times [ns] of the messages that matter; others may be left out.
+        """
         for source in self._sources:
-            for message in source.messages(topics):
+            packed = bool(heads) and self._is_packed(source)
+            for message in source.messages(topics, () if packed else heads, at):
+                if bytes(message.data[:4]) != ZSTD_MAGIC:
+                    yield message
+                    continue
                 try:
-                    data = unpack_message(message.data)
+                    yield message._replace(data=unpack_message(bytes(message.data)))
                 except ValueError:
                     self._broken += 1
-                    continue
-                yield message if data is message.data else replace(message, data=data)
+
+    @staticmethod
+    def _is_packed(source: Source) -> bool:
+        """Whether messages were compressed one by one: the first bytes of such a one say nothing."""
+        first = next(iter(source.messages(source.topics)), None)
+        return first is not None and bytes(first.data[:4]) == ZSTD_MAGIC
 
     def count(self, topics: Collection[str]) -> int:
         """How many messages of some topics there are, as far as the bag knows; for a progress bar."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+
+from rosbags.rosbag2.storage_mcap import ChunkInfo
 
 from vlaforget_ros.episodes.losses import Loss
 from vlaforget_ros.episodes.mcap_layout import ChunkPlace, RawFile, Tail, chunk_place, tail, unpacked
@@ -37,6 +39,8 @@ class Part:
         start_ns: first log time.
         end_ns: last log time.
         counts: channel to messages; None where the index does not say.
+        index: channel to where its message index lies.
+        index_length: bytes of all message indices.
     """
 
     at: int
@@ -45,10 +49,27 @@ class Part:
     start_ns: int
     end_ns: int
     counts: Mapping[int, int] | None
+    index: Mapping[int, int] = field(default_factory=dict)
+    index_length: int = 0
 
     def may_have(self, channels: Collection[int]) -> bool:
         """Whether messages of some channels may be in it."""
         return self.counts is None or any(self.counts.get(channel) for channel in channels)
+
+    def as_chunk(self, place: ChunkPlace) -> ChunkInfo:
+        """As rosbags has it."""
+        return ChunkInfo(
+            self.start_ns,
+            self.end_ns,
+            self.at,
+            self.length,
+            dict(self.index),
+            self.index_length,
+            place.compression,
+            place.stored,
+            place.size,
+            dict(self.counts or {}),
+        )
 
 
 @dataclass
@@ -90,7 +111,7 @@ def read_index(raw: RawFile) -> Index | None:
         # Messages outside the chunks, or chunks without a message index.
         if all(part.counts for part in parts):
             return None
-        parts = [Part(p.at, p.length, p.place, p.start_ns, p.end_ns, None) for p in parts]
+        parts = [replace(part, counts=None, index={}) for part in parts]
     if end.summary_ok is None:
         _require_honest(raw, parts, known)
     return Index(known, sorted(parts, key=lambda part: part.start_ns), end)
@@ -114,7 +135,8 @@ def _part(data: bytes, start: int, stop: int) -> Part:
     if any(count < 0 for count in counts.values()):
         raise Unsound("its index is damaged")
     place = ChunkPlace(at, length, compression, stored, unpacked_size, start_ns, end_ns)
-    return Part(at, length, place, start_ns, end_ns, counts or None)
+    index = {channel: offset for offset, channel in offsets}
+    return Part(at, length, place, start_ns, end_ns, counts or None, index, index_length)
 
 
 def _require_honest(raw: RawFile, parts: list[Part], channels: dict[int, Channel]) -> None:

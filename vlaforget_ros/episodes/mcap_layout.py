@@ -22,7 +22,6 @@ from vlaforget_ros.episodes.mcap_records import (
     MESSAGE,
     Channel,
     Unsound,
-
     message,
     records,
     text,
@@ -246,6 +245,3 @@ def _chain(raw: RawFile, at: int, channels: dict[int, Channel], links: int) -> b
             return True
         at = stop
     return True
-
-
-

@@ -7,27 +7,22 @@ that is sound. Either way a chunk that does not fit its checksum is lost as a wh
 
 from __future__ import annotations
 
+import heapq
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
+from rosbags.rosbag2.storage_mcap import ChunkInfo
+
+from vlaforget_ros.episodes.indexed import IndexedFile, Times
 from vlaforget_ros.episodes.losses import Loss
 from vlaforget_ros.episodes.mcap_index import Index, Part, read_index
-from vlaforget_ros.episodes.mcap_layout import RawFile, data_section_ok, has_checksum, profile, unpacked
+from vlaforget_ros.episodes.mcap_layout import RawFile, data_section_ok, has_checksum, profile
 from vlaforget_ros.episodes.mcap_records import MESSAGE, Unsound, message, records
 from vlaforget_ros.episodes.mcap_walk import walk
-
-
-@dataclass(frozen=True)
-class Message:
-    """One message: topic, its type, log time [ns] and CDR bytes."""
-
-    topic: str
-    msgtype: str
-    time_ns: int
-    data: bytes
+from vlaforget_ros.episodes.message import Message
 
 
 class McapSource:
@@ -55,6 +50,14 @@ class McapSource:
             self._raw.close()
             raise
         channels = self._index.channels
+        self._parts = {part.at: part for part in self._index.parts}
+        self._rows = [part for part in self._index.parts if part.place is None]
+        self._chunks = IndexedFile(
+            path,
+            [part.as_chunk(part.place) for part in self._index.parts if part.place is not None],
+            {key: (channel.topic, channel.msgtype) for key, channel in channels.items()},
+            self._lose_chunk,
+        )
         self.topics = {channel.topic: (channel.msgtype, channel.definition) for channel in channels.values()}
         self.counts: Counter[str] = Counter()
         for part in self._index.parts:
@@ -91,53 +94,61 @@ class McapSource:
                 what = f"{self.path.name}: checksum of the file does not fit, and it has none for its parts"
                 self.losses.append(Loss(start, end, None, what))
 
-    def messages(self, topics: Collection[str]) -> Iterator[Message]:
-        """Messages of some topics by log time; a lost chunk is noted in :attr:`losses` and left out."""
+    def messages(
+        self, topics: Collection[str], heads: Collection[str] = (), at: Times = MappingProxyType({})
+    ) -> Iterator[Message]:
+        """Messages of some topics by log time; a lost chunk is noted in :attr:`losses` and left out.
+
+        Args:
+            topics: whose messages to give.
+            heads: as for :class:`IndexedFile`.
+            at: as for :class:`IndexedFile`.
+        """
+        wanted = {topic: self.topics[topic][0] for topic in topics if topic in self.topics}
+        chunks = self._chunks.messages(wanted, heads, at)
+        if not self._rows:
+            yield from chunks
+            return
+        yield from heapq.merge(chunks, self._loose(wanted, at), key=_time)
+
+    def _loose(self, topics: Collection[str], at: Times) -> Iterator[Message]:
+        """Messages outside the chunks, row by row."""
         channels = self._index.channels
         wanted = {key for key, channel in channels.items() if channel.topic in topics}
-        parts = [part for part in self._index.parts if part.may_have(wanted)]
+        rows = [row for row in self._rows if row.may_have(wanted)]
         pending: list[Message] = []
-        for number, part in enumerate(parts):
+        for number, row in enumerate(rows):
             try:
-                found = self._decoded(part, wanted)
+                data = self._raw.read(row.at, row.length)
+                for opcode, start, stop in records(data):
+                    key, time_ns, begin = message(data, start, stop) if opcode == MESSAGE else (-1, 0, 0)
+                    if key in wanted and time_ns in at.get(channels[key].topic, (time_ns,)):
+                        channel = channels[key]
+                        pending.append(Message(channel.topic, channel.msgtype, time_ns, data[begin:stop]))
             except Unsound as error:
-                self._lose(part, error)
+                self._lose(row, error)
                 continue
-            pending = sorted(pending + found, key=_time)
-            if number + 1 < len(parts):
-                ready = bisect_left(pending, parts[number + 1].start_ns, key=_time)
+            pending.sort(key=_time)
+            if number + 1 < len(rows):
+                ready = bisect_left(pending, rows[number + 1].start_ns, key=_time)
                 yield from pending[:ready]
                 del pending[:ready]
         yield from pending
 
-    def _decoded(self, part: Part, wanted: Collection[int]) -> list[Message]:
-        """All of a part, or Unsound: half a chunk whose second half is wrong is not to be trusted."""
-        channels = self._index.channels
-        data = self._raw.read(part.at, part.length) if part.place is None else unpacked(self._raw, part.place)
-        found: list[Message] = []
-        seen = 0
-        for opcode, start, stop in records(data):
-            if opcode != MESSAGE:
-                continue
-            key, time_ns, begin = message(data, start, stop)
-            seen += 1
-            if key in wanted:
-                channel = channels[key]
-                found.append(Message(channel.topic, channel.msgtype, time_ns, data[begin:stop]))
-            elif key not in channels:
-                raise Unsound(f"chunk at {part.at}: message of an unknown channel {key}")
-        if part.counts is not None and seen != sum(part.counts.values()):
-            raise Unsound(f"chunk at {part.at}: {seen} messages where the index has {sum(part.counts.values())}")
-        return found
+    def _lose_chunk(self, chunk: ChunkInfo, error: Exception) -> None:
+        self._lose(self._parts[chunk.chunk_start_offset], error)
 
-    def _lose(self, part: Part, error: Unsound) -> None:
+    def _lose(self, part: Part, error: Exception) -> None:
         channels = self._index.channels
         counts = None
         if part.counts is not None:
             counts = Counter[str]()
             for key, count in part.counts.items():
                 counts[channels[key].topic] += count
-        loss = Loss(part.start_ns, part.end_ns, counts, f"{self.path.name}: {error}")
+        reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+        loss = Loss(
+            part.start_ns, part.end_ns, counts, f"{self.path.name}, chunk at byte {part.at}: {reason}"
+        )
         if loss not in self.losses:
             self.losses.append(loss)
 
@@ -148,6 +159,7 @@ class McapSource:
 
     def close(self) -> None:
         """Close the file."""
+        self._chunks.close()
         self._raw.close()
 
 

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -19,7 +21,9 @@ from rosbags.serde import SerdeError
 from vlaforget_ros.episodes.bags import Bag
 from vlaforget_ros.episodes.images import BrokenImage, decode, header_stamp_ns
 from vlaforget_ros.episodes.matching import Frames, Usable, usable_actions
+from vlaforget_ros.episodes.message import Message
 from vlaforget_ros.episodes.rollouts import RecordedRollout, collect_rollouts
+from vlaforget_ros.episodes.sightings import Place, Sightings, assign
 from vlaforget_ros.episodes.topics import Topics, resolve
 from vlaforget_ros.episodes.types import (
     Episode,
@@ -59,7 +63,7 @@ def read_episodes(
     """
     wanted = topics or TopicMap()
     with Bag(Path(bag)) as opened:
-        found = _collect(opened, wanted, rollouts)
+        found = _collect(opened, resolve(opened.topics, wanted, opened.path), rollouts)
         names, frames = found.names, found.frames
         tracks = {topic: Track() for topic in names.beside}
         strays = _read_images(opened, names.image, frames, tracks)
@@ -85,8 +89,8 @@ def read_episodes(
 def scan_episodes(bag: Path, topics: TopicMap | None = None) -> ScanReport:
     """What one bag holds, without decoding an image: quick, and small in memory however long the bag is.
 
-    An image that cannot be decoded, or has another size than the others, still counts as a frame here; further
-    cameras and the state are not looked at.
+    An image that cannot be decoded still counts as a frame here, and so does a compressed one of another size than the
+    others; further cameras and the state are not looked at.
 
     Args:
         bag: as for :func:`read_episodes`.
@@ -96,21 +100,8 @@ def scan_episodes(bag: Path, topics: TopicMap | None = None) -> ScanReport:
         UnlearningError: as :func:`read_episodes`.
     """
     with Bag(Path(bag)) as opened:
-        found = _collect(opened, topics or TopicMap(), None)
-        strays = _read_images(opened, found.names.image, found.frames, {}, decoding=False)
-        episodes: list[EpisodeInfo] = []
-        problems = found.problems
-        for rollout, usable, frames, stray in zip(
-            found.rollouts, found.usable, found.frames, strays, strict=True
-        ):
-            problems += _left_out(rollout.rollout_id, usable, frames, stray) + rollout.problems()
-            kept = frames.matched()
-            if len(kept):
-                episodes.append(EpisodeInfo(**_info(rollout, usable, kept, stray, str(bag))))
-            else:
-                problems.append(_empty(rollout))
-        problems = [*opened.problems, *problems]
-    return ScanReport(tuple(_at(problem, str(bag)) for problem in problems), tuple(episodes))
+        found = survey(opened, topics or TopicMap())
+    return ScanReport(found.problems, tuple(info for info in found.infos if info is not None))
 
 
 @dataclass
@@ -124,9 +115,68 @@ class _Found:
     problems: list[Problem]
 
 
-def _collect(bag: Bag, wanted: TopicMap, only: Collection[str] | None) -> _Found:
+@dataclass(frozen=True)
+class Survey:
+    """What one walk through a bag tells without its images.
+
+    Attributes:
+        names: the topics.
+        infos: of each rollout; None for one without a single frame.
+        usable: its actions.
+        frames: what is known of its images.
+        chosen: frame to the place of its image.
+        tracks: of each topic beside the image, where they were asked for.
+        problems: what was left out.
+    """
+
+    names: Topics
+    infos: list[EpisodeInfo | None]
+    usable: list[Usable]
+    frames: list[Frames]
+    chosen: list[dict[int, Place]]
+    tracks: dict[str, Track]
+    problems: tuple[Problem, ...]
+
+
+def survey(bag: Bag, wanted: TopicMap, beside: bool = False) -> Survey:
+    """Everything but the images, in one walk: of a compressed bag it takes about as long as reading it.
+
+    Args:
+        bag: open.
+        wanted: names of the topics.
+        beside: note the messages of further cameras and of the state as well.
+
+    Raises:
+        UnlearningError: as :func:`read_episodes`.
+    """
     names = resolve(bag.topics, wanted, bag.path)
-    rollouts, problems = collect_rollouts(bag, names)
+    sightings = Sightings()
+    tracks = {topic: Track() for topic in names.beside} if beside else {}
+    found = _collect(
+        bag, names, None, {names.image: sightings.note, **{t: partial(track, tracks=tracks) for t in tracks}}
+    )
+    seen = assign(sightings, found.frames)
+    stamps = np.sort(np.array(seen.unmatched, dtype=np.int64))
+    infos: list[EpisodeInfo | None] = []
+    problems = found.problems
+    for rollout, usable, frames in zip(found.rollouts, found.usable, found.frames, strict=True):
+        stray = _between(stamps, frames)
+        problems += _left_out(rollout.rollout_id, usable, frames, stray) + rollout.problems()
+        kept = frames.matched()
+        infos.append(EpisodeInfo(**_info(rollout, usable, kept, stray, str(bag.path))) if len(kept) else None)
+        problems += [] if len(kept) else [_empty(rollout)]
+    problems = [*bag.problems, *problems]
+    located = tuple(_at(problem, str(bag.path)) for problem in problems)
+    return Survey(names, infos, found.usable, found.frames, seen.chosen, tracks, located)
+
+
+def _collect(
+    bag: Bag,
+    names: Topics,
+    only: Collection[str] | None,
+    beside: Mapping[str, Callable[[Message], None]] = MappingProxyType({}),
+) -> _Found:
+    rollouts, problems = collect_rollouts(bag, names, beside)
     if only is not None:
         rollouts = [rollout for rollout in rollouts if rollout.rollout_id in only]
     usable = [usable_actions(rollout.actions) for rollout in rollouts]
@@ -142,17 +192,17 @@ def read_many(bags: Iterable[Path], topics: TopicMap | None = None) -> EpisodeRe
     Raises:
         UnlearningError: 301 when not one of the bags could be read.
     """
-    problems, episodes = _merged(bags, lambda bag: read_episodes(bag, topics))
+    problems, episodes = merged(bags, lambda bag: read_episodes(bag, topics))
     return EpisodeReport(problems, episodes)
 
 
 def scan_many(bags: Iterable[Path], topics: TopicMap | None = None) -> ScanReport:
     """As :func:`read_many`, without decoding an image: see :func:`scan_episodes`."""
-    problems, episodes = _merged(bags, lambda bag: scan_episodes(bag, topics))
+    problems, episodes = merged(bags, lambda bag: scan_episodes(bag, topics))
     return ScanReport(problems, episodes)
 
 
-def _merged(
+def merged(
     bags: Iterable[Path], read: Callable[[Path], _Report[_Known]]
 ) -> tuple[tuple[Problem, ...], tuple[_Known, ...]]:
     episodes: dict[str, _Known] = {}
@@ -180,10 +230,8 @@ def _merged(
     return tuple(problems), tuple(episodes.values())
 
 
-def _read_images(
-    bag: Bag, topic: str, frames: list[Frames], tracks: Mapping[str, Track], decoding: bool = True
-) -> list[int]:
-    """Fill the frames, and the tracks of the topics beside the image; or only note which images there are.
+def _read_images(bag: Bag, topic: str, frames: list[Frames], tracks: Mapping[str, Track]) -> list[int]:
+    """Fill the frames, and the tracks of the topics beside the image.
 
     Returns:
         how many images between each rollout's first and last action had none.
@@ -193,7 +241,7 @@ def _read_images(
         for index, action in enumerate(frame.wanted):
             wanted.setdefault(action.observation_ns, []).append((which, index))
     unmatched: list[int] = []
-    for message in bag.messages((topic, *tracks)):
+    for message in bag.messages((topic, *tracks), tuple(tracks)):
         if message.topic != topic:
             track(message, tracks)
             continue
@@ -201,17 +249,14 @@ def _read_images(
         try:
             stamp = header_stamp_ns(message.data)
             takers = [(w, i) for w, i in wanted.get(stamp, ()) if frames[w].takes(i, message.time_ns)]
-            if takers and decoding:
+            if takers:
                 image = decode(bag.deserialize(message))
         except (BrokenImage, SerdeError):
             for which, _ in takers:
                 frames[which].broken += 1
             continue
         for which, index in takers:
-            if decoding:
-                frames[which].put(index, message.time_ns, image)
-            else:
-                frames[which].see(index, message.time_ns)
+            frames[which].put(index, message.time_ns, image)
         if stamp not in wanted:
             unmatched.append(stamp)
     stamps = np.sort(np.array(unmatched, dtype=np.int64))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vlaforget_ros.episodes.losses import NEVER_NS, Loss
-from vlaforget_ros.episodes.mcap_source import Message
+from vlaforget_ros.episodes.message import Message
 from vlaforget_ros.episodes.sqlite_pages import Pages, Row, kinds, values
 
 _BLOB = 12

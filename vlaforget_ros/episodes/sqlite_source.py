@@ -13,10 +13,12 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 from urllib.parse import quote
 
+from vlaforget_ros.episodes.indexed import Times
 from vlaforget_ros.episodes.losses import Loss
-from vlaforget_ros.episodes.mcap_source import Message
+from vlaforget_ros.episodes.message import Message
 from vlaforget_ros.episodes.sqlite_pages import BadPages, Pages
 from vlaforget_ros.episodes.sqlite_salvage import Salvaged, salvage
 
@@ -88,7 +90,9 @@ class SqliteSource:
             raise sqlite3.DatabaseError("it has no tables of a rosbag2")
         if "message_definitions" not in names:
             return {}
-        rows = self._database.execute("SELECT topic_type, encoded_message_definition FROM message_definitions")
+        rows = self._database.execute(
+            "SELECT topic_type, encoded_message_definition FROM message_definitions"
+        )
         return {msgtype: text or "" for msgtype, text in rows}
 
     def _salvage(self, cause: str) -> None:
@@ -99,24 +103,33 @@ class SqliteSource:
         if not self._salvaged.topics:
             self._salvaged.close()
             raise BadPages(f"{cause}; no topics found in its pages")
-        self.topics = {name: definition for name, definition in self._salvaged.topics.values()}
+        self.topics = dict(self._salvaged.topics.values())
         self.counts = self._salvaged.counts()
         self.remarks.append(f"{self.path.name}: {cause}; read page by page")
         self.losses += self._salvaged.losses(self.path.name)
 
-    def messages(self, topics: Collection[str]) -> Iterator[Message]:
-        """Messages of some topics by log time."""
+    def messages(
+        self, topics: Collection[str], heads: Collection[str] = (), at: Times = MappingProxyType({})
+    ) -> Iterator[Message]:
+        """Messages of some topics by log time, always whole.
+
+        Args:
+            topics: whose messages to give.
+            heads: nothing is gained by it here.
+            at: of a topic, the log times [ns] of the messages that matter.
+        """
         given: set[int] = set()
         if self._database is not None:
             try:
-                yield from self._by_number(topics, given)
+                yield from self._by_number(topics, at, given)
                 return
             except sqlite3.Error as error:
                 self._salvage(str(error))
         if self._salvaged is not None:
-            yield from (m for n, m in self._salvaged.messages(topics) if n not in given)
+            left = (m for n, m in self._salvaged.messages(topics) if n not in given)
+            yield from (m for m in left if m.time_ns in at.get(m.topic, (m.time_ns,)))
 
-    def _by_number(self, topics: Collection[str], given: set[int]) -> Iterator[Message]:
+    def _by_number(self, topics: Collection[str], at: Times, given: set[int]) -> Iterator[Message]:
         """Each message by its row: the index of times is not asked, it may be damaged without anybody noticing."""
         database, wanted = self._database, [key for key, (name, _) in self._ids.items() if name in topics]
         if database is None or not wanted:
@@ -125,6 +138,8 @@ class SqliteSource:
         listing = f"SELECT timestamp, id, topic_id FROM messages NOT INDEXED WHERE topic_id IN ({marks})"
         rows = sorted(database.execute(listing, wanted).fetchall())
         for time_ns, number, key in rows:
+            if time_ns not in at.get(self._ids[key][0], (time_ns,)):
+                continue
             found = database.execute("SELECT data FROM messages WHERE id = ?", (number,)).fetchone()
             if found is None:
                 raise sqlite3.DatabaseError(f"row {number} is gone")
@@ -147,4 +162,3 @@ class SqliteSource:
             self._salvaged.close()
         if self._copy is not None:
             self._copy.cleanup()
-
