@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
+from vlaforget_ros.episodes.types import Problem
+
 NEVER_NS = 2**63 - 1
 """Behind every log time."""
 
@@ -50,6 +52,11 @@ class Hole:
 
     messages: int | None
     what: str
+
+
+def hole_problem(rollout_id: str, hole: Hole) -> Problem:
+    """What a report says of it."""
+    return Problem("episode_damaged", rollout_id, hole.messages or 1, f"left out: {hole.what}")
 
 
 def hole_in(losses: Iterable[Loss], topics: Collection[str], start_ns: int, end_ns: int) -> Hole | None:
