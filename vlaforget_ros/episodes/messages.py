@@ -62,7 +62,7 @@ ADDED_LATER: Mapping[str, frozenset[str]] = MappingProxyType(
 RECORDED_TOPICS: tuple[str, ...] = tuple(TOPIC_TYPES)
 """What a recorder subscribes to so that episodes can be read back in full."""
 
-_LATCHED = ("rollout", "safety/status", "policy/status")
+_LATCHED = ("instruction", "rollout", "safety/status", "policy/status", "canary/status")
 
 
 @lru_cache(maxsize=1)
@@ -97,7 +97,9 @@ def recorded_qos(topic: str, msgtype: str = "") -> Qos:
         topic: full name.
         msgtype: further cameras have names of their own: they are known by their type.
     """
-    name = relative_topic(topic)
+    name = next(
+        (name for name in _LATCHED if f"/{topic.lstrip('/')}".endswith(f"/{name}")), relative_topic(topic)
+    )
     is_image = name == "image" or msgtype in TOPIC_TYPES["image"]
     reliability = QosReliability.BEST_EFFORT if is_image else QosReliability.RELIABLE
     durability = QosDurability.TRANSIENT_LOCAL if name in _LATCHED else QosDurability.VOLATILE
