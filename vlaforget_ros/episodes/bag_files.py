@@ -19,6 +19,7 @@ from rosbags.rosbag2.errors import WriterError
 from rosbags.rosbag2.metadata import dump_qos_v9
 from ruamel.yaml import YAML
 
+from vlaforget_ros.episodes.messages import still_holds
 from vlaforget_ros.episodes.storages import Compression, McapFile, Sqlite3File, StorageFile, sync
 
 Storage = Literal["mcap", "sqlite3"]
@@ -117,7 +118,9 @@ class BagFiles(Writer):
         super().write(connection, timestamp, data)
         self._files[-1].add(connection.id, timestamp)
         if connection.id in self._repeated:
-            self._newest[connection.id] = bytes(data)
+            self._newest.pop(connection.id, None)
+            if still_holds(connection.msgtype, bytes(data)):
+                self._newest[connection.id] = bytes(data)
 
     def close(self) -> None:
         """End the last file and write metadata.yaml. Raises OSError when the disk is full."""
@@ -148,11 +151,11 @@ class BagFiles(Writer):
     def _split(self, time_ns: int) -> None:
         self._end()
         self._begin()
-        for connection in self.connections:
-            if connection.id in self._newest:
-                super().write(connection, time_ns, self._newest[connection.id])
-                self._files[-1].add(connection.id, time_ns)
-                self.repeats += 1
+        for number, data in self._newest.items():
+            connection = self.connections[number - 1]
+            super().write(connection, time_ns, data)
+            self._files[-1].add(number, time_ns)
+            self.repeats += 1
 
     def _define(self, connection: Connection) -> None:
         if connection.msgtype not in {c.msgtype for c in self.connections[: connection.id - 1]}:

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
+from rosbags.serde import SerdeError
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
@@ -63,6 +64,8 @@ RECORDED_TOPICS: tuple[str, ...] = tuple(TOPIC_TYPES)
 """What a recorder subscribes to so that episodes can be read back in full."""
 
 _LATCHED = ("instruction", "rollout", "safety/status", "policy/status", "canary/status")
+
+_STARTED = 0  # Rollout.PHASE_STARTED
 
 
 @lru_cache(maxsize=1)
@@ -117,6 +120,22 @@ def recorded_qos(topic: str, msgtype: str = "") -> Qos:
         unset,
         False,
     )
+
+
+def still_holds(msgtype: str, data: bytes) -> bool:
+    """Whether a latched message says something of the time after it: a rollout that ended is no state any more.
+
+    Args:
+        msgtype: as bags call it.
+        data: CDR bytes.
+    """
+    if msgtype != ROLLOUT:
+        return True
+    try:
+        message: Any = typestore().deserialize_cdr(data, msgtype)
+    except SerdeError:
+        return False
+    return int(message.phase) == _STARTED
 
 
 def stamp_to_ns(stamp: Any) -> int:

@@ -39,10 +39,14 @@ class Ring:
     Args:
         keep_ns: log time that is kept, back from the newest message.
         max_bytes: most bytes of messages that are kept; the oldest go first.
+        holds: whether a latched message still says something when it is older than the window.
     """
 
-    def __init__(self, keep_ns: int, max_bytes: int) -> None:
+    def __init__(
+        self, keep_ns: int, max_bytes: int, holds: Callable[[Heard], bool] = lambda message: True
+    ) -> None:
         self._keep_ns, self._max_bytes = keep_ns, max_bytes
+        self._holds = holds
         self._messages: deque[Heard] = deque()
         self._before: dict[str, Heard] = {}
         self._bytes = 0
@@ -100,7 +104,8 @@ class Ring:
         if message.latched:
             # The newest goes last, as it was said.
             self._before.pop(message.topic, None)
-            self._before[message.topic] = message
+            if self._holds(message):
+                self._before[message.topic] = message
 
 
 class Incidents:
