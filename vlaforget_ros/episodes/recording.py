@@ -28,7 +28,7 @@ _MEGABYTE = 1_000_000
 _NANOSECONDS = 1_000_000_000
 _LOOK_S = 1.0
 
-Say = Callable[[str], None]
+Say = Callable[[str], object]
 
 
 @dataclass(frozen=True)
