@@ -208,6 +208,7 @@ class Recording:
             "incidents": self.incidents,
             "unmasked": dict(sorted(self.unmasked.items())),
             "ring_cut": self._ring.cut if self._incidents is not None else 0,
+            "ended": self.ended,
             "error": str(self.error) if self.error is not None else "",
         }
 
