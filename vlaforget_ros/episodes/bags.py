@@ -213,7 +213,7 @@ class Bag:
             start = max((last for _, last in before), default=0)
             end = min((first for first, _ in after), default=NEVER_NS)
             what = cuts[0].what if cuts else "a file of the bag is missing or was left out"
-            self._losses.append(Loss(start, max(start, end), None, what))
+            self._losses.append(Loss(start + 1, max(start + 1, end - 1), None, what))
 
 
 def _reason(folder: BagFolder, remarks: list[str]) -> str:
