@@ -22,7 +22,7 @@ from typing import NamedTuple
 from rosbags.rosbag2.errors import ReaderError
 from rosbags.rosbag2.storage_mcap import ChunkInfo, McapReader, decompress
 
-from vlaforget_ros.episodes.message import Message
+from vlaforget_ros.episodes.message import Message, Rest
 
 HEAD = 512
 """Bytes that are read of a message of which only the beginning matters."""
@@ -43,13 +43,8 @@ class Unindexed(ValueError):
     """The message index does not say what the chunk holds; the chunk itself may be fine."""
 
 
-class _Found(NamedTuple):
-    """A message and where it lies: sorts as rosbags sorts."""
-
-    time_ns: int
-    chunk: int
-    position: int
-    message: Message | None
+_Found = tuple[int, int, int, Message | None]
+"""A message after its log time, chunk and position there: sorts as rosbags sorts."""
 
 
 class _Wanted(NamedTuple):
@@ -111,17 +106,17 @@ class IndexedFile:
         ]
         for group in _overlapping(chunks):
             if len(group) == 1:
-                for found in self._read(group[0], wanted):
-                    if found.message is not None:
-                        yield found.message
+                for *_, message in self._read(group[0], wanted):
+                    if message is not None:
+                        yield message
                 continue
-            for found in heapq.merge(*(self._later(chunk, wanted) for chunk in group)):
-                if found.message is not None:
-                    yield found.message
+            for *_, message in heapq.merge(*(self._later(chunk, wanted) for chunk in group)):
+                if message is not None:
+                    yield message
 
     def _later(self, chunk: ChunkInfo, wanted: Mapping[int, _Wanted]) -> Iterator[_Found]:
         # The first item opens the chunk only when its turn comes: merging asks every iterator for one at once.
-        yield _Found(chunk.message_start_time, -1, chunk.chunk_start_offset, None)
+        yield chunk.message_start_time, -1, chunk.chunk_start_offset, None
         yield from self._read(chunk, wanted)
 
     def _read(self, chunk: ChunkInfo, wanted: Mapping[int, _Wanted]) -> list[_Found]:
@@ -165,7 +160,7 @@ class IndexedFile:
                     raise Unindexed
                 message = self._message(begin + position, size - position, key, channel, time_ns)
                 if chunk.message_start_time <= time_ns <= chunk.message_end_time:
-                    yield _Found(time_ns, chunk.chunk_start_offset, position, message)
+                    yield time_ns, chunk.chunk_start_offset, position, message
 
     def _message(self, at: int, room: int, key: int, wanted: _Wanted, time_ns: int) -> Message:
         # As long as the channel's last one: images are, and one read is enough then.
@@ -179,8 +174,9 @@ class IndexedFile:
             raise Unindexed
         topic, msgtype = wanted.topic, wanted.msgtype
         if wanted.head:
-            end = min(_RECORD.size + min(size, HEAD), len(data))
-            return Message(topic, msgtype, time_ns, data[_RECORD.size : end], _RECORD.size + size - end)
+            head = min(size, HEAD, len(data) - _RECORD.size)
+            rest = Rest(self._file, at + _RECORD.size + head, size - head) if head < size else None
+            return Message(topic, msgtype, time_ns, data[_RECORD.size : _RECORD.size + head], rest)
         self._sizes[key] = size
         if len(data) < _RECORD.size + size:
             data += self._bytes(at + len(data), _RECORD.size + size - len(data))
@@ -240,7 +236,7 @@ def _parsed(chunk: ChunkInfo, data: bytes, wanted: Mapping[int, _Wanted]) -> Ite
             if within and key in wanted and wanted[key].has(time_ns):
                 content = _kept(data, position + _RECORD.size, length - _INNER)
                 message = Message(wanted[key].topic, wanted[key].msgtype, time_ns, content)
-                yield _Found(time_ns, chunk.chunk_start_offset, position, message)
+                yield time_ns, chunk.chunk_start_offset, position, message
         position = after
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from vlaforget_ros.episodes.batches import Frame
+from vlaforget_ros.episodes.batches import Frame, Picture
 from vlaforget_ros.episodes.reader import Survey
 from vlaforget_ros.episodes.sightings import Place
 from vlaforget_ros.episodes.types import NANOSECONDS, EpisodeInfo
@@ -30,10 +30,12 @@ class Reel:
     places: np.ndarray
     moments: Mapping[str, np.ndarray]
 
-    def frame(self, index: int, image: np.ndarray, state: np.ndarray | None, chunk: int) -> Frame:
+    def frame(self, index: int, image: np.ndarray | Picture, state: np.ndarray | None, chunk: int) -> Frame:
         """Frame ``index`` with its image and its state; ``chunk``: as for ``chunked``."""
-        steps = np.minimum(np.arange(index, index + chunk), len(self.actions) - 1)
-        action = self.actions[index] if chunk == 1 else self.actions[steps].reshape(-1)
+        action = self.actions[index]
+        if chunk > 1:
+            steps = np.minimum(np.arange(index, index + chunk), len(self.actions) - 1)
+            action = self.actions[steps].reshape(-1)
         return Frame(image, action, self.info.instruction, self.info.rollout_id, index, state)
 
 

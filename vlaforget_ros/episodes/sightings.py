@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from vlaforget_ros.episodes.images import BrokenImage, header_stamp_ns
 from vlaforget_ros.episodes.matching import Frames
 from vlaforget_ros.episodes.message import Message
-from vlaforget_ros.episodes.messages import IMAGE
-from vlaforget_ros.episodes.plain_image import plain_image
+from vlaforget_ros.episodes.plain_image import PlainImages
 
 Place = tuple[int, int, int]
 """Stamp and log time of an image [ns], and how many with these two came just before it."""
@@ -41,6 +40,7 @@ class Sightings:
     _times: array[int] = field(default_factory=lambda: array("q"))
     _kinds: array[int] = field(default_factory=lambda: array("i"))
     _shapes: dict[tuple[int, ...] | None, int] = field(default_factory=dict)
+    _plain: PlainImages = field(default_factory=PlainImages)
 
     def note(self, message: Message) -> None:
         """One more image; one that is too short to have a stamp is none."""
@@ -49,7 +49,7 @@ class Sightings:
         except BrokenImage:
             return
         # How a compressed image will turn out is not plain to see.
-        plain = plain_image(message.data, message.missing) if message.msgtype == IMAGE else None
+        plain = self._plain.layout(message)
         shape = None if plain is None else plain.shape
         self._times.append(message.time_ns)
         self._kinds.append(self._shapes.setdefault(shape, len(self._shapes)))

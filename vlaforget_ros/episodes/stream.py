@@ -94,7 +94,8 @@ class BatchStream:
         with Bag(path) as bag:
             names = resolve(bag.topics, self._topics, path)
             showing = Showing(names, wanted)
-            for message in bag.messages((names.image, *names.beside), at=showing.times):
+            heads = (names.image, *names.cameras)
+            for message in bag.messages((*heads, names.state), heads, showing.times):
                 for reel, index, image, state in showing.take(bag, message):
                     yield from maker.add(reel.frame(index, image, state, self._chunk))
         self.lost += showing.missing
