@@ -151,7 +151,7 @@ def test_one_damaged_part_of_a_split_recording(tmp_path: Path) -> None:
     last.write_bytes(last.read_bytes()[:4000])
     report = read_episodes(folder)
     assert len(report.episodes[0]) == 10
-    assert "split_1.mcap was not closed" in report.problems[0].message
+    assert "split_1.mcap: it was not closed" in report.problems[0].message
 
 
 def test_missing_topics_are_named_with_what_was_found(tmp_path: Path, make_tape) -> None:

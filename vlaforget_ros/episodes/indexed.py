@@ -3,8 +3,8 @@
 Most of a recording is images, and most passes over it look at other topics, or at no more of an image than its stamp.
 rosbags reads, and copies several times, every chunk that holds a wanted message. Here the message index of a chunk
 that lies uncompressed in the file says where the wanted ones are, and only these bytes are read. A chunk with a
-checksum is read and checked as a whole the first time, a compressed one every time. rosbags opens the file and reads
-its index.
+checksum is read and checked as a whole the first time, a compressed one every time. A chunk that is not sound is left
+out as a whole, and named.
 
 Layout: https://mcap.dev/spec.
 """
@@ -15,12 +15,13 @@ import heapq
 import os
 import struct
 from binascii import crc32
-from collections.abc import Collection, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
 from rosbags.rosbag2.errors import ReaderError
-from rosbags.rosbag2.storage_mcap import ChunkInfo, McapReader, decompress
+from rosbags.rosbag2.storage_mcap import ChunkInfo, decompress
 
 from vlaforget_ros.episodes.message import Message, Rest
 
@@ -59,17 +60,31 @@ class _Wanted(NamedTuple):
         return self.at is None or time_ns in self.at
 
 
+# What bytes that are not what they should be make the unpacking raise.
+_UNSOUND = (ReaderError, ValueError, RuntimeError, OSError, EOFError, MemoryError, struct.error)
+
+
 class IndexedFile:
-    """One mcap file that rosbags has opened and found whole.
+    """The chunks of one mcap file.
 
     Args:
-        storage: open, with a chunk index.
+        path: of the file.
+        chunks: where they lie.
+        channels: number of a channel to its topic and message type.
+        lose: told of every chunk that is not sound, each time it is met.
     """
 
-    def __init__(self, storage: McapReader) -> None:
-        self._chunks = sorted(storage.chunks, key=lambda c: (c.message_start_time, c.chunk_start_offset))
-        self._channels = {c.id: (c.topic, c.msgtype) for c in storage.connections}
-        self._file = os.open(str(storage.path), os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+    def __init__(
+        self,
+        path: Path,
+        chunks: Collection[ChunkInfo],
+        channels: Mapping[int, tuple[str, str]],
+        lose: Callable[[ChunkInfo, Exception], None],
+    ) -> None:
+        self._chunks = sorted(chunks, key=lambda c: (c.message_start_time, c.chunk_start_offset))
+        self._channels = dict(channels)
+        self._lose = lose
+        self._file = os.open(str(path), os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
         self._checked: set[int] = set()
         self._sizes: dict[int, int] = {}
 
@@ -88,9 +103,6 @@ class IndexedFile:
             topics: topic to message type.
             heads: topics of whose messages the first bytes are enough: see :class:`Message`.
             at: where a topic is in it, only its messages of these times are given.
-
-        Raises:
-            ReaderError: a chunk does not fit its checksum or cannot be read.
         """
         wanted = {
             key: _Wanted(topic, msgtype, topic in heads, at.get(topic))
@@ -106,7 +118,7 @@ class IndexedFile:
         ]
         for group in _overlapping(chunks):
             if len(group) == 1:
-                for *_, message in self._read(group[0], wanted):
+                for *_, message in self._sound(group[0], wanted):
                     if message is not None:
                         yield message
                 continue
@@ -117,7 +129,15 @@ class IndexedFile:
     def _later(self, chunk: ChunkInfo, wanted: Mapping[int, _Wanted]) -> Iterator[_Found]:
         # The first item opens the chunk only when its turn comes: merging asks every iterator for one at once.
         yield chunk.message_start_time, -1, chunk.chunk_start_offset, None
-        yield from self._read(chunk, wanted)
+        yield from self._sound(chunk, wanted)
+
+    def _sound(self, chunk: ChunkInfo, wanted: Mapping[int, _Wanted]) -> list[_Found]:
+        """All of a chunk or nothing: half of one whose other half is wrong is not to be trusted."""
+        try:
+            return self._read(chunk, wanted)
+        except _UNSOUND as error:
+            self._lose(chunk, error)
+            return []
 
     def _read(self, chunk: ChunkInfo, wanted: Mapping[int, _Wanted]) -> list[_Found]:
         """Wanted messages of one chunk in order."""
@@ -131,8 +151,9 @@ class IndexedFile:
         if data is None and chunk.message_index_offsets:
             try:
                 return sorted(self._by_index(chunk, wanted))
-            except Unindexed:
-                pass
+            except Unindexed as error:
+                if str(error):
+                    raise
         whole = self._content(chunk, 0) if data is None else data
         return sorted(_parsed(chunk, whole, wanted))
 
@@ -171,7 +192,7 @@ class IndexedFile:
         opcode, length, channel, _, logged, _ = _RECORD.unpack_from(data)
         size = length - _INNER
         if (opcode, channel, logged) != (_MESSAGE, key, time_ns) or size < 0 or _RECORD.size + size > room:
-            raise Unindexed
+            raise Unindexed("it and its message index contradict each other")
         topic, msgtype = wanted.topic, wanted.msgtype
         if wanted.head:
             head = min(size, HEAD, len(data) - _RECORD.size)

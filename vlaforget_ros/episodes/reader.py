@@ -8,8 +8,8 @@ reads what was shown beside these images. Whatever had to be left out becomes a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -20,9 +20,10 @@ from rosbags.serde import SerdeError
 
 from vlaforget_ros.episodes.bags import Bag
 from vlaforget_ros.episodes.images import BrokenImage, decode, header_stamp_ns
+from vlaforget_ros.episodes.losses import Hole, hole_problem
 from vlaforget_ros.episodes.matching import Frames, Usable, usable_actions
 from vlaforget_ros.episodes.message import Message
-from vlaforget_ros.episodes.rollouts import RecordedRollout, collect_rollouts
+from vlaforget_ros.episodes.rollouts import RecordedRollout, collect_rollouts, spans
 from vlaforget_ros.episodes.sightings import Place, Sightings, assign
 from vlaforget_ros.episodes.topics import Topics, resolve
 from vlaforget_ros.episodes.types import (
@@ -48,7 +49,11 @@ class _Report(Protocol[_Known]):
 
 
 def read_episodes(
-    bag: Path, topics: TopicMap | None = None, rollouts: Collection[str] | None = None
+    bag: Path,
+    topics: TopicMap | None = None,
+    rollouts: Collection[str] | None = None,
+    *,
+    damaged: bool = False,
 ) -> EpisodeReport:
     """Episodes of one bag.
 
@@ -56,6 +61,7 @@ def read_episodes(
         bag: rosbag2 folder, or a single .mcap or .db3 file.
         topics: names of the topics; the live graph's by default, with one camera and without a state.
         rollouts: ids of the rollouts to read; all by default. Images of the others are never held in memory.
+        damaged: also give rollouts that a damaged bag lost something of; otherwise they are only named.
 
     Raises:
         UnlearningError: 300 when one topic is named twice, 301 when the bag is missing or unreadable, or lacks a
@@ -72,21 +78,26 @@ def read_episodes(
             views = read_views(opened, names, frames, tracks, wanted.stale_after_s)
         episodes: list[Episode] = []
         problems = found.problems
+        holes = damage(opened, names, found.rollouts)
         for index, rollout in enumerate(found.rollouts):
             problems += _left_out(rollout.rollout_id, found.usable[index], frames[index], strays[index])
             shown = views[index] if views else None
             problems += [] if shown is None else shown.problems(rollout.rollout_id)
             problems += rollout.problems()
             episode = _episode(rollout, found.usable[index], frames[index], shown, strays[index], str(bag))
-            if len(episode):
+            hole = holes.get(rollout.rollout_id)
+            problems += [] if hole is None else [hole_problem(rollout.rollout_id, hole)]
+            if hole is not None and len(episode):
+                episode = replace(episode, damage=hole.what)
+            if len(episode) and (damaged or hole is None):
                 episodes.append(episode)
-            else:
+            elif not len(episode):
                 problems.append(_empty(rollout))
         problems = [*opened.problems, *problems]
     return EpisodeReport(tuple(_at(problem, str(bag)) for problem in problems), tuple(episodes))
 
 
-def scan_episodes(bag: Path, topics: TopicMap | None = None) -> ScanReport:
+def scan_episodes(bag: Path, topics: TopicMap | None = None, *, damaged: bool = False) -> ScanReport:
     """What one bag holds, without decoding an image: quick, and small in memory however long the bag is.
 
     An image that cannot be decoded still counts as a frame here, and so does a compressed one of another size than the
@@ -95,12 +106,13 @@ def scan_episodes(bag: Path, topics: TopicMap | None = None) -> ScanReport:
     Args:
         bag: as for :func:`read_episodes`.
         topics: as for :func:`read_episodes`.
+        damaged: as for :func:`read_episodes`.
 
     Raises:
         UnlearningError: as :func:`read_episodes`.
     """
     with Bag(Path(bag)) as opened:
-        found = survey(opened, topics or TopicMap())
+        found = survey(opened, topics or TopicMap(), damaged=damaged)
     return ScanReport(found.problems, tuple(info for info in found.infos if info is not None))
 
 
@@ -121,7 +133,7 @@ class Survey:
 
     Attributes:
         names: the topics.
-        infos: of each rollout; None for one without a single frame.
+        infos: of each rollout; None for one without a single frame, or that a damaged bag lost something of.
         usable: its actions.
         frames: what is known of its images.
         chosen: frame to the place of its image.
@@ -138,13 +150,14 @@ class Survey:
     problems: tuple[Problem, ...]
 
 
-def survey(bag: Bag, wanted: TopicMap, beside: bool = False) -> Survey:
+def survey(bag: Bag, wanted: TopicMap, beside: bool = False, damaged: bool = False) -> Survey:
     """Everything but the images, in one walk: of a compressed bag it takes about as long as reading it.
 
     Args:
         bag: open.
         wanted: names of the topics.
         beside: note the messages of further cameras and of the state as well.
+        damaged: as for :func:`read_episodes`.
 
     Raises:
         UnlearningError: as :func:`read_episodes`.
@@ -159,12 +172,18 @@ def survey(bag: Bag, wanted: TopicMap, beside: bool = False) -> Survey:
     stamps = np.sort(np.array(seen.unmatched, dtype=np.int64))
     infos: list[EpisodeInfo | None] = []
     problems = found.problems
+    holes = damage(bag, names, found.rollouts)
     for rollout, usable, frames in zip(found.rollouts, found.usable, found.frames, strict=True):
         stray = _between(stamps, frames)
         problems += _left_out(rollout.rollout_id, usable, frames, stray) + rollout.problems()
         kept = frames.matched()
-        infos.append(EpisodeInfo(**_info(rollout, usable, kept, stray, str(bag.path))) if len(kept) else None)
+        hole = holes.get(rollout.rollout_id)
+        what = "" if hole is None else hole.what
+        problems += [] if hole is None else [hole_problem(rollout.rollout_id, hole)]
         problems += [] if len(kept) else [_empty(rollout)]
+        given = len(kept) and (damaged or hole is None)
+        known = _info(rollout, usable, kept, stray, str(bag.path)) if given else {}
+        infos.append(EpisodeInfo(**known, damage=what) if given else None)
     problems = [*bag.problems, *problems]
     located = tuple(_at(problem, str(bag.path)) for problem in problems)
     return Survey(names, infos, found.usable, found.frames, seen.chosen, tracks, located)
@@ -304,6 +323,16 @@ def _info(
         "source": source,
         "dropped_frames": incomplete + unusable + strays,
     }
+
+
+def damage(bag: Bag, names: Topics, rollouts: Sequence[RecordedRollout]) -> dict[str, Hole]:
+    """Rollouts that a damaged bag lost something of; ask when their topics were read."""
+    topics = (names.rollout, names.action, names.image, names.outcome, names.violation, *names.beside)
+    found = {}
+    for rollout, (start_ns, end_ns) in zip(rollouts, spans(rollouts), strict=True):
+        if (hole := bag.hole(topics, start_ns, end_ns)) is not None:
+            found[rollout.rollout_id] = hole
+    return found
 
 
 def _empty(rollout: RecordedRollout) -> Problem:

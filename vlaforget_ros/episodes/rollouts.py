@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 from rosbags.serde import SerdeError
 
 from vlaforget_ros.episodes.bags import Bag
+from vlaforget_ros.episodes.losses import NEVER_NS
 from vlaforget_ros.episodes.matching import StampedAction
 from vlaforget_ros.episodes.message import Message
 from vlaforget_ros.episodes.messages import stamp_to_ns
@@ -37,6 +38,12 @@ class RecordedRollout:
     outcomes: list[bool] = field(default_factory=list)
     actions: list[StampedAction] = field(default_factory=list)
     violations: list[Violation] = field(default_factory=list)
+    first_ns: int = NEVER_NS
+    last_ns: int = 0
+
+    def saw(self, time_ns: int) -> None:
+        """A message of it was logged then [ns]."""
+        self.first_ns, self.last_ns = min(self.first_ns, time_ns), max(self.last_ns, time_ns)
 
     @property
     def success(self) -> bool | None:
@@ -110,11 +117,28 @@ def collect_rollouts(
             lost["outside_rollouts"] += 1
             continue
         rollout = rollouts.setdefault(content.rollout_id, RecordedRollout(content.rollout_id))
+        rollout.saw(message.time_ns)
         handlers[message.topic](rollout, content, message.time_ns)
     for rollout in rollouts.values():
         if not rollout.announced:
             lost["rollout_unknown"] += 1
     return [rollout for rollout in rollouts.values() if rollout.announced], _lost(lost)
+
+
+def spans(rollouts: Sequence[RecordedRollout]) -> list[tuple[int, int]]:
+    """First and last log time that each rollout may have had [ns], both ends included.
+
+    Where no start was recorded, it may have begun as soon as the one before had ended; where no end, it may have gone
+    on until the next one began.
+    """
+    found = []
+    for rollout in rollouts:
+        before = [r.last_ns for r in rollouts if r.last_ns < rollout.first_ns]
+        after = [r.first_ns for r in rollouts if r.first_ns > rollout.last_ns]
+        start = rollout.first_ns if rollout.started else max(before, default=0)
+        end = rollout.last_ns if rollout.end is not None else min(after, default=NEVER_NS)
+        found.append((start, end))
+    return found
 
 
 def _lost(lost: Counter[str]) -> list[Problem]:
