@@ -54,13 +54,17 @@ class Message(NamedTuple):
         flat[:here] = np.frombuffer(self.data, np.uint8, here, start) if here else 0
         if here == len(flat):
             return
-        left = len(flat) - here
         behind = start + here - len(self.data)
-        if self.rest is None or behind + left > self.rest.size:
+        if self.rest is None or behind + len(flat) - here > self.rest.size:
             raise ReaderError(f"Message of {self.size} bytes is too short.")
-        done = 0
-        while done < left:
-            got = os.preadv(self.rest.file, [flat[here + done :].data], self.rest.at + behind + done)
-            if not got:
-                raise ReaderError("Truncated message.")
-            done += got
+        read_into(self.rest.file, self.rest.at + behind, flat[here:])
+
+
+def read_into(file: int, at: int, flat: np.ndarray) -> None:
+    """Fill a one-dimensional uint8 array from an open file. Raises ReaderError where the file ends too early."""
+    done = os.preadv(file, [flat.data], at)
+    while done < len(flat):
+        got = os.preadv(file, [flat[done:].data], at + done)
+        if not got:
+            raise ReaderError("Truncated message.")
+        done += got

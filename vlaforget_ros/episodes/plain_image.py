@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vlaforget_ros.episodes.message import Message
+from vlaforget_ros.episodes.message import Message, read_into
 from vlaforget_ros.episodes.messages import IMAGE
 
 _ENDS = {0: ">", 1: "<"}
@@ -33,6 +33,11 @@ class PlainImage(NamedTuple):
     def shape(self) -> tuple[int, int, int]:
         """Of the decoded image."""
         return (self.height, self.width, _CHANNELS)
+
+    @property
+    def dense(self) -> bool:
+        """Whether the bytes are those of the decoded image as they are."""
+        return self.step == self.width * _CHANNELS and not self.reversed
 
 
 class PlainImages:
@@ -107,7 +112,7 @@ class UnreadImage(NamedTuple):
 
     def fill(self, into: np.ndarray) -> None:
         """Decode straight into a contiguous (H, W, 3) uint8 array. Raises ReaderError where bytes are missing."""
-        if self.layout.step == self.layout.width * _CHANNELS and not self.layout.reversed:
+        if self.layout.dense:
             self.message.copy(self.layout.start, into)
         else:
             into[...] = pixels(self.message.whole().data, self.layout)
@@ -117,6 +122,18 @@ class UnreadImage(NamedTuple):
         image = np.empty(self.shape, dtype=np.uint8)
         self.fill(image)
         return image
+
+
+class ImageInFile(NamedTuple):
+    """The pixels of a dense image in an open file."""
+
+    file: int
+    at: int
+    shape: tuple[int, ...]
+
+    def fill(self, into: np.ndarray) -> None:
+        """Read them straight into a contiguous uint8 array. Raises ReaderError where bytes are missing."""
+        read_into(self.file, self.at, into.reshape(-1))
 
 
 @lru_cache(maxsize=2)

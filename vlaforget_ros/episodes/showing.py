@@ -35,7 +35,7 @@ class Showing:
     def __init__(self, names: Topics, wanted: Sequence[tuple[Reel, np.ndarray]]) -> None:
         self._names = names
         self._reels = [reel for reel, _ in wanted]
-        self._rows = _rows(wanted)
+        self._rows = rows_of(wanted)
         last = len(self._rows) - 1
         # Each time's first row: the others of that time follow it.
         self._first = {int(t): last - 1 - n for n, t in enumerate(self._rows[-2::-1, 1])}
@@ -129,7 +129,7 @@ class Showing:
         return rows
 
 
-def _rows(wanted: Sequence[tuple[Reel, np.ndarray]]) -> np.ndarray:
+def rows_of(wanted: Sequence[tuple[Reel, np.ndarray]]) -> np.ndarray:
     """(N + 1, 5) place, number of the rollout, index, by log time; the last one ends every search."""
     rows = [
         np.column_stack([reel.places[indices], np.full(len(indices), number), indices])
