@@ -36,12 +36,16 @@ class Robot:
         self.scales: list[float] = []
         self.log_lines: list[str] = []
         self.trouble = ""
+        self.there = True
 
     def cap_speed(self, scale: float, reason: str) -> None:
         self.scales.append(scale)
 
     def stop(self, reason: str) -> None:
         self.asked.append(("stop",))
+
+    def reachable(self) -> bool:
+        return self.there
 
     def counts(self, digest: str) -> ArmCounts:
         return ArmCounts()

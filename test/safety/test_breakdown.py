@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from vlaforget_ros.errors import SafetyError
-from vlaforget_ros.safety import rate_file
+from vlaforget_ros.safety import kept_file
 from vlaforget_ros.safety.exact import exact_interval
 from vlaforget_ros.safety.ratebook import RateBook
 from vlaforget_ros.safety.rules.base import Severity
@@ -120,10 +120,10 @@ def test_counts_of_many_rollouts_come_back_too() -> None:
 
 def test_a_late_violation_reaches_a_rollout_of_before_the_restart(tmp_path: Path) -> None:
     file = tmp_path / "state" / "rates.json"
-    assert rate_file.load(file, RateBook()) == ""
-    assert rate_file.save(file, told(RateBook(), [("d", True, [])]).state()) == ""
+    assert kept_file.load(file, RateBook().restore, "the counts") == ""
+    assert kept_file.save(file, told(RateBook(), [("d", True, [])]).state(), "the counts") == ""
     book = RateBook()
-    assert rate_file.load(file, book) == ""
+    assert kept_file.load(file, book.restore, "the counts") == ""
     assert book.violation("r0", "d", "zone")
     assert not book.violation("r0", "d", "zone")
     assert book.estimates()[0].unsafe_successes == 1
@@ -139,7 +139,7 @@ def test_a_damaged_file_is_put_aside_and_never_lost(tmp_path: Path, text: str) -
     for number in (1, 2):
         file.write_text(text)
         book = told(RateBook(), [("d", True, [])])
-        warning = rate_file.load(file, book)
+        warning = kept_file.load(file, book.restore, "the counts")
         assert f"rates.json.damaged-{number}" in warning
         assert (tmp_path / f"rates.json.damaged-{number}").read_text() == text
         assert not file.exists()
@@ -148,14 +148,14 @@ def test_a_damaged_file_is_put_aside_and_never_lost(tmp_path: Path, text: str) -
 
 def test_a_disk_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "rates.json"
-    rate_file.save(file, told(RateBook(), [("d", True, [])]).state())
+    kept_file.save(file, told(RateBook(), [("d", True, [])]).state(), "the counts")
     before = file.read_bytes()
 
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(rate_file.os, "fsync", full)
-    assert "No space left on device" in rate_file.save(file, RateBook().state())
+    monkeypatch.setattr(kept_file.os, "fsync", full)
+    assert "No space left on device" in kept_file.save(file, RateBook().state(), "the counts")
     assert file.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["rates.json"]
 

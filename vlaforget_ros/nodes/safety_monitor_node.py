@@ -20,8 +20,8 @@ from vlaforget_ros.nodes.base import VlaNode
 from vlaforget_ros.nodes.canary_server import CanaryServer
 from vlaforget_ros.nodes.gate_relay import GateRelay
 from vlaforget_ros.nodes.parameters import Parameter
-from vlaforget_ros.nodes.rate_keeper import RateKeeper
 from vlaforget_ros.nodes.safety_inputs import SafetyInputs
+from vlaforget_ros.nodes.state_keeper import StateKeeper
 from vlaforget_ros.safety.command import CommandGate
 from vlaforget_ros.safety.config import default_config, load_config
 from vlaforget_ros.safety.messages import event_of
@@ -78,8 +78,13 @@ class SafetyMonitorNode(VlaNode):
         self._aliases: dict[str, str] = {}
         self._stable: str | None = None
         self._monitor = SafetyMonitor(config, time.monotonic)
-        kept = Path(values["state_file"]) if values["state_file"] else None
-        self._keeper = RateKeeper(kept, self._monitor.rates, self._warn)
+        rates = self._monitor.rates
+        self._keeper = StateKeeper(_beside(values["state_file"], ""), "the counts", rates.state, self._warn)
+        self._keeper.load(rates.restore)
+        self._stops = StateKeeper(_beside(values["state_file"], ".stop"), "the stop", self._stop, self._warn)
+        self._stop_kept = ""
+        if not self._stops.load(self._stop_again):
+            self._monitor.stop("whether the arm was stopped before the restart cannot be read")
         self._violations = self.create_lifecycle_publisher(SafetyViolation, "safety/violation", qos.VIOLATION)
         self._status = self.create_lifecycle_publisher(SafetyStatus, "safety/status", qos.LATCHED)
         self._diagnostics = self.create_lifecycle_publisher(DiagnosticArray, "/diagnostics", qos.STATE)
@@ -89,7 +94,8 @@ class SafetyMonitorNode(VlaNode):
             self.create_subscription(RolloutOutcome, "outcome", self._on_outcome, qos.STATE),
             self.create_subscription(SafetyViolation, "safety/violation", self._on_violation, qos.VIOLATION),
         ]
-        self._canary = CanaryServer(self, self._monitor, self._store, values, self._publish_change)
+        kept = _beside(values["state_file"], ".canary")
+        self._canary = CanaryServer(self, self._monitor, self._store, values, self._publish_change, kept)
         self._gate: GateRelay | None = None
         if values["command_gate"]:
             gate = CommandGate(values["action_kind"], values["gripper_last"])
@@ -103,6 +109,7 @@ class SafetyMonitorNode(VlaNode):
     def activate(self) -> None:
         """Begin to judge."""
         self._active = self._samples.active = True
+        self._canary.resume()
         self._publish()
 
     def deactivate(self) -> None:
@@ -112,11 +119,18 @@ class SafetyMonitorNode(VlaNode):
             self._samples.active = False
             self._canary.cancel("the safety monitor was deactivated")
 
+    def close(self) -> None:
+        """The process ends: a canary that runs is not cancelled where a file keeps it for the next start."""
+        if self._monitor is not None:
+            self._canary.suspend()
+        super().close()
+
     def release(self) -> None:
         """Free the topics."""
         if self._monitor is None:
             return
         self._canary.close()
+        self._stops.close()
         self._monitor = None
         self._keeper.close()
         self._samples.close()
@@ -212,6 +226,17 @@ class SafetyMonitorNode(VlaNode):
 
     # --- outputs
 
+    def _stop(self) -> dict[str, Any] | None:
+        return {"form": 1, "reason": self._stop_kept} if self._stop_kept else None
+
+    def _stop_again(self, value: Any) -> None:
+        """What was latched when the process ended is released by an operator, not by a restart."""
+        if not isinstance(value, dict) or not isinstance(value.get("reason"), str) or not value["reason"]:
+            raise ValueError("not a stop")
+        if self._monitor is not None:
+            self._monitor.stop(value["reason"])
+            self._stop_kept = value["reason"]
+
     def _warn(self, text: str) -> None:
         self.get_logger().warning(text)
 
@@ -226,6 +251,7 @@ class SafetyMonitorNode(VlaNode):
     def _beat(self) -> None:
         if self._monitor is not None:
             self._keeper.beat()
+            self._stops.beat()
             self._canary.beat()
         if self._active:
             self._publish()
@@ -239,6 +265,9 @@ class SafetyMonitorNode(VlaNode):
             return
         status = self._monitor.status()
         self._said = self._monitor.motion()
+        if self._monitor.latched != self._stop_kept:
+            self._stop_kept = self._monitor.latched
+            self._stops.changed_now()
         message = SafetyStatus(state=int(status.state), speed_scale=status.speed_scale, reason=status.reason)
         message.header.stamp = self.get_clock().now().to_msg()
         message.estimates = [
@@ -278,3 +307,7 @@ class SafetyMonitorNode(VlaNode):
             self._stable = aliases.get("stable")
         except VlaForgetError as error:
             self.get_logger().warning(f"estimates show no aliases: {error}")
+
+
+def _beside(state_file: str, ending: str) -> Path | None:
+    return Path(f"{state_file}{ending}") if state_file else None

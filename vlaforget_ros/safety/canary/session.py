@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
 
 from vlaforget_ros.safety.canary.machine import Canary
 from vlaforget_ros.safety.canary.state import Arm, Phase, RolloutRecord, Verdict
@@ -21,6 +24,14 @@ class _Rollout:
     rules: set[str] = field(default_factory=set)
     worst: Severity | None = None
     ended: RolloutRecord | None = None
+    unseen: bool = False
+
+
+class _Kept(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    rollouts: dict[str, _Rollout]
+    driving: str
 
 
 class CanarySession:
@@ -40,6 +51,38 @@ class CanarySession:
         self._rollouts: dict[str, _Rollout] = {}
         self._driving = ""
         self._position: Position | None = None
+        self._told_of_past = True
+        self._changes = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Its rollouts as JSON can hold them; the canary itself has its own."""
+        return _Kept(rollouts=self._rollouts, driving=self._driving).model_dump(mode="json")
+
+    def resume(self, data: dict[str, Any]) -> None:
+        """Go on after a gap with what :meth:`to_dict` gave.
+
+        A rollout that ran when the gap began counts with the rules that were seen broken, as one that was aborted;
+        without any, it counts for nothing. The first message about a rollout may be old news: where it tells of a
+        beginning, nobody knows whether all of that rollout is seen.
+
+        Raises:
+            ValueError: for data that are none (pydantic.ValidationError).
+        """
+        kept = _Kept.model_validate(data)
+        self._rollouts, self._driving, self._told_of_past = kept.rollouts, kept.driving, False
+        for rollout_id, rollout in self._rollouts.items():
+            rollout.began_s = self._clock()
+            if rollout.ended is not None:
+                continue
+            rollout.unseen = True
+            if rollout.rules:
+                rollout.ended = RolloutRecord(rollout_id, rollout.arm, rollout.digest, unseen=True)
+                self.canary.rollout(_with_rules(rollout, rollout.ended))
+
+    @property
+    def mark(self) -> tuple[int, int]:
+        """Another one each time that what :meth:`to_dict` and :meth:`Canary.to_dict` give has changed."""
+        return self._changes, len(self.canary.trace)
 
     @property
     def candidate_drives(self) -> bool:
@@ -75,8 +118,10 @@ class CanarySession:
 
     def began(self, rollout_id: str, arm: Arm, digest: str) -> None:
         """A rollout began."""
-        self._rollouts.setdefault(rollout_id, _Rollout(arm, digest, self._clock()))
+        unseen, self._told_of_past = not self._told_of_past, True
+        self._rollouts.setdefault(rollout_id, _Rollout(arm, digest, self._clock(), unseen=unseen))
         self._driving = rollout_id
+        self._changes += 1
 
     def violated(self, rollout_id: str, rule: str, severity: Severity) -> None:
         """A rule was broken in a rollout, whoever saw it, also after its end."""
@@ -85,6 +130,7 @@ class CanarySession:
             return
         rollout.rules.add(rule)
         rollout.worst = max(rollout.worst or Severity.WARN, severity)
+        self._changes += 1
         self.canary.violation(rollout.digest, severity, rule)
         if rollout.ended is not None:
             self.canary.rollout(_with_rules(rollout, rollout.ended))
@@ -92,8 +138,9 @@ class CanarySession:
     def ended(self, rollout_id: str, digest: str, success: bool | None) -> None:
         """A rollout ended with this adapter; ``success`` is None where it was aborted."""
         rollout = self._rollouts.get(rollout_id)
+        self._told_of_past = True
         if self._driving == rollout_id:
-            self._driving = ""
+            self._driving, self._changes = "", self._changes + 1
         if rollout is None or rollout.ended is not None:
             return
         rollout.ended = RolloutRecord(
@@ -103,8 +150,10 @@ class CanarySession:
             success=success,
             duration_s=self._clock() - rollout.began_s,
             mixed=digest != rollout.digest,
+            unseen=rollout.unseen,
         )
-        if self._in_shadow():
+        self._changes += 1
+        if self._in_shadow() and not rollout.unseen:
             found = self._shadows.ended(rollout_id)
             self.canary.shadow_rollout(found.mean_distance, found.would_be_violations, found.steps)
         self.canary.rollout(_with_rules(rollout, rollout.ended))
