@@ -79,8 +79,8 @@ def measure(base: Path, out: Path, trials: int, kills: int, report: Report, say:
 
     Figures: ``stop_ms``: from the publication of a violation of severity stop to the last action that moves the arm; 0
     where none came after it. ``stop_motion_ms``: to the end of the last control tick in which the arm moved by more
-    than a millimetre; after it the arm *holds*. ``killed_action_ms``, ``killed_motion_ms``: the same from kill -9 of the
-    monitor.
+    than a millimetre; after it the arm *holds*. ``killed_action_ms``, ``killed_motion_ms``: the same from kill -9 of
+    the monitor.
 
     Args:
         base: checkpoint folder.

@@ -145,6 +145,7 @@ TOPIC_ARGUMENTS = tuple(
         ("human_distance", "sensor_msgs/Range"),
         ("instruction", "std_msgs/String"),
         ("action", "vlaforget_ros/PolicyAction"),
+        ("reference_action", "vlaforget_ros/PolicyAction of a reference policy, for rule drift"),
         ("action_checked", "vlaforget_ros/PolicyAction, what the command gate lets through"),
     )
 )
