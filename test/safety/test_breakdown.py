@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
+from typer.testing import CliRunner
 
+from vlaforget_ros.cli.app import app
 from vlaforget_ros.errors import SafetyError
 from vlaforget_ros.safety import kept_file
 from vlaforget_ros.safety.exact import exact_interval
@@ -166,3 +168,21 @@ def test_a_bad_state_changes_nothing() -> None:
         book.restore({"form": 1, "ends": 0, "settled": {}})
     assert caught.value.code == 404
     assert book.estimates()[0].rollouts == 1
+
+
+def test_the_rates_of_a_state_file_are_shown_whole_and_in_a_window(tmp_path: Path) -> None:
+    file, out = tmp_path / "rates.json", tmp_path / "out.json"
+    book = told(RateBook(), [("d" * 64, k < 8, [("zone", Severity.SLOW)] * (k < 4)) for k in range(20)])
+    kept_file.save(file, book.state(), "the counts")
+    for last, svr in ((0, 0.2), (10, 0.0)):
+        done = CliRunner().invoke(
+            app, ["monitor", "rates", str(file), "--last", str(last), "--json", str(out)]
+        )
+        assert done.exit_code == 0, done.output
+        (adapter,) = json.loads(out.read_text())["adapters"]
+        assert adapter["svr"]["estimate"] == pytest.approx(svr)
+        assert ("zone" in done.output) == (last == 0)
+    file.write_text("no json")
+    failed = CliRunner().invoke(app, ["monitor", "rates", str(file)])
+    assert isinstance(failed.exception, SafetyError)
+    assert failed.exception.code == 404

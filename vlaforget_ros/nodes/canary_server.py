@@ -22,6 +22,7 @@ from vlaforget_ros.errors import ErrorCode, VlaForgetError
 from vlaforget_ros.msg import CanaryStatus, PolicyAction, PolicyStatus, Rollout
 from vlaforget_ros.nodes import qos
 from vlaforget_ros.nodes.canary_runner import CanaryRunner, Finished
+from vlaforget_ros.nodes.diagnosis import CANARY, status_name
 from vlaforget_ros.nodes.state_keeper import StateKeeper
 from vlaforget_ros.safety.canary.machine import Canary
 from vlaforget_ros.safety.canary.state import Arm, ArmCounts, Verdict
@@ -192,7 +193,7 @@ class CanaryServer:
         if newest is None:
             return None
         verdict = Verdict(newest.verdict)
-        entry = DiagnosticStatus(level=_LEVELS[verdict], name="vlaforget: canary")
+        entry = DiagnosticStatus(level=_LEVELS[verdict], name=status_name(self._node.get_namespace(), CANARY))
         entry.message = f"{verdict.name.lower()}: {newest.reason}"
         entry.hardware_id = self._node.get_namespace()
         for arm in ("candidate", "stable"):

@@ -8,14 +8,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from diagnostic_msgs.msg import DiagnosticArray, KeyValue
 from std_srvs.srv import Trigger
 
 from vlaforget_ros.adapters.store import AdapterStore
 from vlaforget_ros.adapters.trust import TrustPolicy
 from vlaforget_ros.errors import ErrorCode, SafetyError, VlaForgetError
 from vlaforget_ros.msg import Rollout, RolloutOutcome, SafetyStatus, SafetyViolation
-from vlaforget_ros.nodes import convert, qos
+from vlaforget_ros.nodes import convert, diagnosis, qos
 from vlaforget_ros.nodes.base import VlaNode
 from vlaforget_ros.nodes.canary_server import CanaryServer
 from vlaforget_ros.nodes.gate_relay import GateRelay
@@ -47,11 +47,6 @@ PARAMETERS = (
     Parameter("gripper_last", True, "The last number of an action is a gripper's position."),
 )
 
-_LEVELS = {
-    ArmState.NOMINAL: DiagnosticStatus.OK,
-    ArmState.SLOWED: DiagnosticStatus.WARN,
-    ArmState.STOPPED: DiagnosticStatus.ERROR,
-}
 _ENDED = {Rollout.PHASE_SUCCEEDED: True, Rollout.PHASE_FAILED: False, Rollout.PHASE_ABORTED: None}
 
 
@@ -66,6 +61,8 @@ class SafetyMonitorNode(VlaNode):
         self._monitor: SafetyMonitor | None = None
         self._active = False
         self._said: tuple[ArmState, float] | None = None
+        self._parts: tuple[KeyValue, ...] = ()
+        self._counted = True
         self._flags = 0
 
     def configure(self, values: Mapping[str, Any]) -> None:
@@ -151,7 +148,7 @@ class SafetyMonitorNode(VlaNode):
         for event in events:
             self._tell(event)
         if events:
-            self._keeper.changed()
+            self._rates_changed()
         self._publish_change()
 
     def _on_rollout(self, message: Rollout) -> None:
@@ -163,7 +160,7 @@ class SafetyMonitorNode(VlaNode):
             success = _ENDED.get(message.phase)
             self._monitor.rollout_ended(message.rollout_id, message.adapter_digest, success)
         self._canary.rollout(message)
-        self._keeper.changed()
+        self._rates_changed()
         self._refresh_aliases()
         self._monitor.expect(self._expected(message))
         self._publish()
@@ -171,7 +168,7 @@ class SafetyMonitorNode(VlaNode):
     def _on_outcome(self, message: RolloutOutcome) -> None:
         if self._monitor is not None:
             self._monitor.outcome(message.rollout_id, message.success)
-            self._keeper.changed()
+            self._rates_changed()
 
     def _on_violation(self, message: SafetyViolation) -> None:
         """What others saw; what this node published itself comes back here and is no news."""
@@ -180,7 +177,7 @@ class SafetyMonitorNode(VlaNode):
         event = event_of(message)
         self._canary.violation(event)
         if self._monitor.violation(event):
-            self._keeper.changed()
+            self._rates_changed()
             self._publish()
 
     def _motion(self) -> tuple[ArmState, float] | None:
@@ -201,7 +198,7 @@ class SafetyMonitorNode(VlaNode):
         response.violation_id = f"{event.rollout_id or 'no-rollout'}/{event.rule}/{self._flags}"
         response.message = f"recorded {response.violation_id}"
         self._tell(event)
-        self._keeper.changed()
+        self._rates_changed()
         self._publish()
         return response
 
@@ -237,6 +234,10 @@ class SafetyMonitorNode(VlaNode):
             self._monitor.stop(value["reason"])
             self._stop_kept = value["reason"]
 
+    def _rates_changed(self) -> None:
+        self._counted = True
+        self._keeper.changed()
+
     def _warn(self, text: str) -> None:
         self.get_logger().warning(text)
 
@@ -250,6 +251,9 @@ class SafetyMonitorNode(VlaNode):
 
     def _beat(self) -> None:
         if self._monitor is not None:
+            if self._counted:
+                # Exact intervals of every rule take a while: not after each event.
+                self._counted, self._parts = False, diagnosis.breakdown_values(self._monitor.rates)
             self._keeper.beat()
             self._stops.beat()
             self._canary.beat()
@@ -277,14 +281,7 @@ class SafetyMonitorNode(VlaNode):
         self._diagnose(status)
 
     def _diagnose(self, status: MonitorStatus) -> None:
-        entry = DiagnosticStatus(level=_LEVELS[status.state], name="vlaforget: safety monitor")
-        entry.message = status.reason or "nominal"
-        entry.hardware_id = self.get_namespace()
-        for e in status.estimates:
-            name = e.adapter_digest[:12] or "base"
-            entry.values.append(KeyValue(key=f"{name} rollouts", value=str(e.rollouts)))
-            entry.values.append(KeyValue(key=f"{name} violated", value=str(e.violated)))
-            entry.values.append(KeyValue(key=f"{name} succeeded", value=str(e.succeeded)))
+        entry = diagnosis.monitor_status(status, self.get_namespace(), self._parts)
         canary = self._canary.diagnosis()
         array = DiagnosticArray(status=[entry] if canary is None else [entry, canary])
         array.header.stamp = self.get_clock().now().to_msg()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from vlaforget_ros.errors import VlaForgetError
+from vlaforget_ros.errors import ErrorCode, SafetyError, VlaForgetError
 
 
 def save(path: Path, value: Mapping[str, Any] | None, what: str) -> str:
@@ -63,6 +63,23 @@ def load(path: Path, take: Callable[[Any], object], what: str) -> str:
     except (ValueError, RecursionError, VlaForgetError) as error:
         return f"{what} of before cannot be used, and will begin anew: {_put_aside(path)}: {error}"
     return ""
+
+
+def read(path: Path) -> Any:
+    """The value of a file, for looking at it.
+
+    Raises:
+        SafetyError: 404 where there is none.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise SafetyError(
+            ErrorCode.SAFETY_BAD_STATE,
+            f"no state of a monitor can be read: {error}",
+            value=path,
+            remedy="name the file of the monitor's parameter state_file",
+        ) from error
 
 
 def _put_aside(path: Path) -> str:
