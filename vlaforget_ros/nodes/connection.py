@@ -189,7 +189,12 @@ class Connection:
             if now >= end:
                 raise timed_out(f"{name} did not answer", timeout_s)
             if now - heard[0] >= silence_s:
-                raise timed_out(f"nothing was heard of {name}: its node died or was restarted", silence_s)
+                raise CellError(
+                    ErrorCode.ROS_NO_ANSWER,
+                    f"nothing was heard of {name}: its node died or was restarted",
+                    limit=f"{silence_s:g} s",
+                    remedy="look after the node; one that keeps its state goes on, and may be asked again",
+                )
 
     def _client(self, service: type, name: str) -> Any:
         if name not in self._clients:

@@ -34,7 +34,9 @@ PARAMETERS = (
     Parameter(
         "trust", "", "File of the trust policy: who must have signed what a canary promotes; empty: nobody."
     ),
-    Parameter("state_file", "", "File that keeps the counts over a restart; empty keeps them in memory."),
+    Parameter(
+        "state_file", "", "File that keeps counts, a stop and a canary over a restart; empty: in memory only."
+    ),
     Parameter("heartbeat_s", 0.5, "Status is sent at least this often.", "s", 0.02, 10.0),
     Parameter("command_gate", False, "Stand between policy and arm: action in, action_checked out."),
     Parameter(
