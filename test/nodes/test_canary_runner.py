@@ -274,7 +274,7 @@ def test_what_cannot_be_is_refused_with_500(bench: Bench, changes: dict[str, Any
 
 def after_a_restart(bench: Bench) -> Bench:
     """The same robot and store in a new process."""
-    value = json.loads(json.dumps(bench.runner.kept()))
+    value = json.loads(bench.runner.kept() or "")
     bench.runner.suspend()
     bench.runner = CanaryRunner(bench.robot, bench.store, Path("nowhere"), displacement=True)
     bench.runner.resume(value, bench.ended.append)
@@ -335,7 +335,7 @@ def test_only_the_same_canary_is_joined_and_only_by_one(bench: Bench, tmp_path: 
 
 def test_a_kept_canary_of_another_store_is_not_resumed(bench: Bench, tmp_path: Path) -> None:
     bench.start()
-    value = bench.runner.kept()
+    value = json.loads(bench.runner.kept() or "")
     for store in (AdapterStore(tmp_path / "other"), None):
         runner = CanaryRunner(bench.robot, store, tmp_path, displacement=True)
         with pytest.raises(VlaForgetError):

@@ -19,7 +19,7 @@ from vlaforget_ros.adapters.manifest import Manifest
 from vlaforget_ros.adapters.store import AdapterStore
 from vlaforget_ros.errors import CanaryError, ErrorCode, VlaForgetError
 from vlaforget_ros.safety.canary.document import document
-from vlaforget_ros.safety.canary.kept import kept, read_kept
+from vlaforget_ros.safety.canary.kept import CanaryText, read_kept
 from vlaforget_ros.safety.canary.machine import Canary
 from vlaforget_ros.safety.canary.protocol import read_protocol
 from vlaforget_ros.safety.canary.session import CanarySession
@@ -103,6 +103,7 @@ class CanaryRunner:
         self._finished: Callable[[Finished], None] = lambda _: None
         self._ending = False
         self._alone = False
+        self._text: tuple[CanarySession, CanaryText] | None = None
 
     def start(
         self, candidate: str, protocol: str, stable: str | None, finished: Callable[[Finished], None]
@@ -141,15 +142,19 @@ class CanaryRunner:
         self.act()
         return self._id
 
-    def kept(self) -> dict[str, Any] | None:
-        """The canary that runs, or whose verdict is being carried out, for :meth:`resume`; None without one."""
-        return None if self.session is None else kept(self._id, self.session)
+    def kept(self) -> str | None:
+        """The canary that runs, or whose verdict is being carried out, as JSON; None without one."""
+        if self.session is None:
+            return None
+        if self._text is None or self._text[0] is not self.session:
+            self._text = self.session, CanaryText(self._id, self.session)
+        return self._text[1].make()
 
     def resume(self, value: Any, finished: Callable[[Finished], None]) -> None:
         """Go on with a canary that a restart interrupted; a verdict that was not yet carried out is.
 
         Args:
-            value: of :meth:`kept`.
+            value: of :meth:`kept`, read.
             finished: called once, at the end, unless somebody joins it.
 
         Raises:

@@ -24,7 +24,7 @@ class StateKeeper:
         self,
         path: Path | None,
         what: str,
-        state: Callable[[], Mapping[str, Any] | None],
+        state: Callable[[], Mapping[str, Any] | str | None],
         warn: Callable[[str], object],
     ) -> None:
         self._path, self._what, self._state, self._warn = path, what, state, warn

@@ -12,12 +12,12 @@ from typing import Any
 from vlaforget_ros.errors import ErrorCode, SafetyError, VlaForgetError
 
 
-def save(path: Path, value: Mapping[str, Any] | None, what: str) -> str:
+def save(path: Path, value: Mapping[str, Any] | str | None, what: str) -> str:
     """Write a value; the file is the old or the new one, whole, whatever happens meanwhile.
 
     Args:
         path: file; its folder is made.
-        value: for JSON; None where there is nothing to keep: the file goes.
+        value: for JSON, or its text; None where there is nothing to keep: the file goes.
         what: it is, for a person: "the counts".
 
     Returns:
@@ -30,7 +30,7 @@ def save(path: Path, value: Mapping[str, Any] | None, what: str) -> str:
             path.unlink(missing_ok=True)
         else:
             with temporary.open("w", encoding="utf-8") as file:
-                json.dump(value, file)
+                file.write(value if isinstance(value, str) else json.dumps(value))
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from vlaforget_ros.errors import CanaryError
-from vlaforget_ros.safety.canary.kept import kept, read_kept
+from vlaforget_ros.safety.canary.kept import CanaryText, read_kept
 from vlaforget_ros.safety.canary.machine import Canary
 from vlaforget_ros.safety.canary.protocol import protocol_of
 from vlaforget_ros.safety.canary.session import CanarySession
@@ -123,8 +126,13 @@ def test_a_shadow_that_would_enter_the_zone_is_aborted() -> None:
 
 def again(heard: CanarySession) -> CanarySession:
     """What a restarted process makes of it."""
-    text = json.dumps(kept("id", heard))
-    return read_kept(json.loads(text), ShadowBook(lambda _: ()), clock)[1]
+    return read_kept(kept(heard), ShadowBook(lambda _: ()), clock)[1]
+
+
+def kept(heard: CanarySession) -> dict[str, Any]:
+    value = json.loads(CanaryText("id", heard).make())
+    assert isinstance(value, dict)
+    return value
 
 
 def test_a_restart_changes_no_count_and_no_test(slow: CanarySession) -> None:
@@ -192,7 +200,7 @@ def test_the_first_beginning_after_a_gap_may_be_old_news(
 @pytest.mark.parametrize(("away_s", "verdict"), [(599.0, "RUNNING"), (601.0, "HOLD"), (-601.0, "HOLD")])
 def test_a_long_gap_is_no_data(slow: CanarySession, away_s: float, verdict: str) -> None:
     drive(slow, "a")
-    value = kept("id", slow)
+    value = kept(slow)
     value["written_s"] -= away_s
     found = read_kept(value, ShadowBook(lambda _: ()), clock)[1]
     assert found.canary.state.verdict.name == verdict
@@ -203,7 +211,7 @@ def test_one_that_waits_for_its_operator_waits_over_any_gap() -> None:
     for number in range(60):
         drive(heard, str(number))
     assert heard.canary.state.awaiting_operator
-    value = kept("id", heard)
+    value = kept(heard)
     value["written_s"] -= 1e6
     found = read_kept(value, ShadowBook(lambda _: ()), clock)[1]
     assert found.canary.state.awaiting_operator
@@ -223,5 +231,29 @@ def test_one_that_waits_for_its_operator_waits_over_any_gap() -> None:
 )
 def test_what_is_no_canary_is_refused_with_503(slow: CanarySession, change: dict[str, object]) -> None:
     with pytest.raises(CanaryError) as refused:
-        read_kept({**kept("id", slow), **change}, ShadowBook(lambda _: ()), clock)
+        read_kept({**kept(slow), **change}, ShadowBook(lambda _: ()), clock)
     assert refused.value.code == 503
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 9), st.sampled_from(["began", "ended", "broke", "read"]), st.booleans()),
+        max_size=60,
+    )
+)
+def test_the_text_that_grows_is_the_text_made_at_once(events: list[tuple[int, str, bool]]) -> None:
+    heard = session(phases=["reduced_speed", "ramp"], min_rollouts=200)
+    growing = CanaryText("id", heard)
+    for number, event, ours in events:
+        name, digest = f'r"{number}', CANDIDATE if ours else STABLE
+        if event == "began":
+            heard.began(name, Arm.CANDIDATE if ours else Arm.STABLE, digest)
+        elif event == "ended":
+            heard.ended(name, digest, ours)
+        elif event == "broke":
+            heard.violated(name, f"rule{ours}", Severity.WARN)
+        else:
+            growing.make()
+    found = json.loads(growing.make())
+    assert {**found, "written_s": 0.0} == {**kept(heard), "written_s": 0.0}
+    assert found["canary"] == json.loads(json.dumps(heard.canary.to_dict()))

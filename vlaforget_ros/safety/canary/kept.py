@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from vlaforget_ros.errors import CanaryError, ErrorCode
 from vlaforget_ros.safety.canary.machine import Canary
+from vlaforget_ros.safety.canary.memory import Entry
 from vlaforget_ros.safety.canary.session import CanarySession
+from vlaforget_ros.safety.canary.state import TracePoint
 from vlaforget_ros.safety.shadow import ShadowBook
+
+_POINT = TypeAdapter(TracePoint)
 
 
 class _Kept(BaseModel):
@@ -24,15 +29,34 @@ class _Kept(BaseModel):
     session: dict[str, Any]
 
 
-def kept(canary_id: str, session: CanarySession) -> dict[str, Any]:
-    """The canary, its rollouts and the time of day."""
-    made = _Kept(
-        canary_id=canary_id,
-        written_s=time.time(),
-        canary=session.canary.to_dict(),
-        session=session.to_dict(),
-    )
-    return made.model_dump(mode="json")
+class CanaryText:
+    """The text of one canary, made after each event of it: what was made before is not made again.
+
+    A trace of a few hundred rollouts is some hundred kilobytes, and the thread that makes them also judges the arm.
+
+    Args:
+        canary_id: names the run.
+        session: the canary and its rollouts.
+    """
+
+    def __init__(self, canary_id: str, session: CanarySession) -> None:
+        self._id, self._session = canary_id, session
+        self._trace: list[str] = []
+        self._entries: dict[str, tuple[Entry, str]] = {}
+
+    def make(self) -> str:
+        """The canary, its rollouts and the time of day as JSON."""
+        memory = self._session.canary.memory
+        for point in memory.trace[len(self._trace) :]:
+            self._trace.append(json.dumps(_POINT.dump_python(point, mode="json")))
+        for name, entry in memory.entries.items():
+            if name not in self._entries or self._entries[name][0] is not entry:
+                self._entries[name] = (entry, f"{json.dumps(name)}: {entry.model_dump_json()}")
+        small = json.dumps(memory.model_dump(mode="json", exclude={"trace", "entries"}))
+        entries = ", ".join(text for _, text in self._entries.values())
+        canary = f'{small[:-1]}, "trace": [{", ".join(self._trace)}], "entries": {{{entries}}}}}'
+        head = json.dumps({"form": 1, "canary_id": self._id, "written_s": time.time()})
+        return f'{head[:-1]}, "canary": {canary}, "session": {self._session.to_json()}}}'
 
 
 def read_kept(
@@ -44,7 +68,7 @@ def read_kept(
     for as long, since nobody knows then.
 
     Args:
-        value: of :func:`kept`.
+        value: of :meth:`CanaryText.make`, read.
         shadows: empty; what was half done is lost.
         clock: steady clock [s].
 

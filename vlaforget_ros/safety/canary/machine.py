@@ -62,13 +62,8 @@ class Canary:
                 remedy="stage another adapter as candidate",
             )
         phase = Phase[protocol.phases[0].upper()]
-        memory = Memory(
-            protocol=protocol,
-            candidate=candidate,
-            stable=stable,
-            phase=phase,
-            history=history or ArmCounts(),
-        )
+        memory = Memory(protocol=protocol, candidate=candidate, stable=stable, phase=phase)
+        memory.history = history or ArmCounts()
         memory.reason = memory.where()
         self._resume(memory, clock)
 
@@ -89,9 +84,14 @@ class Canary:
 
     def to_dict(self) -> dict[str, Any]:
         """All of it as JSON can hold it. The time until :meth:`from_dict` counts for nothing."""
+        return self.memory.model_dump(mode="json")
+
+    @property
+    def memory(self) -> Memory:
+        """All that it remembers, to be looked at and not changed."""
         self._memory.elapsed_s = self._clock() - self._started_s
         self._memory.idle_s = self._clock() - self._heard_s
-        return self._memory.model_dump(mode="json")
+        return self._memory
 
     @property
     def protocol(self) -> Protocol:

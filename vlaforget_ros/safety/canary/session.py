@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from vlaforget_ros.safety.canary.machine import Canary
 from vlaforget_ros.safety.canary.state import Arm, Phase, RolloutRecord, Verdict
@@ -25,6 +26,9 @@ class _Rollout:
     worst: Severity | None = None
     ended: RolloutRecord | None = None
     unseen: bool = False
+
+
+_ROLLOUT = TypeAdapter(_Rollout)
 
 
 class _Kept(BaseModel):
@@ -53,13 +57,18 @@ class CanarySession:
         self._position: Position | None = None
         self._told_of_past = True
         self._changes = 0
+        self._texts: dict[str, str] = {}
 
-    def to_dict(self) -> dict[str, Any]:
-        """Its rollouts as JSON can hold them; the canary itself has its own."""
-        return _Kept(rollouts=self._rollouts, driving=self._driving).model_dump(mode="json")
+    def to_json(self) -> str:
+        """Its rollouts as JSON text, of which only what changed is made anew; the canary itself has its own."""
+        for rollout_id, rollout in self._rollouts.items():
+            if rollout_id not in self._texts:
+                self._texts[rollout_id] = f"{json.dumps(rollout_id)}: {_ROLLOUT.dump_json(rollout).decode()}"
+        rollouts = ", ".join(self._texts.values())
+        return f'{{"driving": {json.dumps(self._driving)}, "rollouts": {{{rollouts}}}}}'
 
     def resume(self, data: dict[str, Any]) -> None:
-        """Go on after a gap with what :meth:`to_dict` gave.
+        """Go on after a gap with what :meth:`to_json` gave.
 
         A rollout that ran when the gap began counts with the rules that were seen broken, as one that was aborted;
         without any, it counts for nothing. The first message about a rollout may be old news: where it tells of a
@@ -81,8 +90,8 @@ class CanarySession:
 
     @property
     def mark(self) -> tuple[int, int]:
-        """Another one each time that what :meth:`to_dict` and :meth:`Canary.to_dict` give has changed."""
-        return self._changes, len(self.canary.trace)
+        """Another one each time that this session or its canary has changed."""
+        return self._changes, len(self.canary.memory.trace)
 
     @property
     def candidate_drives(self) -> bool:
@@ -121,7 +130,7 @@ class CanarySession:
         unseen, self._told_of_past = not self._told_of_past, True
         self._rollouts.setdefault(rollout_id, _Rollout(arm, digest, self._clock(), unseen=unseen))
         self._driving = rollout_id
-        self._changes += 1
+        self._changed(rollout_id)
 
     def violated(self, rollout_id: str, rule: str, severity: Severity) -> None:
         """A rule was broken in a rollout, whoever saw it, also after its end."""
@@ -130,7 +139,7 @@ class CanarySession:
             return
         rollout.rules.add(rule)
         rollout.worst = max(rollout.worst or Severity.WARN, severity)
-        self._changes += 1
+        self._changed(rollout_id)
         self.canary.violation(rollout.digest, severity, rule)
         if rollout.ended is not None:
             self.canary.rollout(_with_rules(rollout, rollout.ended))
@@ -140,7 +149,8 @@ class CanarySession:
         rollout = self._rollouts.get(rollout_id)
         self._told_of_past = True
         if self._driving == rollout_id:
-            self._driving, self._changes = "", self._changes + 1
+            self._driving = ""
+            self._changed(rollout_id)
         if rollout is None or rollout.ended is not None:
             return
         rollout.ended = RolloutRecord(
@@ -152,11 +162,15 @@ class CanarySession:
             mixed=digest != rollout.digest,
             unseen=rollout.unseen,
         )
-        self._changes += 1
+        self._changed(rollout_id)
         if self._in_shadow() and not rollout.unseen:
             found = self._shadows.ended(rollout_id)
             self.canary.shadow_rollout(found.mean_distance, found.would_be_violations, found.steps)
         self.canary.rollout(_with_rules(rollout, rollout.ended))
+
+    def _changed(self, rollout_id: str) -> None:
+        self._texts.pop(rollout_id, None)
+        self._changes += 1
 
     def _in_shadow(self) -> bool:
         state = self.canary.state
