@@ -330,14 +330,13 @@ def test_a_canary_goes_on_after_the_monitor_was_killed(
 def test_a_stop_is_released_by_an_operator_and_not_by_a_restart(
     robot: Any, graph: Any, make_client: Callable[[], Any]
 ) -> None:
-    kind, publish = robot.publisher("safety/violation")
-    publish(kind(rule="test/stop", severity=2, message="said by a test"))
-    robot.wait_for_safety(lambda status: "test/stop" in status.reason)
+    robot.flag("keep_out/shelf")
+    robot.wait_for_safety(lambda status: "keep_out/shelf" in status.reason)
     graph.kill("safety_monitor")
     start_monitor(graph)
     # One that has not heard the killed process.
     operator = make_client()
     operator.wait_until_ready(["safety_monitor_node"])
-    assert operator.wait_for_safety(lambda status: "test/stop" in status.reason).state == 2
-    assert "test/stop" in operator.release()
+    assert operator.wait_for_safety(lambda status: "keep_out/shelf" in status.reason).state == 2
+    assert "keep_out/shelf" in operator.release()
     operator.wait_for_safety(lambda status: status.state == 0)
