@@ -28,7 +28,7 @@ rules:
   - {type: action_jump, id: jump, limit: 0.5}
   - {type: stale_input, id: quiet, input: wrench, limit_s: 0.3, severity: stop}
   - {type: adapter, id: adapter}
-  - {type: drift, id: drift, limit: 0.5}
+  - {type: drift, id: drift, limit: 0.5, span: 1}
 """
 EXPECTED = [
     ("zone", "r1", ""),
@@ -95,7 +95,7 @@ def test_the_table_counts_and_says_what_was_not_judged(tmp_path: Path) -> None:
     assert rows["zone"].first_s == pytest.approx(1000.598)
     assert (rows["range"].count, rows["range"].not_judged) == (1, "")
     assert (rows["person"].judged, rows["person"].not_judged) == (0, "no human_distance in the bag")
-    assert rows["drift"].not_judged == "no drift in the bag"
+    assert rows["drift"].not_judged == "no reference_action in the bag"
     assert rows["adapter"].not_judged == "its samples allowed no judgement"
 
 
@@ -182,7 +182,7 @@ def test_the_command_writes_a_bag_and_json(tmp_path: Path) -> None:
     ]
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 0, done.output
-    assert "not judged: no drift in the bag" in done.output
+    assert "not judged: no reference_action in the bag" in done.output
     events, _ = live(parse_config(RULES), script().messages)
     with Bag(out) as written:
         assert written.topics == {"/safety/violation": "vlaforget_ros/msg/SafetyViolation"}

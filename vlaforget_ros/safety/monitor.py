@@ -60,6 +60,11 @@ class SafetyMonitor:
         """The counts behind the rates, for reports and for keeping them over a restart."""
         return self._book
 
+    @property
+    def latched(self) -> str:
+        """Reason of the stop that only an operator releases, "" without one."""
+        return self._latched
+
     def take(self, sample: Sample) -> tuple[Event, ...]:
         """Judge one sample of any input; returns the events to publish.
 

@@ -105,7 +105,7 @@ class Replay:
             "adapters": [asdict(one) for one in self.breakdown],
             "problems": [asdict(problem) for problem in self.problems],
         }
-        cleaned: dict[str, Any] = _finite(value)
+        cleaned: dict[str, Any] = finite(value)
         return cleaned
 
 
@@ -273,9 +273,10 @@ def _in_time(bag: Bag, topics: Mapping[str, str]) -> Iterator[tuple[Message, int
         before = message.time_ns if before is None else max(before, message.time_ns)
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """A value for JSON: numbers that are not finite become null."""
     if isinstance(value, dict):
-        return {str(key): _finite(one) for key, one in value.items()}
+        return {str(key): finite(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(one) for one in value]
+        return [finite(one) for one in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
