@@ -31,7 +31,9 @@ from vlaforget_ros.unlearning.methods import make_method, method_class
 from vlaforget_ros.unlearning.methods.base import Method
 from vlaforget_ros.unlearning.methods.vla_forget import VlaForget
 from vlaforget_ros.unlearning.parameters import MethodParameters, Strict
+from vlaforget_ros.unlearning.selected import Selected
 
+_ADDED_LATER = ("cameras", "state", "selected")
 _TOPIC = re.compile(r"/?[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*")
 
 
@@ -88,6 +90,8 @@ class Request(Strict):
         retain: what must keep working.
         boundary: near neighbours that must keep working.
         counterfactual: sources of the right behaviour, all used; empty ones are reported and left out.
+        selected: what the selections chose when the request was made, and the hashes of the bags; an edit refuses bags
+            and sets that have become others since. Written by ``vlaforget request new``.
         method: key of the method.
         parameters: of the method.
         gates: limits for promotion.
@@ -110,6 +114,7 @@ class Request(Strict):
     retain: Selection
     boundary: Selection | None = None
     counterfactual: tuple[CounterfactualSource, ...] = ()
+    selected: Selected | None = None
     method: str = VlaForget.key
     parameters: SerializeAsAny[MethodParameters] = Field(default_factory=MethodParameters)
     gates: Gates = Field(default_factory=Gates)
@@ -156,6 +161,12 @@ class Request(Strict):
             raise ValueError("`earlier` goes with `start_from`: the base model holds no earlier edit")
         return self
 
+    @model_validator(mode="after")
+    def _selected_fits(self) -> Request:
+        if self.selected is not None and len(self.selected.bags) != len(self.bags):
+            raise ValueError(f"`selected.bags` has {len(self.selected.bags)} entries for {len(self.bags)} `bags`")
+        return self
+
     def make_method(self, ordered: bool = True) -> Method[Any]:
         """The method with its parameters.
 
@@ -173,10 +184,11 @@ class Request(Strict):
     def digest(self) -> str:
         """SHA-256 of the request as canonical JSON (defaults included), 64 hex digits.
 
-        ``cameras`` and ``state`` are in it where they are set: other requests are what they were before there were any.
+        What was added later (``cameras``, ``state``, ``selected``) is in it where it is set: other requests are what they
+        were before there was any.
         """
         values = self.model_dump(mode="json")
-        values = {key: value for key, value in values.items() if value or key not in ("cameras", "state")}
+        values = {key: value for key, value in values.items() if value or key not in _ADDED_LATER}
         text = json.dumps(values, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -270,6 +282,7 @@ def _fields(place: tuple[Any, ...], method: str) -> list[str]:
         "forget": Selection,
         "retain": Selection,
         "boundary": Selection,
+        "selected": Selected,
         "counterfactual": CounterfactualSource,
         "parameters": method_class(method).Parameters,
         "gates": Gates,
