@@ -228,9 +228,7 @@ def _in_window(episode: EpisodeInfo, selection: Selection) -> np.ndarray:
     return keep
 
 
-def _thin(
-    chosen: list[tuple[_Known, np.ndarray]], limit: int, seed: int
-) -> list[tuple[_Known, np.ndarray]]:
+def _thin(chosen: list[tuple[_Known, np.ndarray]], limit: int, seed: int) -> list[tuple[_Known, np.ndarray]]:
     total = sum(len(indices) for _, indices in chosen)
     if total <= limit:
         return chosen
@@ -265,7 +263,9 @@ def _empty(
         remedy = "no episode was flagged by an operator: select by violation_rules instead"
     elif (selection.since is not None or selection.until is not None) and _outside(episodes, selection):
         first = [int(episode.stamps_ns[0]) for episode in episodes if len(episode)]
-        remedy = f"episodes begin from {moment_text(min(first))} to {moment_text(max(first))}: move since, until"
+        remedy = (
+            f"episodes begin from {moment_text(min(first))} to {moment_text(max(first))}: move since, until"
+        )
     elif selection.windowed and any(selection.matches(episode) for episode in episodes):
         remedy = "episodes match, but no frame lies in the window: widen before_s or after_s"
     else:
@@ -277,7 +277,7 @@ def _empty(
 
 def _outside(episodes: Sequence[EpisodeInfo], selection: Selection) -> bool:
     """Whether there are episodes, and all of them are outside since and until."""
-    times = Selection(since=selection.since, until=selection.until)
+    times = Selection.model_validate({"since": selection.since, "until": selection.until})
     return bool(episodes) and not any(times.matches(episode) for episode in episodes)
 
 

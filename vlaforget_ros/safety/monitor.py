@@ -19,7 +19,6 @@ from vlaforget_ros.safety.watch import Watch
 __all__ = ["OPERATOR_RULE", "ArmState", "Event", "MonitorStatus", "SafetyMonitor"]
 
 
-
 @dataclass(frozen=True)
 class _Running:
     rollout_id: str = ""

@@ -15,9 +15,11 @@ from pydantic import (
     BaseModel,
     Field,
     SerializeAsAny,
+    SerializerFunctionWrapHandler,
     ValidationError,
     create_model,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
@@ -33,7 +35,6 @@ from vlaforget_ros.unlearning.methods.vla_forget import VlaForget
 from vlaforget_ros.unlearning.parameters import MethodParameters, Strict
 from vlaforget_ros.unlearning.selected import Selected
 
-_ADDED_LATER = ("cameras", "state", "selected")
 _TOPIC = re.compile(r"/?[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*")
 
 
@@ -161,10 +162,18 @@ class Request(Strict):
             raise ValueError("`earlier` goes with `start_from`: the base model holds no earlier edit")
         return self
 
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """``selected`` appears only where it is set, in records and in the digest: requests without it are as ever."""
+        values: dict[str, Any] = handler(self)
+        return {k: v for k, v in values.items() if k != "selected" or v is not None}
+
     @model_validator(mode="after")
     def _selected_fits(self) -> Request:
         if self.selected is not None and len(self.selected.bags) != len(self.bags):
-            raise ValueError(f"`selected.bags` has {len(self.selected.bags)} entries for {len(self.bags)} `bags`")
+            raise ValueError(
+                f"`selected.bags` has {len(self.selected.bags)} entries for {len(self.bags)} `bags`"
+            )
         return self
 
     def make_method(self, ordered: bool = True) -> Method[Any]:
@@ -184,11 +193,10 @@ class Request(Strict):
     def digest(self) -> str:
         """SHA-256 of the request as canonical JSON (defaults included), 64 hex digits.
 
-        What was added later (``cameras``, ``state``, ``selected``) is in it where it is set: other requests are what they
-        were before there was any.
+        ``cameras`` and ``state`` are in it where they are set: other requests are what they were before there were any.
         """
         values = self.model_dump(mode="json")
-        values = {key: value for key, value in values.items() if value or key not in _ADDED_LATER}
+        values = {key: value for key, value in values.items() if value or key not in ("cameras", "state")}
         text = json.dumps(values, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 

@@ -65,7 +65,9 @@ def storage_files(bag: Path) -> list[Path]:
     """The files of a bag that hold its messages, in order of their names."""
     if bag.is_file():
         return [bag]
-    return sorted(file for file in bag.iterdir() if file.is_file() and file.name.endswith((*STORAGE_SUFFIXES, *_PACKED)))
+    return sorted(
+        file for file in bag.iterdir() if file.is_file() and file.name.endswith((*STORAGE_SUFFIXES, *_PACKED))
+    )
 
 
 def hash_bag(bag: Path, told: Callable[[int], None] = lambda count: None) -> SelectedBag:
@@ -131,7 +133,9 @@ def bag_changes(request: Request, told: Told | None = None) -> list[str]:
     found = []
     for bag, was, now in zip(bags, request.selected.bags, hash_bags(bags, told), strict=True):
         if now.sha256 != was.sha256:
-            sizes = f"{was.size} bytes, now {now.size}" if now.size != was.size else f"{was.size} bytes as before"
+            sizes = (
+                f"{was.size} bytes, now {now.size}" if now.size != was.size else f"{was.size} bytes as before"
+            )
             found.append(f"bag {bag} has another content ({sizes}): {was.sha256[:12]}, now {now.sha256[:12]}")
     return found
 
@@ -145,7 +149,11 @@ def set_changes(request: Request, sets: Mapping[str, Sizes]) -> list[str]:
     """
     if request.selected is None:
         return []
-    return [text for name, was in request.selected.sets().items() for text in _changes(name, was, sets.get(name, {}))]
+    return [
+        text
+        for name, was in request.selected.sets().items()
+        for text in _changes(name, was, sets.get(name, {}))
+    ]
 
 
 def require_same_bags(request: Request) -> None:
@@ -154,7 +162,7 @@ def require_same_bags(request: Request) -> None:
 
 
 def require_same_sets(request: Request, sets: Mapping[str, Sizes]) -> None:
-    """Raises UnlearningError 300 naming the episodes that came, went or have other frames since the request was made."""
+    """Raises UnlearningError 300 naming episodes that came, went or have other frames since the request was made."""
     _require_none(set_changes(request, sets))
 
 
