@@ -95,9 +95,9 @@ class Selection(BaseModel):
 
     @model_validator(mode="after")
     def _in_order(self) -> Selection:
-        if self.since is not None and self.until is not None:
-            if moment_ns(self.since) >= moment_ns(self.until):
-                raise ValueError(f"`since` {self.since} is not before `until` {self.until}")
+        times = [moment_ns(moment) for moment in (self.since, self.until) if moment is not None]
+        if len(times) == 2 and times[0] >= times[1]:
+            raise ValueError(f"`since` {self.since} is not before `until` {self.until}")
         return self
 
     @model_serializer(mode="wrap")
@@ -175,7 +175,9 @@ def select_forget(episodes: Sequence[Episode], selection: Selection) -> list[Epi
     """
     slices = select(episodes, selection)
     if not slices:
-        raise _empty(ErrorCode.UNLEARNING_EMPTY_FORGET_SET, "forget set is empty", episodes, selection)
+        raise nothing_chosen(
+            ErrorCode.UNLEARNING_EMPTY_FORGET_SET, "forget set is empty", episodes, selection
+        )
     return slices
 
 
@@ -191,7 +193,7 @@ def select_retain(
     left = [episode for episode in episodes if episode.rollout_id not in forgotten]
     slices = select(left, selection)
     if not slices:
-        raise _empty(ErrorCode.UNLEARNING_EMPTY_RETAIN_SET, "retain set is empty", left, selection)
+        raise nothing_chosen(ErrorCode.UNLEARNING_EMPTY_RETAIN_SET, "retain set is empty", left, selection)
     return slices
 
 
@@ -242,9 +244,10 @@ def _thin(chosen: list[tuple[_Known, np.ndarray]], limit: int, seed: int) -> lis
     return thinned
 
 
-def _empty(
+def nothing_chosen(
     code: ErrorCode, message: str, episodes: Sequence[EpisodeInfo], selection: Selection
 ) -> UnlearningError:
+    """The error for a selection that chose nothing: what was asked for, what there was, what to change."""
     asked = selection.model_dump(exclude_defaults=True) or "everything"
     known = {episode.instruction for episode in episodes}
     unknown = [text for text in selection.instructions if not any(fnmatchcase(name, text) for name in known)]

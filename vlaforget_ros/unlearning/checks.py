@@ -106,8 +106,8 @@ def check_balance(sets: Sets[Any], neighbour_source: bool = False) -> list[Findi
 
     Args:
         sets: what was chosen.
-        neighbour_source: whether another instruction's actions show what is right: then an instruction may be the cause,
-            and does not have to be kept.
+        neighbour_source: whether another instruction's actions show what is right: then an instruction may be the
+            cause, and does not have to be kept.
     """
     found = [finding for name, chosen in sets.by_name().items() for finding in _few(name, chosen)]
     undesired, kept = sum(len(i) for _, i in sets.forget), sum(len(i) for _, i in sets.retain)

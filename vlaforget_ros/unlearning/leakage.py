@@ -67,7 +67,8 @@ def check_leakage(forget: Sequence[Marks], kept: Sequence[Marks]) -> list[Findin
     """Kept episodes that show frames of a forget episode.
 
     Frames are the same when their pixels are; or when the small pictures are near and the instructions and actions
-    equal, as after another compression. A shared first frame alone is noted: the same seed, or the same start of a simulated scene.
+    equal, as after another compression. A shared first frame alone is noted: the same seed, or the same start of a
+    simulated scene.
 
     Args:
         forget: episodes of D_f.

@@ -158,12 +158,12 @@ def set_changes(request: Request, sets: Mapping[str, Sizes]) -> list[str]:
 
 def require_same_bags(request: Request) -> None:
     """Raises UnlearningError 300 naming the bags whose content changed since the request was made."""
-    _require_none(bag_changes(request))
+    require_none(bag_changes(request))
 
 
 def require_same_sets(request: Request, sets: Mapping[str, Sizes]) -> None:
     """Raises UnlearningError 300 naming episodes that came, went or have other frames since the request was made."""
-    _require_none(set_changes(request, sets))
+    require_none(set_changes(request, sets))
 
 
 def _changes(name: str, was: Sizes, now: Sizes) -> Iterator[str]:
@@ -182,7 +182,8 @@ def _named(texts: Iterable[str]) -> str:
     return ", ".join(ordered[:_SHOWN]) + more
 
 
-def _require_none(changes: Sequence[str]) -> None:
+def require_none(changes: Sequence[str]) -> None:
+    """Raises UnlearningError 300 with the changes, where there are any."""
     if changes:
         raise UnlearningError(
             ErrorCode.UNLEARNING_BAD_REQUEST,
