@@ -19,6 +19,7 @@ from vlaforget_ros.episodes.types import Episode, EpisodeInfo, TopicMap
 from vlaforget_ros.policy.images import pixel_values
 from vlaforget_ros.policy.policy import VlaPolicy
 from vlaforget_ros.unlearning.loading import load
+from vlaforget_ros.unlearning.observation import require_views
 
 SAMPLED_FRAMES = 8
 """Frames of an episode that are looked at, evenly spread over it."""
@@ -73,8 +74,9 @@ def scene(policy: VlaPolicy, episode: Episode, frames: int = SAMPLED_FRAMES) -> 
         frames: how many are looked at.
 
     Raises:
-        PolicyError: 209 for images that the policy cannot look at.
+        UnlearningError: 300 for other cameras, or another state, than the policy is shown.
     """
+    require_views([episode], policy.config)
     rows = np.unique(np.linspace(0, len(episode) - 1, frames).round().astype(np.int64))
     with torch.no_grad():
         visual, _ = policy.features(pixel_values(episode.images[rows], policy.config, policy.device))
@@ -147,8 +149,7 @@ def find_neighbours(
         told: called with (episodes looked at, episodes to look at).
 
     Raises:
-        PolicyError: 209 for images that the policy cannot look at.
-        UnlearningError: 300 and 301 as :func:`.loading.load`.
+        UnlearningError: 300 as :func:`scene`, 300 and 301 as :func:`.loading.load`.
     """
     taken = set(forget)
     undesired = _even([e for e in episodes if e.rollout_id in taken], MOST_LOOKED_AT)
