@@ -230,7 +230,7 @@ def test_a_request_made_so_is_carried_out(options: list[str], tmp_path: Path) ->
     assert run(*options, "--method", "grad_diff", "--counterfactual", "none").exit_code == 0
     file = Path("hand_zone.yaml")
     small = "steps: 3, rank: 4, lora_alpha: 8, batch_forget: 4, batch_retain: 4, batch_boundary: 4"
-    file.write_text(f"{file.read_text()}parameters: {{{small}}}\n")
+    file.write_text(f"{file.read_text()}parameters: {{{small}}}\nthreads: 1\n")
     request = read_request(file)
     done = child.run(request, tmp_path / "edit", False, None, lambda: False, lambda event: None)
     record = json.loads(Path(done["report"]).read_text())
