@@ -24,6 +24,7 @@ from vlaforget_ros.cli import (
     models,
     monitor,
     report,
+    request,
     retrain,
     train,
     unlearn,
@@ -80,6 +81,7 @@ canary_run.register(canary.app)
 app.add_typer(bench.app, name="bench")
 app.add_typer(monitor.app, name="monitor")
 app.add_typer(canary.app, name="canary")
+app.add_typer(request.app, name="request")
 
 
 def main() -> None:

@@ -2,7 +2,7 @@
 
 Parts, and the only direction in which they may call each other (left calls right)::
 
-    counterfactual -> trigger -> dataset -> selection -> types
+    counterfactual -> trigger -> dataset -> selection -> flags, objects, moments -> types
     reader -> views, rollouts -> bags -> salvage;  reader, views -> topics, matching, images -> messages -> types
     writer -> sink, images -> messages
 
