@@ -79,6 +79,4 @@ def _find(name: str, known: Sequence[str]) -> str | None:
 
 
 def _bad(message: str, value: str, limit: str, remedy: str) -> UnlearningError:
-    return UnlearningError(
-        ErrorCode.UNLEARNING_BAD_REQUEST, message, value=value, limit=limit, remedy=remedy
-    )
+    return UnlearningError(ErrorCode.UNLEARNING_BAD_REQUEST, message, value=value, limit=limit, remedy=remedy)

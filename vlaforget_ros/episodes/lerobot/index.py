@@ -64,7 +64,9 @@ def read_tasks(folder: Path) -> dict[int, str]:
         (text,) = [field.name for field in table.schema if _is_text(field.type)]
         return dict(zip(table["task_index"].to_pylist(), table[text].to_pylist(), strict=True))
     except FAULTS as error:
-        raise unreadable("the tasks of the data set cannot be read", str(path), f"parquet: {error}") from error
+        raise unreadable(
+            "the tasks of the data set cannot be read", str(path), f"parquet: {error}"
+        ) from error
 
 
 def read_entries(folder: Path, info: Info, cameras: Sequence[str]) -> tuple[list[Entry], list[Problem]]:
@@ -92,7 +94,9 @@ def read_entries(folder: Path, info: Info, cameras: Sequence[str]) -> tuple[list
             problems.append(Problem("episode_list_damaged", "", 1, text, str(path)))
     if not entries:
         value = problems[0].message if problems else "no file"
-        raise unreadable("the list of episodes cannot be read", value, f"{EPISODES}/chunk-000/file-000.parquet")
+        raise unreadable(
+            "the list of episodes cannot be read", value, f"{EPISODES}/chunk-000/file-000.parquet"
+        )
     missing = info.total_episodes - len(entries)
     if missing > 0:
         text = f"{missing} of {info.total_episodes} episodes are not in the list of episodes"

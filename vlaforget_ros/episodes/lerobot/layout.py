@@ -166,5 +166,6 @@ def unreadable(message: str, value: str, limit: str, remedy: str = "") -> Unlear
         message,
         value=value,
         limit=limit,
-        remedy=remedy or "name the folder that holds meta/, data/ and videos/, as it was downloaded or recorded",
+        remedy=remedy
+        or "name the folder that holds meta/, data/ and videos/, as it was downloaded or recorded",
     )

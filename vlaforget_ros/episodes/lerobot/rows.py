@@ -204,5 +204,3 @@ def decode_picture(stored: object, folder: Path) -> np.ndarray:
             return np.asarray(picture.convert("RGB"))
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
         raise BrokenPicture(str(error)) from error
-
-

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Literal
 
 import av
 import av.error
@@ -17,13 +16,10 @@ from vlaforget_ros.errors import ErrorCode, UnlearningError
 TOLERANCE_S = 1e-3
 """How far a frame of the video may be from the time that the rows give."""
 
-Codec = Literal["h264", "av1"]
-_ENCODERS = {"h264": "libx264", "av1": "libsvtav1"}
-# A key frame at every second picture, as LeRobot writes: training reads single frames at random.
-_OPTIONS = {
-    "h264": {"g": "2", "crf": "18", "preset": "fast"},
-    "av1": {"g": "2", "crf": "23", "preset": "10", "svtav1-params": "lp=2"},
-}
+# H.264 and not LeRobot's AV1: everything reads it, and its encoder is quick and silent. A key frame at every second
+# picture, as LeRobot writes: training reads single frames at random.
+_ENCODER = "libx264"
+_OPTIONS = {"g": "2", "crf": "18", "preset": "fast"}
 
 
 class BrokenVideo(ValueError):
@@ -89,19 +85,18 @@ def _decoded(
 
 
 class VideoWriter:
-    """One mp4 file that grows frame by frame at a fixed rate.
+    """One mp4 file (H.264) that grows frame by frame at a fixed rate; every picture loses a little.
 
     Args:
         path: file to make; its folder is made as well.
         fps: frames a second.
         size: height and width [px], both even: colour is stored for two by two pixels.
-        codec: ``h264`` or ``av1``; both lose a little of every picture.
 
     Raises:
         UnlearningError: 300 for an odd size.
     """
 
-    def __init__(self, path: Path, fps: int, size: tuple[int, int], codec: Codec = "h264") -> None:
+    def __init__(self, path: Path, fps: int, size: tuple[int, int]) -> None:
         height, width = size
         if height % 2 or width % 2:
             raise UnlearningError(
@@ -114,9 +109,10 @@ class VideoWriter:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
         self._container = av.open(str(path), "w")
-        self._stream = self._container.add_stream(_ENCODERS[codec], rate=fps, options=_OPTIONS[codec])
+        self._stream = self._container.add_stream(_ENCODER, rate=fps, options=_OPTIONS)
         self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, "yuv420p"
         self._stream.thread_count = 2
+        self._closed = False
         self.frames = 0
         self.bytes = 0
 
@@ -132,9 +128,11 @@ class VideoWriter:
             self.frames += 1
 
     def close(self) -> None:
-        """Finish the file."""
-        self._mux(None)
-        self._container.close()
+        """Finish the file; a second call does nothing."""
+        if not self._closed:
+            self._closed = True
+            self._mux(None)
+            self._container.close()
 
     def _mux(self, frame: av.VideoFrame | None) -> None:
         for packet in self._stream.encode(frame):
