@@ -75,7 +75,9 @@ def _feature(name: str, known: Sequence[str]) -> str:
 
 def _find(name: str, known: Sequence[str]) -> str | None:
     bare = name.strip("/")
-    return next((prefix + bare for prefix in _PREFIXES if prefix + bare in known), None)
+    # Topics of further cameras are called image_wrist where LeRobot says observation.images.wrist.
+    texts = [prefix + text for text in (bare, bare.removeprefix("image_")) for prefix in _PREFIXES]
+    return next((text for text in texts if text in known), None)
 
 
 def _bad(message: str, value: str, limit: str, remedy: str) -> UnlearningError:

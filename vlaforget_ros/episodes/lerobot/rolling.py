@@ -70,9 +70,7 @@ class Clips:
         limits: sizes.
     """
 
-    def __init__(
-        self, folder: Path, name: str, fps: int, size: tuple[int, int], limits: FileLimits
-    ) -> None:
+    def __init__(self, folder: Path, name: str, fps: int, size: tuple[int, int], limits: FileLimits) -> None:
         self._folder, self._name, self._fps, self._size = folder, name, fps, size
         self._limits = limits
         self._place = (0, 0)

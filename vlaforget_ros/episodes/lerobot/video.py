@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 
 import av
 import av.error
 import numpy as np
+from av.container import InputContainer
 from av.video.frame import PictureType
 
 from vlaforget_ros.errors import ErrorCode, UnlearningError
@@ -53,8 +55,12 @@ def frames_at(path: Path, times_s: Sequence[float]) -> Iterator[tuple[int, np.nd
             raise BrokenVideo(f"{path.name}: no video in it")
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
-        for frame in _decoded(container, stream, float(wanted[0])):
-            seconds = float(frame.pts * stream.time_base)
+        tick_s = float(stream.time_base or 0)
+        if tick_s <= 0:
+            raise BrokenVideo(f"{path.name}: video without a clock")
+        start = max(0, int((wanted[0] - TOLERANCE_S) / tick_s))
+        for frame in _decoded(container, stream, start):
+            seconds = float(frame.pts or 0) * tick_s
             nearest = int(np.argmin(np.abs(wanted - seconds)))
             if abs(wanted[nearest] - seconds) <= TOLERANCE_S:
                 yield nearest, frame.to_ndarray(format="rgb24")
@@ -62,13 +68,11 @@ def frames_at(path: Path, times_s: Sequence[float]) -> Iterator[tuple[int, np.nd
                 return
 
 
-def _decoded(
-    container: av.container.InputContainer, stream: av.VideoStream, start_s: float
-) -> Iterator[av.VideoFrame]:
-    """Whole frames from the key frame before a moment on."""
+def _decoded(container: InputContainer, stream: av.VideoStream, start: int) -> Iterator[av.VideoFrame]:
+    """Whole frames from the key frame at or before a moment, in ticks of the stream, on."""
     whole = True
     try:
-        container.seek(max(0, int((start_s - TOLERANCE_S) / stream.time_base)), stream=stream)
+        container.seek(start, stream=stream)
         for packet in container.demux(stream):
             try:
                 frames = packet.decode()
@@ -77,6 +81,8 @@ def _decoded(
                 whole = False
                 continue
             for frame in frames:
+                if not isinstance(frame, av.VideoFrame):
+                    continue
                 whole = (whole or frame.key_frame) and not frame.is_corrupt
                 if whole and frame.pts is not None:
                     yield frame
@@ -109,7 +115,10 @@ class VideoWriter:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
         self._container = av.open(str(path), "w")
-        self._stream = self._container.add_stream(_ENCODER, rate=fps, options=_OPTIONS)
+        stream = self._container.add_stream(_ENCODER, rate=fps, options=_OPTIONS)
+        if not isinstance(stream, av.VideoStream):
+            raise BrokenVideo(f"{_ENCODER} is no encoder of video")
+        self._stream, self._tick = stream, Fraction(1, fps)
         self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, "yuv420p"
         self._stream.thread_count = 2
         self._closed = False
@@ -121,7 +130,7 @@ class VideoWriter:
         for number, image in enumerate(images):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
             frame.pts = self.frames
-            frame.time_base = 1 / self._stream.average_rate
+            frame.time_base = self._tick
             if number == 0:
                 frame.pict_type = PictureType.I
             self._mux(frame)

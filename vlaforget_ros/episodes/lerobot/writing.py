@@ -185,8 +185,10 @@ class LeRobotWriter:
         shutil.rmtree(self._part, ignore_errors=True)
 
     def _close(self) -> None:
-        for part in (self._data, self._list, *self._clips.values()):
-            part.close()
+        self._data.close()
+        self._list.close()
+        for clips in self._clips.values():
+            clips.close()
 
     def _check(self, episode: Episode) -> None:
         if not len(episode):
@@ -207,8 +209,7 @@ class LeRobotWriter:
             if self._video:
                 size = (height, width)
                 self._clips = {
-                    name: Clips(self._part, name, self._fps, size, self._limits)
-                    for name in self._cameras
+                    name: Clips(self._part, name, self._fps, size, self._limits) for name in self._cameras
                 }
         elif shape != self._shape:
             value, limit = f"{episode.rollout_id}: {shape}", str(self._shape)
