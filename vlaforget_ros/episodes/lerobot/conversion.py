@@ -41,12 +41,22 @@ class Exported:
 
 @dataclass(frozen=True)
 class Imported:
-    """A bag that was written, and what of the data set is not in it."""
+    """A bag that was written, and what of the data set is not in it.
+
+    Attributes:
+        bag: its folder.
+        episodes: how many.
+        frames: how many.
+        topics: of the cameras and the state.
+        actions: numbers of an action.
+        problems: what is not in it.
+    """
 
     bag: Path
     episodes: int
     frames: int
     topics: tuple[str, ...]
+    actions: int
     problems: tuple[Problem, ...]
 
 
@@ -183,7 +193,7 @@ def import_dataset(
     wanted = reader.indices if indices is None else list(indices)
     topic = state_topic if reader.state else ""
     next_ns = -1
-    done = frames = 0
+    done = frames = actions = 0
     writer: EpisodeWriter | None = None
     try:
         for episode in reader.read(wanted):
@@ -195,7 +205,7 @@ def import_dataset(
             shift = max(0, next_ns - int(episode.stamps_ns[0]))
             write_episode(writer, episode, shift)
             next_ns = int(episode.stamps_ns[-1]) + shift + _PAUSE_NS
-            done, frames = done + 1, frames + len(episode)
+            done, frames, actions = done + 1, frames + len(episode), episode.actions.shape[1]
             if update is not None:
                 update(done, max(done, len(wanted)), episode.rollout_id)
     finally:
@@ -209,9 +219,8 @@ def import_dataset(
             limit=f"{len(reader.indices)} episodes listed",
             remedy="download the data set again",
         )
-    return Imported(
-        out, done, frames, ("image", *further, *([topic] if topic else [])), tuple(reader.problems)
-    )
+    topics = ("image", *further, *([topic] if topic else []))
+    return Imported(out, done, frames, topics, actions, tuple(reader.problems))
 
 
 def write_episode(writer: EpisodeWriter, episode: Episode, shift_ns: int = 0) -> None:

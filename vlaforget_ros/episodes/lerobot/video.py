@@ -81,8 +81,6 @@ def _decoded(container: InputContainer, stream: av.VideoStream, start: int) -> I
                 whole = False
                 continue
             for frame in frames:
-                if not isinstance(frame, av.VideoFrame):
-                    continue
                 whole = (whole or frame.key_frame) and not frame.is_corrupt
                 if whole and frame.pts is not None:
                     yield frame

@@ -49,6 +49,7 @@ class Written:
         episodes: how many.
         frames: how many.
         tasks: how many different instructions.
+        fps: frames a second.
         uneven: episodes whose frames do not lie on the regular rate by more than half a frame: LeRobot sees them as
             if they did.
     """
@@ -57,6 +58,7 @@ class Written:
     episodes: int
     frames: int
     tasks: int
+    fps: int
     uneven: int
 
 
@@ -177,7 +179,7 @@ class LeRobotWriter:
         write_facts(self._part, self._facts)
         _write_json(self._part / layout.INFO, self._info())
         self._part.rename(self.folder)
-        return Written(self.folder, len(self._facts), self._frames, len(self._tasks), self._uneven)
+        return Written(self.folder, len(self._facts), self._frames, len(self._tasks), self._fps, self._uneven)
 
     def abandon(self) -> None:
         """Remove what was written so far."""
