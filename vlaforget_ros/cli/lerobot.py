@@ -127,7 +127,7 @@ def import_lerobot(
     out: Path = typer.Option(..., "--out", help="Bag to write; must not exist."),
     cameras: str = typer.Option(
         "",
-        help="Cameras, with commas, the main one first: `front,wrist`. By default that called `image`, or the only one.",
+        help="Cameras, with commas, the main one first: `front,wrist`. By default `image`, or the only one.",
     ),
     camera_topics: str = typer.Option(
         "", "--topics", help="Topics of the further cameras, with commas; by default image_NAME."

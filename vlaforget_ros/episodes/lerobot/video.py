@@ -21,7 +21,7 @@ TOLERANCE_S = 1e-3
 # H.264 and not LeRobot's AV1: everything reads it, and its encoder is quick and silent. A key frame at every second
 # picture, as LeRobot writes: training reads single frames at random.
 _ENCODER = "libx264"
-_OPTIONS = {"g": "2", "crf": "18", "preset": "fast"}
+_OPTIONS = {"g": "2", "crf": "18", "preset": "fast", "tune": "zerolatency"}
 
 
 class BrokenVideo(ValueError):

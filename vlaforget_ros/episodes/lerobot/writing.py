@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import mkdtemp
 from types import TracebackType
 from typing import Any
 
@@ -105,12 +106,13 @@ class LeRobotWriter:
         limits: FileLimits = _LIMITS,
     ) -> None:
         self.folder = Path(folder)
-        self._part = self.folder.with_name(self.folder.name + ".part")
         if self.folder.exists():
             raise _unwritable("the folder exists", self.folder, "choose another --out, or remove it")
         try:
-            shutil.rmtree(self._part, ignore_errors=True)
-            (self._part / "meta").mkdir(parents=True)
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
+            self._part = Path(mkdtemp(prefix=f".{self.folder.name}.", dir=self.folder.parent))
+            self._part.chmod(0o755)
+            (self._part / "meta").mkdir()
         except OSError as error:
             raise _unwritable(f"the folder cannot be made: {error.strerror}", self.folder, "") from error
         self._fps, self._video, self._outcomes = fps, video, outcomes
