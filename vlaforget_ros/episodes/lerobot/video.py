@@ -112,7 +112,8 @@ class VideoWriter:
             )
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
-        self._container = av.open(str(path), "w")
+        # The index in front: what is left of a cut file can then be read.
+        self._container = av.open(str(path), "w", options={"movflags": "faststart"})
         stream = self._container.add_stream(_ENCODER, rate=fps, options=_OPTIONS)
         if not isinstance(stream, av.VideoStream):
             raise BrokenVideo(f"{_ENCODER} is no encoder of video")
