@@ -5,19 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from vlaforget_ros.episodes.lerobot.layout import is_lerobot
 from vlaforget_ros.errors import ErrorCode, UnlearningError
 
 STORAGE_SUFFIXES = (".mcap", ".db3")
 
 
 def is_bag(path: Path) -> bool:
-    """Whether this is one recording: a storage file, or a folder with metadata.yaml or storage files in it."""
+    """Whether this is one recording: a storage file, a folder with metadata.yaml or storage files in it, or a LeRobot
+    data set."""
     if path.is_file():
         return path.suffix in STORAGE_SUFFIXES
     if not path.is_dir():
         return False
-    return (path / "metadata.yaml").is_file() or any(
-        file.is_file() and file.suffix in STORAGE_SUFFIXES for file in path.iterdir()
+    return (
+        is_lerobot(path)
+        or (path / "metadata.yaml").is_file()
+        or any(file.is_file() and file.suffix in STORAGE_SUFFIXES for file in path.iterdir())
     )
 
 

@@ -18,6 +18,7 @@ from rosbags.serde import SerdeError
 
 from vlaforget_ros.episodes.bags import Bag
 from vlaforget_ros.episodes.images import BrokenImage, decode, header_stamp_ns
+from vlaforget_ros.episodes.lerobot.layout import is_lerobot
 from vlaforget_ros.episodes.matching import Frames, Usable, usable_actions
 from vlaforget_ros.episodes.rollouts import RecordedRollout, collect_rollouts
 from vlaforget_ros.episodes.topics import Topics, resolve
@@ -49,7 +50,7 @@ def read_episodes(
     """Episodes of one bag.
 
     Args:
-        bag: rosbag2 folder, or a single .mcap or .db3 file.
+        bag: rosbag2 folder, a single .mcap or .db3 file, or a LeRobot data set (docs/lerobot.md).
         topics: names of the topics; the live graph's by default, with one camera and without a state.
         rollouts: ids of the rollouts to read; all by default. Images of the others are never held in memory.
 
@@ -58,6 +59,10 @@ def read_episodes(
             needed topic.
     """
     wanted = topics or TopicMap()
+    if is_lerobot(Path(bag)):
+        from vlaforget_ros.episodes.lerobot.reading import read_as_bag
+
+        return read_as_bag(Path(bag), wanted, rollouts)
     with Bag(Path(bag)) as opened:
         found = _collect(opened, wanted, rollouts)
         names, frames = found.names, found.frames
@@ -95,6 +100,10 @@ def scan_episodes(bag: Path, topics: TopicMap | None = None) -> ScanReport:
     Raises:
         UnlearningError: as :func:`read_episodes`.
     """
+    if is_lerobot(Path(bag)):
+        from vlaforget_ros.episodes.lerobot.reading import scan_as_bag
+
+        return scan_as_bag(Path(bag), topics or TopicMap())
     with Bag(Path(bag)) as opened:
         found = _collect(opened, topics or TopicMap(), None)
         strays = _read_images(opened, found.names.image, found.frames, {}, decoding=False)

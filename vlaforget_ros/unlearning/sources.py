@@ -27,6 +27,7 @@ from vlaforget_ros.unlearning.observation import require_topics, require_views
 from vlaforget_ros.unlearning.request import CounterfactualSource, Request
 from vlaforget_ros.unlearning.selected import require_same_bags, require_same_sets
 from vlaforget_ros.unlearning.sets import Sets, choose_sets
+from vlaforget_ros.unlearning.units import foreign_units, require_actions
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,8 @@ def from_episodes(
             their rollouts are left out of all others but the forget set.
     """
     require_views(episodes, policy.config)
+    require_actions(episodes, policy.normalisation)
+    remarks = foreign_units(episodes, policy.normalisation)
     episodes = [chunked(episode, policy.config.chunk) for episode in episodes]
     forget = select_forget(episodes, request.forget)
     require_separate(request, forget)
@@ -129,7 +132,7 @@ def from_episodes(
             earlier=tuple(earlier),
         ),
         notes,
-        tuple(retained_causes(request.counterfactual, forget, _kept(retain, boundary), repair.triggers)),
+        (*remarks, *retained_causes(request.counterfactual, forget, _kept(retain, boundary), repair.triggers)),
     )
 
 
