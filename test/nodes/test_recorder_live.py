@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 from live_parts import wait_for_listener
+from rosbags.rosbag2 import Reader
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from vlaforget_ros.episodes import read_episodes
 from vlaforget_ros.episodes.bags import Bag
@@ -150,10 +152,17 @@ def test_named_topics_and_no_others_are_recorded_also_of_unknown_ones(
     graph: Any, client: Any, arm: Arm, tmp_path: Path
 ) -> None:
     from geometry_msgs.msg import Twist
+    from test_msgs.msg import Nested
 
-    from vlaforget_ros.nodes import qos
+    from vlaforget_ros.nodes import convert, qos
 
-    recorder(graph, client, bag=str(tmp_path / "bag"), topics="image,probe/twist,imagee")
+    recorder(graph, client, bag=str(tmp_path / "bag"), topics="image,probe/twist,probe/nested,imagee")
+    # Of a package that nothing here knows; its definition comes from the environment.
+    nested = arm.node.create_publisher(Nested, "probe/nested", qos.STATE)
+    wait_for_listener(nested)
+    deep = Nested()
+    deep.basic_types_value.int32_value = 7
+    nested.publish(deep)
     probe = arm.node.create_publisher(Twist, "probe/twist", qos.LATCHED)
     wait_for_listener(probe)
     message = Twist()
@@ -162,8 +171,6 @@ def test_named_topics_and_no_others_are_recorded_also_of_unknown_ones(
     arm.publisher("image")
     arm.node.create_publisher(Twist, "other", qos.STATE).publish(message)
     for number in range(5):
-        from vlaforget_ros.nodes import convert
-
         image = np.full((8, 8, 3), number, np.uint8)
         stamp = convert.time_message(time.time_ns())
         arm.publisher("image").publish(convert.image_message(image, stamp, "camera"))
@@ -171,9 +178,20 @@ def test_named_topics_and_no_others_are_recorded_also_of_unknown_ones(
     assert "did you mean image" in graph.log("recorder")
     assert graph.stop("recorder") == 0
     with Bag(tmp_path / "bag") as bag:
-        assert bag.topics == {"/image": "sensor_msgs/msg/Image", "/probe/twist": "geometry_msgs/msg/Twist"}
+        assert bag.topics == {
+            "/image": "sensor_msgs/msg/Image",
+            "/probe/twist": "geometry_msgs/msg/Twist",
+            "/probe/nested": "test_msgs/msg/Nested",
+        }
         (found,) = [bag.deserialize(m) for m in bag.messages(["/probe/twist"])]
     assert found.linear.x == 4.0
+    # The bag itself says what the type consists of.
+    with Reader(tmp_path / "bag") as reader:
+        store = get_typestore(Stores.EMPTY)
+        for connection in reader.connections:
+            store.register(get_types_from_msg(connection.msgdef.data, connection.msgtype))
+        ((_, _, data),) = reader.messages([c for c in reader.connections if c.topic == "/probe/nested"])
+    assert store.deserialize_cdr(data, "test_msgs/msg/Nested").basic_types_value.int32_value == 7  # type: ignore[attr-defined]
     # Played again it is latched, as it was.
     assert "durability: transient_local" in (tmp_path / "bag" / "metadata.yaml").read_text()
 

@@ -94,8 +94,10 @@ def run_recording_load(
         camera = subprocess.Popen(load, env=environment, stdout=subprocess.PIPE, stderr=camera_log)
         try:
             cpu_percent, peak_mb = _watch(recorder, camera, seconds, progress)
+            if recorder.poll() is not None:
+                raise _ended(out)
             said, _ = camera.communicate(timeout=_GRACE_S)
-            if camera.returncode or recorder.poll() is not None:
+            if camera.returncode:
                 raise _ended(out)
             recorder.send_signal(signal.SIGINT)
             recorder.wait(timeout=_GRACE_S)
@@ -104,6 +106,8 @@ def run_recording_load(
                 if process.poll() is None:
                     process.kill()
                     process.wait()
+    if recorder.returncode:
+        raise _ended(out)
     sent = {f"/{topic}": count for topic, count in json.loads(said).items()}
     recorded = _count(bag)
     result = {
@@ -135,7 +139,7 @@ def _watch(
     process, pause = psutil.Process(recorder.pid), threading.Event()
     skipped, begin_s, first = seconds / 10, None, None
     peak, last = 0.0, (time.monotonic(), 0.0)
-    while camera.poll() is None:
+    while camera.poll() is None and recorder.poll() is None:
         with contextlib.suppress(psutil.NoSuchProcess):
             used = process.cpu_times()
             now = (time.monotonic(), used.user + used.system)
