@@ -28,8 +28,8 @@ from vlaforget_ros.errors import CellError, ErrorCode
 from vlaforget_ros.paths import config_directory
 
 TOPICS = ("/image", "/joint_states")
-# Of Fast DDS 3 (Kilted) and 2 (Jazzy).
-_PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
+# Fast DDS 2 has another name for it.
+_FAST_DDS_2 = ("humble", "iron", "jazzy")
 _LOOK_S = 0.25
 _GRACE_S = 60.0
 # CDR: the number lies in frame_id, behind encapsulation, stamp and length.
@@ -74,8 +74,8 @@ def run_recording_load(
     environment = dict(os.environ)
     isolate(environment)
     if tuned:
-        profile = str(config_directory() / "fastdds_images.xml")
-        environment.update(dict.fromkeys(_PROFILE_VARIABLES, profile))
+        name = "FASTRTPS" if environment.get("ROS_DISTRO") in _FAST_DDS_2 else "FASTDDS"
+        environment[f"{name}_DEFAULT_PROFILES_FILE"] = str(config_directory() / "fastdds_images.xml")
     bag, told = out / "load", out / "load.json"
     values = {
         "bag": str(bag),
