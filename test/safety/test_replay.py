@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from vlaforget_ros.bench.scripted import SECOND, Script, live
 from vlaforget_ros.cli.app import app
+from vlaforget_ros.episodes import BagSink
 from vlaforget_ros.episodes.bags import Bag
 from vlaforget_ros.errors import SafetyError, VlaForgetError
 from vlaforget_ros.safety.config import parse_config
@@ -85,6 +86,26 @@ def test_a_replay_says_exactly_what_live_said(
     assert repr(result.breakdown) == repr(monitor.rates.breakdown())
     assert result.messages == len(told.messages)
     assert steps[-1] == (len(told.messages), len(told.messages))
+
+
+def test_a_split_bag_says_what_the_whole_one_says(tmp_path: Path) -> None:
+    """Each file says again which rollout runs; that is no new rollout."""
+    config, told = parse_config(RULES), script()
+    events, monitor = live(config, told.messages)
+    with (
+        Bag(told.record(tmp_path / "bag")) as bag,
+        BagSink(tmp_path / "split", split_s=0.1, flush_every_s=0) as sink,
+    ):
+        for topic, msgtype in bag.topics.items():
+            sink.add_topic(topic, msgtype)
+        for message in bag.messages(bag.topics):
+            sink.write(message.topic, message.data, message.time_ns)
+        assert sink.repeats > 5
+    player = Replayer(config)
+    player.play(tmp_path / "split")
+    result = player.result()
+    assert [(one.time_ns, one.event) for one in result.found] == events
+    assert repr(result.breakdown) == repr(monitor.rates.breakdown())
 
 
 def test_the_table_counts_and_says_what_was_not_judged(tmp_path: Path) -> None:

@@ -5,11 +5,12 @@ Parts, and the only direction in which they may call each other (left calls righ
     counterfactual -> trigger -> dataset -> selection -> flags, objects, moments -> types
     reader -> views, rollouts -> bags -> salvage;  reader, views -> topics, matching, images -> messages -> types
     writer -> sink, images -> messages
+    intake -> recording -> ring, privacy, sink -> bag_files -> storages;  definitions -> messages
 
 ``reader`` turns bags into :class:`Episode` values, ``selection`` picks frames of them (forget and retain
 sets), ``dataset`` packs the frames for training and ``counterfactual`` makes frames that were never recorded:
-what the policy should do in the situations to be forgotten. ``writer`` and ``sink`` record. None of it needs
-ROS.
+what the policy should do in the situations to be forgotten. ``writer`` writes whole episodes, ``sink`` message by
+message; ``recording`` decides what of a live graph is written, ``intake`` gives it a thread. None of it needs ROS.
 """
 
 from vlaforget_ros.episodes.counterfactual import clean_successes, neighbour, transplant

@@ -161,9 +161,14 @@ class Replayer:
             self._seen.update(topics.values())
             # A topic that was not recorded is no silent sensor.
             self._absent = INPUTS.keys() - topics.values()
-            total, broken, last_ns = bag.count(topics), 0, 0
+            total, broken, last_ns, rollout = bag.count(topics), 0, 0, b""
             for number, (message, step_ns) in enumerate(_in_time(bag, topics), 1):
                 self._pass_time(step_ns, message.time_ns, path, home)
+                if topics[message.topic] == "rollout":
+                    # Each file of a split bag says again what runs; the arm did not begin again.
+                    repeated, rollout = rollout == message.data, message.data
+                    if repeated:
+                        continue
                 try:
                     content = bag.deserialize(message)
                 except SerdeError:
