@@ -142,19 +142,20 @@ def read_many(bags: Iterable[Path], topics: TopicMap | None = None) -> EpisodeRe
     Raises:
         UnlearningError: 301 when not one of the bags could be read.
     """
-    problems, episodes = _merged(bags, lambda bag: read_episodes(bag, topics))
+    problems, episodes = merged(bags, lambda bag: read_episodes(bag, topics))
     return EpisodeReport(problems, episodes)
 
 
 def scan_many(bags: Iterable[Path], topics: TopicMap | None = None) -> ScanReport:
     """As :func:`read_many`, without decoding an image: see :func:`scan_episodes`."""
-    problems, episodes = _merged(bags, lambda bag: scan_episodes(bag, topics))
+    problems, episodes = merged(bags, lambda bag: scan_episodes(bag, topics))
     return ScanReport(problems, episodes)
 
 
-def _merged(
+def merged(
     bags: Iterable[Path], read: Callable[[Path], _Report[_Known]]
 ) -> tuple[tuple[Problem, ...], tuple[_Known, ...]]:
+    """Problems and episodes of several bags, as ``read`` gives them for each: see :func:`read_many`."""
     episodes: dict[str, _Known] = {}
     problems: list[Problem] = []
     failures: list[UnlearningError] = []
