@@ -1,8 +1,9 @@
-"""How regularly frames came: rate, and gaps between them. Pure functions on stamps."""
+"""When frames came, and how regularly: rate, and gaps between them. Pure functions on stamps."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import numpy as np
 
@@ -10,6 +11,10 @@ from vlaforget_ros.episodes.types import NANOSECONDS
 
 GAP = 1.8
 """A step longer than this many usual ones is a gap: at least one frame is missing. A camera jitters by less."""
+
+
+# Stamps before that are a simulator's seconds since its start: 1 January 2000.
+_CLOCK_NS = 946_684_800 * NANOSECONDS
 
 
 @dataclass(frozen=True)
@@ -53,3 +58,10 @@ def cadence(stamps_ns: np.ndarray) -> Cadence:
         int(np.sum(np.round(gaps / usual) - 1)),
         float(gaps.max()) if len(gaps) else 0.0,
     )
+
+
+def moment(stamp_ns: int) -> str:
+    """A stamp for a person: date and time (UTC), or seconds since the start of a simulation."""
+    if stamp_ns < _CLOCK_NS:
+        return f"{stamp_ns / NANOSECONDS:.1f} s"
+    return f"{datetime.fromtimestamp(stamp_ns / NANOSECONDS, UTC):%Y-%m-%d %H:%M:%S} UTC"
