@@ -16,4 +16,10 @@ def run_damage(folder: Path) -> dict[str, Any]:
         ``truncations`` and ``flips`` (a row for each case), ``recovered_share_error`` (largest difference between
         recovered and expected messages, as a share of all) and ``invented`` (messages that were never written).
     """
-    return {"truncations": [], "flips": [], "recovered_share_error": 1.0, "invented": 0, "folder": str(folder)}
+    return {
+        "truncations": [],
+        "flips": [],
+        "recovered_share_error": 1.0,
+        "invented": 0,
+        "folder": str(folder),
+    }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from vlaforget_ros.episodes.cadence import Cadence, cadence
 from vlaforget_ros.episodes.findings import MEANING, Finding, finding_of
 from vlaforget_ros.episodes.images import BrokenImage, header_stamp_ns
 from vlaforget_ros.episodes.reader import read_episodes, scan_episodes
-from vlaforget_ros.episodes.topics import Topics, resolve
+from vlaforget_ros.episodes.roles import Roles, roles
 from vlaforget_ros.episodes.types import NANOSECONDS, EpisodeInfo, Problem, TopicMap
 from vlaforget_ros.errors import UnlearningError
 
@@ -27,6 +27,7 @@ _FRAMES_AT_ONCE = 1000
 _OPTIONAL = {
     "outcome": "success is taken from how the rollouts ended",
     "violation": "no violation is known: every episode looks clean",
+    "instruction": "no rollout is known to have one",
 }
 
 
@@ -88,14 +89,14 @@ def check_bag(
 
     Args:
         bag: folder or file.
-        topics: names of the topics, as for ``read_episodes``.
+        topics: names of the topics, as for ``read_episodes``; or what ``read_mapping`` gives.
         rate_hz: nominal rate of the frames; without one episodes are compared with each other.
         decode: decode every image, and match further cameras and the state where ``topics`` names some.
     """
     wanted = topics or TopicMap()
     try:
         with Bag(Path(bag)) as opened:
-            names = resolve(opened.topics, wanted, Path(bag))
+            names = roles(opened, wanted)
             facts = _walk(opened, names)
             expected = _expected(opened, [fact.topic for fact in facts])
         report = scan_episodes(bag, wanted)
@@ -117,9 +118,8 @@ def check_bag(
     return BagCheck(str(bag), len(episodes), frames, tuple(facts), tuple(found))
 
 
-def _walk(bag: Bag, names: Topics) -> list[TopicFacts]:
-    listed = (names.image, names.action, names.rollout, names.outcome, names.violation, *names.beside)
-    facts = {topic: TopicFacts(topic, bag.topics[topic]) for topic in dict.fromkeys(listed) if topic}
+def _walk(bag: Bag, names: Roles) -> list[TopicFacts]:
+    facts = {topic: TopicFacts(topic, bag.topics[topic]) for topic in names.all}
     stamped = {topic for topic, fact in facts.items() if _has_header(bag, fact.msgtype)}
     for message in bag.messages(tuple(facts)):
         fact = facts[message.topic]
@@ -157,7 +157,7 @@ def _decoded(
     for group in _groups(episodes) or [[]]:
         report = read_episodes(bag, topics, rollouts=group or None)
         problems |= dict.fromkeys(report.problems)
-        names = [f for f in EpisodeInfo.__dataclass_fields__]
+        names = [f.name for f in fields(EpisodeInfo)]
         infos += [EpisodeInfo(**{name: getattr(e, name) for name in names}) for e in report.episodes]
     return tuple(problems), tuple(infos)
 
@@ -174,9 +174,7 @@ def _groups(episodes: Sequence[EpisodeInfo]) -> list[list[str]]:
     return groups
 
 
-def _lost(
-    bag: str, names: Topics, facts: Sequence[TopicFacts], expected: dict[str, int]
-) -> Iterator[Finding]:
+def _lost(bag: str, names: Roles, facts: Sequence[TopicFacts], expected: dict[str, int]) -> Iterator[Finding]:
     for fact in facts:
         count = expected[fact.topic] - len(fact.log_ns)
         if count > 0:
@@ -192,13 +190,14 @@ def _lost(
             )
 
 
-def _absent(bag: str, names: Topics, facts: Sequence[TopicFacts]) -> Iterator[Finding]:
+def _absent(bag: str, names: Roles, facts: Sequence[TopicFacts]) -> Iterator[Finding]:
     remedy = MEANING["episode_empty"][1]
     for role, consequence in _OPTIONAL.items():
-        if not getattr(names, role):
-            yield Finding("topic_missing", bag, role, 1, f"no {role} topic was recorded", consequence, remedy)
+        if role in names.absent:
+            text = f"no {role} topic was recorded"
+            yield Finding("topic_missing", bag, names.absent[role], 1, text, consequence, remedy)
     for fact in facts:
-        if not fact.log_ns and fact.topic in (names.image, names.action, names.rollout):
+        if not fact.log_ns and fact.topic in (names.image, names.action):
             text, consequence = "topic without a message", "there is no episode"
             yield Finding("topic_empty", bag, fact.topic, 1, text, consequence, remedy)
 
@@ -248,7 +247,6 @@ def _gaps(episodes: Sequence[EpisodeInfo]) -> Iterator[Finding]:
                 f"{found.gaps} gaps between frames, {found.longest_s:.2f} s at most",
                 f"about {found.missing} frames are not there; those around the gaps are used",
                 "see the actions and images without a partner; lower the load, or the camera's rate",
-                frames_lost=0,
             )
 
 

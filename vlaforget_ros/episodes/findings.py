@@ -41,7 +41,10 @@ _NETWORK = "look at the load of the recording machine and at the camera's connec
 # kind: consequence, remedy. Kinds are those of episodes/reader.py, rollouts.py, views.py and bags.py.
 MEANING: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
-        "bag_unreadable": ("none of its episodes can be used", "see the message; record again if nothing helps"),
+        "bag_unreadable": (
+            "none of its episodes can be used",
+            "see the message; record again if nothing helps",
+        ),
         "bag_damaged": (
             "what lies behind the damage is lost, what was read is exact",
             "keep the bag as it is; `ros2 bag reindex` on a copy makes it whole for other tools",
@@ -64,7 +67,10 @@ MEANING: Mapping[str, tuple[str, str]] = MappingProxyType(
         "outside_rollouts": ("these messages are left out", "start rollouts by `vlaforget execute`"),
         "rollout_unknown": ("these rollouts are left out", "record the topic `rollout`"),
         "actions_without_image": ("these frames are left out", _NETWORK),
-        "images_without_action": ("these images are left out", "the policy missed ticks: see `vlaforget status`"),
+        "images_without_action": (
+            "these images are left out",
+            "the policy missed ticks: see `vlaforget status`",
+        ),
         "actions_faulted": ("these frames are left out: the arm held", "see the policy's faults"),
         "actions_non_finite": ("these frames are left out", "see the policy's faults"),
         "actions_repeated": ("the first answer counts: it is what the arm got", "run one policy only"),

@@ -28,7 +28,7 @@ from vlaforget_ros.episodes.index_file import (
     write_lines,
 )
 from vlaforget_ros.episodes.reader import merged, scan_episodes
-from vlaforget_ros.episodes.topics import resolve
+from vlaforget_ros.episodes.roles import roles
 from vlaforget_ros.episodes.types import NANOSECONDS, EpisodeInfo, Problem, ScanReport, TopicMap
 from vlaforget_ros.errors import ErrorCode, UnlearningError, did_you_mean
 
@@ -152,7 +152,7 @@ def build_index(
 
     Args:
         folder: folder of bags, or one bag.
-        topics: names of the topics, as for ``scan_episodes``.
+        topics: names of the topics, as for ``scan_episodes``; or what ``read_mapping`` gives.
         out: where the index shall lie; by default :func:`index_path`.
         mapping: the file that ``topics`` came from, to be kept in the index.
         on_bag: see :data:`OnBag`.
@@ -257,7 +257,7 @@ def _line(bag: Path, name: str, states: list[FileState], topics: TopicMap) -> Ba
 
 def _first_image(bag: Path, topics: TopicMap) -> ImageFacts | None:
     with Bag(bag) as opened:
-        topic = resolve(opened.topics, topics, bag).image
+        topic = roles(opened, topics).image
         for message in opened.messages((topic,)):
             try:
                 image = opened.deserialize(message)

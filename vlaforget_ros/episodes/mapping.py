@@ -253,7 +253,9 @@ def read_mapping(path: Path) -> TopicMapping:
     try:
         return parse_mapping(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise _bad("mapping file cannot be read", str(path), "a readable YAML file", "check the path") from error
+        raise _bad(
+            "mapping file cannot be read", str(path), "a readable YAML file", "check the path"
+        ) from error
 
 
 def parse_mapping(text: str) -> TopicMapping:
@@ -264,7 +266,9 @@ def parse_mapping(text: str) -> TopicMapping:
     except yaml.YAMLError as error:
         raise _bad("mapping is not YAML", str(error).split("\n")[0], form, "correct the file") from error
     if not isinstance(values, dict):
-        raise _bad("mapping must have fields", type(values).__name__, form, "`vlaforget episodes map` writes one")
+        raise _bad(
+            "mapping must have fields", type(values).__name__, form, "`vlaforget episodes map` writes one"
+        )
     try:
         return TopicMapping.model_validate(values)
     except ValidationError as error:

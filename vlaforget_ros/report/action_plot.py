@@ -105,7 +105,9 @@ def plot_actions(
     if np.any(np.diff(seconds) > gap * usual):
         axes[-1].set_xlabel(f"{axes[-1].get_xlabel()}   (yellow: no frames)")
     transform = axes[-1].get_xaxis_transform()
-    axes[-1].plot(seconds[shown], np.zeros(len(shown)), "^", ms=5, color="#444444", transform=transform, clip_on=False)
+    axes[-1].plot(
+        seconds[shown], np.zeros(len(shown)), "^", ms=5, color="#444444", transform=transform, clip_on=False
+    )
 
 
 def _dress(axes: Axes, group: Panel, limits: tuple[float, float], last: bool) -> None:
@@ -151,7 +153,12 @@ def _name(axes: Axes, violations: Sequence[tuple[str, float]], low: float, high:
             ha="right" if right else "left",
             parse_math=False,
         )
-        fit(label, _LABEL_SHARE * (high - low) * pixels if right else (until - when) * pixels + 100 * (until == high))
+        fit(
+            label,
+            _LABEL_SHARE * (high - low) * pixels
+            if right
+            else (until - when) * pixels + 100 * (until == high),
+        )
 
 
 def _labels(violations: Sequence[tuple[str, float]], span: float) -> list[tuple[str, float]]:

@@ -6,6 +6,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -190,7 +191,7 @@ def _header(axes: Axes, episode: Episode, facts: Sequence[tuple[str, str]], head
     axes.set_axis_off()
     axes.set_xlim(0, WIDTH)
     axes.set_ylim(head, 0)
-    title = {"fontsize": 16, "weight": "bold", "va": "center", "parse_math": False}
+    title: dict[str, Any] = {"fontsize": 16, "weight": "bold", "va": "center", "parse_math": False}
     fit(axes.text(_MARGIN, _MARGIN + 14, episode.instruction, **title), WIDTH - 2 * _MARGIN - 280)
     end = Phase(episode.phase)
     agreed = {Phase.SUCCEEDED: True, Phase.FAILED: False}.get(end) == episode.success
@@ -219,11 +220,15 @@ def _tile(axes: Axes, image: np.ndarray, seconds: float, index: int, rules: Sequ
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines[:].set(color=RED if rules else "#bbbbbb", linewidth=4 if rules else 0.8)
-    caption = {"xycoords": "axes fraction", "textcoords": "offset points", "parse_math": False}
+    caption: dict[str, Any] = {
+        "xycoords": "axes fraction",
+        "textcoords": "offset points",
+        "parse_math": False,
+    }
     time = f"{seconds:.1f} s   frame {index}"
     axes.annotate(time, (0, 1), (0, 16 if rules else 4), fontsize=8.5, color="#444444", **caption)
     if rules:
         more = f" +{len(rules) - 1}" if len(rules) > 1 else ""
         text = rules[0] + more
-        style = {"fontsize": 8.5, "weight": "bold", "color": RED}
+        style: dict[str, Any] = {"fontsize": 8.5, "weight": "bold", "color": RED}
         fit(axes.annotate(text, (0, 1), (0, 5), **style, **caption), axes.get_window_extent().width)
