@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from vlaforget_ros.cli.output import plain_table
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from vlaforget_ros.episodes.checks import BagCheck
     from vlaforget_ros.episodes.findings import Finding
     from vlaforget_ros.episodes.index import Index, IndexEntry
+
+
+WIDE = 140
+"""Columns of text from which on a table has every column."""
 
 
 def moment_ns(text: str, option: str) -> int | None:
@@ -46,29 +51,45 @@ def moment_ns(text: str, option: str) -> int | None:
     return round((when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() * 1e9)
 
 
-def episodes(entries: Sequence[IndexEntry], title: str) -> Table:
-    """One line for each episode; the bag only where there are several."""
+def episodes(entries: Sequence[IndexEntry], title: str, room: int = WIDE) -> Table:
+    """One line for each episode; in less than :data:`WIDE` columns of text without adapter, start, length and rate."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("rollout", overflow="fold")
+    table.add_column("instruction", overflow="fold")
+    table.add_column("end", no_wrap=True)
+    several = len({entry.info.source for entry in entries}) > 1
+    if room >= WIDE:
+        for name in ("adapter", "start", "seconds", "Hz"):
+            table.add_column(name, no_wrap=True, justify="right" if name in ("seconds", "Hz") else "left")
+        if several:
+            table.add_column("bag", overflow="fold")
+    table.add_column("violations", overflow="fold")
+    table.add_column("health", overflow="fold")
+    for entry in entries:
+        table.add_row(*_cells(entry, room >= WIDE, several))
+    return table
+
+
+def _cells(entry: IndexEntry, wide: bool, several: bool) -> list[str]:
     from vlaforget_ros.episodes.cadence import moment
 
-    several = len({entry.info.source for entry in entries}) > 1
-    columns = ["rollout", "instruction", "end", "adapter", "start", "seconds", "Hz", "violations", "health"]
-    rows = []
-    for entry in entries:
-        info = entry.info
-        rules = Counter(violation.rule for violation in info.violations)
-        row = [
-            info.rollout_id,
-            info.instruction,
-            info.phase.lower(),
-            info.adapter_digest[:8] or "base",
-            moment(int(info.stamps_ns[0])).removesuffix(" UTC"),
-            f"{info.seconds:.1f}",
-            f"{entry.cadence.median_hz:.1f}",
-            ", ".join(rule if count == 1 else f"{count} x {rule}" for rule, count in rules.items()),
-            ", ".join(entry.health) or "ok",
-        ]
-        rows.append([Path(info.source).name, *row] if several else row)
-    return plain_table(["bag", *columns] if several else columns, rows, title)
+    info = entry.info
+    rules = Counter(violation.rule for violation in info.violations)
+    more = [
+        info.adapter_digest[:8] or "base",
+        moment(int(info.stamps_ns[0])).removesuffix(" UTC"),
+        f"{info.seconds:.1f}",
+        f"{entry.cadence.median_hz:.1f}",
+        *([Path(info.source).name] if several else []),
+    ]
+    return [
+        info.rollout_id,
+        info.instruction,
+        info.phase.lower(),
+        *(more if wide else []),
+        ", ".join(rule if count == 1 else f"{count} x {rule}" for rule, count in rules.items()),
+        ", ".join(entry.health) or "ok",
+    ]
 
 
 def remarks(opened: Sequence[Index]) -> list[str]:
@@ -128,9 +149,10 @@ def checks(found: Sequence[BagCheck]) -> list[Table]:
             groups.setdefault((finding.bag, finding.kind), []).append(finding)
     if not groups:
         return [*tables, plain_table(["findings"], [["none"]])]
-    rows = [_together(findings, len(found) > 1) for findings in groups.values()]
-    columns = ["finding", "where", "count", "frames lost", "what", "consequence", "remedy"]
-    return [*tables, plain_table(columns, rows, "findings")]
+    table = Table("finding", "what it means", title="findings", title_justify="left", show_lines=True)
+    for findings in groups.values():
+        table.add_row(*_together(findings))
+    return [*tables, table]
 
 
 def checks_document(found: Sequence[BagCheck]) -> dict[str, Any]:
@@ -159,15 +181,18 @@ def checks_document(found: Sequence[BagCheck]) -> dict[str, Any]:
     }
 
 
-def _together(findings: Sequence[Finding], several: bool) -> list[str]:
+def _together(findings: Sequence[Finding]) -> tuple[str, str]:
     first = findings[0]
     places = {finding.place for finding in findings}
-    where = first.place if len(places) == 1 else f"{len(places)} rollouts, {first.place} the first"
-    if several:
-        where = f"{Path(first.bag).name} {where}".rstrip()
+    where = first.place if len(places) == 1 else f"{len(places)} rollouts, first {first.place}"
     count, lost = sum(f.count for f in findings), sum(f.frames_lost for f in findings)
-    what = first.message if len(findings) == 1 else f"{first.message}, ..."
-    return [first.kind, where, str(count), str(lost), what, first.consequence, first.remedy]
+    episodes_lost = sum(f.episodes_lost for f in findings)
+    left = [f"[bold]{first.kind}[/] x {count}", Path(first.bag).name, escape(where)]
+    left += [f"frames lost: {lost}"] if lost else []
+    left += [f"episodes lost: {episodes_lost}"] if episodes_lost else []
+    what = first.message if len(findings) == 1 else f"{first.message}; and others"
+    right = f"{escape(what)}\n[bold]so[/] {escape(first.consequence)}\n[bold]do[/] {escape(first.remedy)}"
+    return "\n".join(text for text in left if text), right
 
 
 def _episode(entry: IndexEntry) -> dict[str, Any]:

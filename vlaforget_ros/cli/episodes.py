@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
+from rich.console import Console
 
 from vlaforget_ros.cli import episode_tables
-from vlaforget_ros.cli.output import bar, console, errors, print_json
+from vlaforget_ros.cli.output import Update, bar, console, errors, print_json
 from vlaforget_ros.errors import ErrorCode, UnlearningError
 from vlaforget_ros.figures import write
 
@@ -70,10 +72,10 @@ def index(
     for bag, error in found.unreadable.items():
         errors.print(f"[red]unreadable[/] {bag}: {error}", highlight=False)
     gone = f", {len(found.gone)} gone" if found.gone else ""
-    damaged = sum(bool(entry.health) for entry in entries)
     console.print(
-        f"{len(found.lines)} bags ({found.read} read{gone}), {len(entries)} episodes,"
-        f" {sum(entry.info.violated for entry in entries)} with violations, {damaged} with problems",
+        f"bags: {len(found.lines)} ({found.read} read{gone}, {len(found.unreadable)} unreadable)\n"
+        f"episodes: {len(entries)} ({sum(entry.info.violated for entry in entries)} with violations,"
+        f" {sum(bool(entry.health) for entry in entries)} with problems)",
         highlight=False,
     )
     console.print(str(found.file), highlight=False, soft_wrap=True)
@@ -125,14 +127,16 @@ def list_(
     if str(json_path) == "-":
         _write(episode_tables.listing(kept, opened), json_path)
         return
-    console.print(episode_tables.episodes(kept, f"{len(kept)} of {len(entries)} episodes"))
+    # A pipe has no width: lines may be as long as they need to be.
+    screen = console if console.is_terminal else Console(width=episode_tables.WIDE + 60)
+    screen.print(episode_tables.episodes(kept, f"{len(kept)} of {len(entries)} episodes", screen.width))
     if not kept:
         console.print(f"there are: {describe([entry.info for entry in entries])}", highlight=False)
     for found in opened:
         for bag, error in found.unreadable.items():
             errors.print(f"[red]unreadable[/] {bag}: {error}", highlight=False)
     for line in episode_tables.remarks(opened):
-        console.print(line, highlight=False)
+        console.print(line, highlight=False, soft_wrap=True)
     _write(episode_tables.listing(kept, opened), json_path)
 
 
@@ -232,8 +236,16 @@ def _open(place: Path, mapping: Path | None, out: Path | None = None) -> Index:
         mapping = _known_mapping(read_index, file)
     topics = _mapping(mapping) if mapping is not None else None
     keep = out is not None or _may_write(file.parent)
-    with bar("indexing", "bags") as update:
-        return build_index(place, topics, out=file, mapping=str(mapping or ""), on_bag=update, keep=keep)
+    with ExitStack() as stack:
+        update: Update | None = None
+
+        def on_bag(done: int, total: int, name: str) -> None:
+            # No bar where no bag has to be read.
+            nonlocal update
+            update = update or stack.enter_context(bar("indexing", "bags"))
+            update(done, total, name)
+
+        return build_index(place, topics, out=file, mapping=str(mapping or ""), on_bag=on_bag, keep=keep)
 
 
 def _known_mapping(read: Any, file: Path) -> Path | None:

@@ -2,30 +2,45 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from vlaforget_ros.errors import ErrorCode, UnlearningError
 
 STORAGE_SUFFIXES = (".mcap", ".db3")
+# Number of a part of a split bag.
+_SPLIT = re.compile(r"_\d+$")
 
 
 def is_bag(path: Path) -> bool:
-    """Whether this is one recording: a storage file, or a folder with metadata.yaml or storage files in it."""
+    """Whether this is one recording: a storage file, or a folder with metadata.yaml or the parts of one split bag.
+
+    Storage files of different names, or beside folders with recordings, are recordings of their own.
+    """
     if path.is_file():
         return path.suffix in STORAGE_SUFFIXES
     if not path.is_dir():
         return False
-    return (path / "metadata.yaml").is_file() or any(
-        file.is_file() and file.suffix in STORAGE_SUFFIXES for file in path.iterdir()
+    if (path / "metadata.yaml").is_file():
+        return True
+    children = list(path.iterdir())
+    names = {_SPLIT.sub("", file.stem) for file in children if is_storage(file)}
+    return len(names) == 1 and not any(
+        _below(child) for child in children if child.is_dir() and not _hidden(child)
     )
+
+
+def is_storage(path: Path) -> bool:
+    """Whether this is a file as rosbag2 writes them."""
+    return path.suffix in STORAGE_SUFFIXES and path.is_file()
 
 
 def find_bags(places: Iterable[Path]) -> list[Path]:
     """Every recording at or below some folders, in order of their paths; each once.
 
-    A folder whose only trace of a bag are several loose files counts as one split bag: that is what rosbag2 leaves
-    behind when it is killed.
+    A folder whose only trace of a bag are loose files ``name_0``, ``name_1``, ... counts as one split bag: that is what
+    rosbag2 leaves behind when it is killed.
 
     Raises:
         UnlearningError: 301 when a place does not exist, or there is no recording at all.
@@ -47,9 +62,11 @@ def _below(place: Path) -> list[Path]:
         return [place]
     if not place.is_dir():
         return []
-    return [
-        bag for child in sorted(place.iterdir()) if not child.name.startswith(".") for bag in _below(child)
-    ]
+    return [bag for child in sorted(place.iterdir()) if not _hidden(child) for bag in _below(child)]
+
+
+def _hidden(path: Path) -> bool:
+    return path.name.startswith(".")
 
 
 def _nothing(message: str, value: str) -> UnlearningError:

@@ -36,7 +36,7 @@ HIDDEN = ".vlaforget"
 FILE = "episodes.jsonl"
 
 OnBag = Callable[[int, int, str], None]
-"""Called with bags done, bags in all, and the name of the bag that comes next."""
+"""Called with bags read, bags to be read, and the name of the bag that comes next; never when all are known."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +69,9 @@ class IndexEntry:
         """What is wrong with it, each a few words; empty when nothing is."""
         gaps = self.cadence
         found = [f"{gaps.gaps} gaps ({gaps.missing} frames)"] if gaps.gaps else []
-        return (*found, *(f"{p.count} {p.kind}" for p in self.problems))
+        # Of a rollout that was recorded twice the whole recording counts: nothing is wrong with it.
+        odd = [problem for problem in self.problems if problem.kind != "rollout_repeated"]
+        return (*found, *(f"{problem.count} {problem.kind}" for problem in odd))
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,27 +169,24 @@ def build_index(
     place = os.path.relpath(folder.absolute(), file.absolute().parent)
     header = Header(folder=place, mapping=str(Path(mapping).absolute()) if mapping else "")
     known, old = _earlier(file, header)
-    lines = {_relative(bag, folder): old.get(_relative(bag, folder)) for bag in bags}
+    states = {_relative(bag, folder): _states(bag) for bag in bags}
+    lines = {name: old.get(name) for name in states}
     gone = tuple(name for name in old if name not in lines)
     texts = {name: line.model_dump_json() for name, line in lines.items() if line}
-    read = 0
-    for number, bag in enumerate(bags):
-        name = _relative(bag, folder)
+    stale = [name for name, line in lines.items() if not _holds(line, states[name], wanted)]
+    for number, name in enumerate(stale):
+        bag = folder / name
         if on_bag:
-            on_bag(number, len(bags), bag.name)
-        states, line = _states(bag), lines[name]
-        if line is not None and line.files == states and line.topics == repr(wanted):
-            continue
-        lines[name] = line = _line(bag, name, states, wanted)
+            on_bag(number, len(stale), bag.name)
+        lines[name] = line = _line(bag, name, states[name], wanted)
         texts[name] = line.model_dump_json()
-        read += 1
         if keep:
             write_lines(file, header, (texts[n] for n in lines if n in texts))
-    if on_bag:
-        on_bag(len(bags), len(bags), "")
-    if keep and not read and (gone or known != header):
+    if on_bag and stale:
+        on_bag(len(stale), len(stale), "")
+    if keep and not stale and (gone or known != header):
         write_lines(file, header, texts.values())
-    return Index(folder, file, header, tuple(line for line in lines.values() if line), read, gone)
+    return Index(folder, file, header, tuple(line for line in lines.values() if line), len(stale), gone)
 
 
 def read_index(path: Path) -> Index:
@@ -242,6 +241,11 @@ def _earlier(file: Path, header: Header) -> tuple[Header | None, dict[str, BagLi
     except UnlearningError:
         return None, {}
     return (known, {line.bag: line for line in lines}) if known.folder == header.folder else (None, {})
+
+
+def _holds(line: BagLine | None, states: list[FileState], topics: TopicMap) -> bool:
+    """Whether what is known of a bag is still so."""
+    return line is not None and line.files == states and bool(states) and line.topics == repr(topics)
 
 
 def _line(bag: Path, name: str, states: list[FileState], topics: TopicMap) -> BagLine:
