@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import ExitStack
 from enum import StrEnum
 from pathlib import Path
@@ -235,17 +234,26 @@ def _open(place: Path, mapping: Path | None, out: Path | None = None) -> Index:
     if mapping is None and file.is_file():
         mapping = _known_mapping(read_index, file)
     topics = _mapping(mapping) if mapping is not None else None
-    keep = out is not None or _may_write(file.parent)
-    with ExitStack() as stack:
-        update: Update | None = None
 
-        def on_bag(done: int, total: int, name: str) -> None:
-            # No bar where no bag has to be read.
-            nonlocal update
-            update = update or stack.enter_context(bar("indexing", "bags"))
-            update(done, total, name)
+    def build(keep: bool) -> Index:
+        with ExitStack() as stack:
+            update: Update | None = None
 
-        return build_index(place, topics, out=file, mapping=str(mapping or ""), on_bag=on_bag, keep=keep)
+            def on_bag(done: int, total: int, name: str) -> None:
+                # No bar where no bag has to be read.
+                nonlocal update
+                update = update or stack.enter_context(bar("indexing", "bags"))
+                update(done, total, name)
+
+            return build_index(place, topics, out=file, mapping=str(mapping or ""), on_bag=on_bag, keep=keep)
+
+    try:
+        return build(keep=True)
+    except UnlearningError as error:
+        if error.code is not ErrorCode.UNLEARNING_BAG_UNWRITABLE or out is not None:
+            raise
+        errors.print(f"not kept: {error.message}", highlight=False)
+        return build(keep=False)
 
 
 def _known_mapping(read: Any, file: Path) -> Path | None:
@@ -261,12 +269,6 @@ def _mapping(path: Path) -> Any:
     from vlaforget_ros.episodes.mapping import read_mapping
 
     return read_mapping(path)
-
-
-def _may_write(folder: Path) -> bool:
-    while not folder.exists():
-        folder = folder.absolute().parent
-    return os.access(folder, os.W_OK)
 
 
 def _read(entry: IndexEntry, found: Index) -> Any:
