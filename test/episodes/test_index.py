@@ -91,6 +91,12 @@ def test_other_topics_are_read_anew(folder: Path) -> None:
     assert build_index(folder, TopicMap(namespace="")).read == 0
 
 
+def test_the_mapping_file_is_kept_in_the_index(folder: Path, tmp_path: Path) -> None:
+    build_index(folder)
+    build_index(folder, mapping=str(tmp_path / "m.yaml"))
+    assert read_index(folder).header.mapping == str(tmp_path / "m.yaml")
+
+
 def test_who_stops_it_goes_on_from_there(folder: Path) -> None:
     def stop(done: int, total: int, name: str) -> None:
         if name == "b2":

@@ -10,12 +10,20 @@ from matplotlib.text import Text
 
 
 def fit(text: Text, width: float) -> None:
-    """Shorten a text in its middle until it is at most ``width`` pixels wide."""
+    """Shorten a text in its middle until it is at most ``width`` pixels wide, or two characters long."""
     whole = text.get_text()
-    for kept in range(len(whole), 1, -1):
-        if _width(text) <= width:
-            return
-        text.set_text(f"{whole[: (kept + 1) // 2 - 1]}…{whole[len(whole) - kept // 2 :]}")
+    if _width(text) <= width:
+        return
+    low, high = 2, len(whole)
+    while low < high - 1:
+        middle = (low + high) // 2
+        text.set_text(_shortened(whole, middle))
+        low, high = (middle, high) if _width(text) <= width else (low, middle)
+    text.set_text(_shortened(whole, low))
+
+
+def _shortened(text: str, length: int) -> str:
+    return f"{text[: (length + 1) // 2 - 1]}…{text[len(text) - length // 2 :]}"
 
 
 def _width(text: Text) -> float:
