@@ -12,7 +12,7 @@ from vlaforget_ros.episodes import EpisodeWriter, TopicMap
 from vlaforget_ros.episodes.checks import BagCheck, check_bag
 from vlaforget_ros.episodes.findings import Finding
 
-from .conftest import SECOND, STEP, Tape, write_rollouts
+from .conftest import SECOND, STEP, Tape, write_rollouts, write_with_a_flipped_bit
 
 PIXELS = np.zeros((4, 4, 3), np.uint8)
 
@@ -112,11 +112,23 @@ def test_a_cut_file_whose_metadata_say_what_was_lost(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     found = check_bag(tmp_path / "bag")
     assert only(found, "bag_damaged").place == ""
-    lost = {f.place: f for f in found.findings if f.kind == "messages_lost"}
+    lost = {f.place: f for f in found.findings if f.kind == "topic_incomplete"}
     assert 0 < found.frames < 40
     images = next(fact for fact in found.topics if fact.topic == "/image")
     assert lost["/image"].frames_lost == lost["/image"].count == 40 - len(images.log_ns)
     assert found.frames_lost >= lost["/image"].count
+
+
+def test_a_corrupt_chunk_and_the_episode_that_it_takes_along(tmp_path: Path) -> None:
+    write_with_a_flipped_bit(tmp_path / "bag")
+    found = check_bag(tmp_path / "bag")
+    damaged = only(found, "episode_damaged")
+    assert (damaged.place, damaged.frames_lost, damaged.episodes_lost) == ("r1", 10, 1)
+    images = [f for f in found.findings if f.kind == "topic_incomplete" and f.place == "/image"]
+    assert [finding.frames_lost for finding in images] == [10]
+    assert only(found, "messages_lost").place == ""
+    assert (found.episodes, found.frames, found.frames_lost, found.episodes_lost) == (2, 40, 20, 1)
+    assert found.checked
 
 
 def test_a_killed_recording(tmp_path: Path) -> None:

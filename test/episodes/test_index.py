@@ -22,7 +22,7 @@ from vlaforget_ros.episodes.index import Index, build_index, find_entry, index_p
 from vlaforget_ros.episodes.index_file import BagLine
 from vlaforget_ros.errors import ErrorCode, UnlearningError
 
-from .conftest import DIGEST, STEP, Tape, violation, write_rollouts
+from .conftest import DIGEST, STEP, Tape, violation, write_rollouts, write_with_a_flipped_bit
 
 
 @pytest.fixture
@@ -60,9 +60,9 @@ def test_only_new_and_changed_bags_are_read(folder: Path, monkeypatch: pytest.Mo
     read: list[str] = []
     scan = index.scan_episodes
 
-    def noted(bag: Path, topics: TopicMap | None = None) -> Any:
+    def noted(bag: Path, topics: TopicMap | None = None, *, damaged: bool = False) -> Any:
         read.append(bag.name)
-        return scan(bag, topics)
+        return scan(bag, topics, damaged=damaged)
 
     monkeypatch.setattr(index, "scan_episodes", noted)
 
@@ -122,6 +122,19 @@ def test_unreadable_bags_are_listed_with_their_error(folder: Path) -> None:
     for bag in ("b0", "b2"):
         shutil.rmtree(folder / bag)
     assert build_index(folder).episodes == []
+
+
+def test_damaged_episodes_are_in_the_index_and_in_no_set(tmp_path: Path) -> None:
+    write_with_a_flipped_bit(tmp_path / "bag")
+    found = build_index(tmp_path / "bag")
+    scanned = scan_many([tmp_path / "bag"])
+    assert found.report().problems == scanned.problems
+    assert [info.rollout_id for info in found.report().episodes] == ["r0", "r2"]
+    entries = read_index(tmp_path / "bag").episodes
+    assert [entry.info.rollout_id for entry in entries] == ["r0", "r1", "r2"]
+    assert [bool(entry.info.damage) for entry in entries] == [False, True, False]
+    assert any("episode_damaged" in what for what in entries[1].health)
+    assert len(entries[1].info) == 10
 
 
 @pytest.mark.parametrize("damage", ["format", "cut", "stamps", "empty"])

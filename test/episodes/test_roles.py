@@ -34,7 +34,7 @@ def test_topics_of_a_mapping(make_tape: Callable[..., Tape]) -> None:
     mapping = parse_mapping(
         """
         image: image
-        action: /action
+        action: {topic: /action}
         instruction: open the faucet
         outcome: {topic: safety/violation, field: rule}
         violations: [{topic: flag}]

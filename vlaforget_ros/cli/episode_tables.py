@@ -136,7 +136,8 @@ def checks(found: Sequence[BagCheck]) -> list[Table]:
             for fact in found[0].topics
         ]
         columns = ["topic", "type", "messages", "median Hz", "least Hz"]
-        tables.append(plain_table(columns, rows, f"topics of {found[0].bag}"))
+        sums = "with checksums" if found[0].checked else "without checksums"
+        tables.append(plain_table(columns, rows, f"topics of {found[0].bag} ({sums})"))
     elif len(found) > 1:
         rows = [
             [bag.bag, str(bag.episodes), str(bag.frames), str(len(bag.findings)), str(bag.frames_lost)]
@@ -163,6 +164,7 @@ def checks_document(found: Sequence[BagCheck]) -> dict[str, Any]:
                 "bag": bag.bag,
                 "episodes": bag.episodes,
                 "frames": bag.frames,
+                "checked": bag.checked,
                 "frames_lost": bag.frames_lost,
                 "episodes_lost": bag.episodes_lost,
                 "topics": [

@@ -275,7 +275,7 @@ def _read(entry: IndexEntry, found: Index) -> Any:
     from vlaforget_ros.episodes.reader import read_episodes
 
     topics = _mapping(Path(found.header.mapping)) if found.header.mapping else None
-    report = read_episodes(Path(entry.info.source), topics, rollouts={entry.info.rollout_id})
+    report = read_episodes(Path(entry.info.source), topics, rollouts={entry.info.rollout_id}, damaged=True)
     if not report.episodes:
         why = "; ".join(problem.message for problem in report.problems)
         raise UnlearningError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +61,7 @@ class BagCheck:
         bag: its path.
         episodes: that can be used.
         frames: that can be used.
+        checked: whether checksums cover every message: without them a flipped bit in a message is not seen.
         topics: those of an episode.
         findings: what is wrong.
     """
@@ -68,6 +69,7 @@ class BagCheck:
     bag: str
     episodes: int
     frames: int
+    checked: bool
     topics: tuple[TopicFacts, ...]
     findings: tuple[Finding, ...]
 
@@ -97,17 +99,17 @@ def check_bag(
     try:
         with Bag(Path(bag)) as opened:
             names = roles(opened, wanted)
-            facts = _walk(opened, names)
+            facts, checked = _walk(opened, names), opened.checked
             expected = _expected(opened, [fact.topic for fact in facts])
-        report = scan_episodes(bag, wanted)
-        problems, episodes = report.problems, report.episodes
+        report = scan_episodes(bag, wanted, damaged=True)
+        problems, episodes = report.problems, tuple(info for info in report.episodes if not info.damage)
         if decode:
             problems, episodes = _decoded(Path(bag), wanted, episodes)
     except UnlearningError as error:
         failed = Problem("bag_unreadable", "", 1, str(error), str(bag))
-        return BagCheck(str(bag), 0, 0, (), (finding_of(failed),))
+        return BagCheck(str(bag), 0, 0, False, (), (finding_of(failed),))
     found = [
-        *(finding_of(problem) for problem in problems),
+        *(_with_frames(finding_of(problem), report.episodes) for problem in problems),
         *_lost(str(bag), names, facts, expected),
         *_absent(str(bag), names, facts),
         *_clocks(str(bag), facts),
@@ -115,13 +117,13 @@ def check_bag(
         *_rates(episodes, rate_hz),
     ]
     frames = sum(len(episode) for episode in episodes)
-    return BagCheck(str(bag), len(episodes), frames, tuple(facts), tuple(found))
+    return BagCheck(str(bag), len(episodes), frames, checked, tuple(facts), tuple(found))
 
 
 def _walk(bag: Bag, names: Roles) -> list[TopicFacts]:
     facts = {topic: TopicFacts(topic, bag.topics[topic]) for topic in names.all}
     stamped = {topic for topic, fact in facts.items() if _has_header(bag, fact.msgtype)}
-    for message in bag.messages(tuple(facts)):
+    for message in bag.messages(tuple(facts), heads=tuple(facts)):
         fact = facts[message.topic]
         fact.log_ns.append(message.time_ns)
         if message.topic in stamped:
@@ -133,8 +135,10 @@ def _walk(bag: Bag, names: Roles) -> list[TopicFacts]:
 
 
 def _has_header(bag: Bag, msgtype: str) -> bool:
-    fields = bag.store.fielddefs[msgtype][1] if msgtype in bag.store.fielddefs else []
-    return bool(fields) and fields[0][0] == "header"
+    try:
+        return bag.fields(msgtype)[0][0] == "header"
+    except (UnlearningError, IndexError):
+        return False
 
 
 def _expected(bag: Bag, topics: Sequence[str]) -> dict[str, int]:
@@ -174,12 +178,20 @@ def _groups(episodes: Sequence[EpisodeInfo]) -> list[list[str]]:
     return groups
 
 
+def _with_frames(finding: Finding, episodes: Sequence[EpisodeInfo]) -> Finding:
+    """The frames of a damaged episode are lost with it."""
+    if finding.kind != "episode_damaged":
+        return finding
+    frames = sum(len(info) for info in episodes if info.damage and info.rollout_id == finding.place)
+    return replace(finding, frames_lost=frames)
+
+
 def _lost(bag: str, names: Roles, facts: Sequence[TopicFacts], expected: dict[str, int]) -> Iterator[Finding]:
     for fact in facts:
         count = expected[fact.topic] - len(fact.log_ns)
         if count > 0:
             yield Finding(
-                "messages_lost",
+                "topic_incomplete",
                 bag,
                 fact.topic,
                 count,

@@ -49,6 +49,11 @@ MEANING: Mapping[str, tuple[str, str]] = MappingProxyType(
             "what lies behind the damage is lost, what was read is exact",
             "keep the bag as it is; `ros2 bag reindex` on a copy makes it whole for other tools",
         ),
+        "messages_lost": (
+            "episodes in its time are left out; nothing is invented in their place",
+            "copy the bag again if there is another copy; look at the disk",
+        ),
+        "episode_damaged": ("no set takes the episode", "use other episodes of the same behaviour"),
         "start_missing": ("the episode begins late", "start the recorder before the policy"),
         "end_missing": (
             "the episode counts as aborted: it is in no success rate and no retain set of successes",
@@ -118,5 +123,5 @@ def finding_of(problem: Problem) -> Finding:
         consequence,
         remedy,
         frames,
-        1 if problem.kind == "episode_empty" else 0,
+        1 if problem.kind in ("episode_empty", "episode_damaged") else 0,
     )

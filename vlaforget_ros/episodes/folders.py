@@ -8,9 +8,18 @@ from pathlib import Path
 
 from vlaforget_ros.errors import ErrorCode, UnlearningError
 
-STORAGE_SUFFIXES = (".mcap", ".db3")
-# Number of a part of a split bag.
-_SPLIT = re.compile(r"_\d+$")
+STORAGE_SUFFIXES = (".mcap", ".db3", ".mcap.zstd", ".db3.zstd")
+"""Last the files that rosbag2 compressed as a whole."""
+
+
+def storage_of(path: Path) -> str:
+    """``.mcap`` or ``.db3`` for a storage file, by its name; "" for any other file."""
+    ending = next((suffix for suffix in STORAGE_SUFFIXES if path.name.endswith(suffix)), "")
+    return ending.removesuffix(".zstd")
+
+
+# Name of a part of a split bag, without its number.
+_PART = re.compile(r"(.*?)(_\d+)?\.(mcap|db3)(\.zstd)?")
 
 
 def is_bag(path: Path) -> bool:
@@ -19,21 +28,15 @@ def is_bag(path: Path) -> bool:
     Storage files of different names, or beside folders with recordings, are recordings of their own.
     """
     if path.is_file():
-        return path.suffix in STORAGE_SUFFIXES
+        return bool(storage_of(path))
     if not path.is_dir():
         return False
     if (path / "metadata.yaml").is_file():
         return True
-    children = list(path.iterdir())
-    names = {_SPLIT.sub("", file.stem) for file in children if is_storage(file)}
-    return len(names) == 1 and not any(
-        _below(child) for child in children if child.is_dir() and not _hidden(child)
-    )
-
-
-def is_storage(path: Path) -> bool:
-    """Whether this is a file as rosbag2 writes them."""
-    return path.suffix in STORAGE_SUFFIXES and path.is_file()
+    children = [child for child in path.iterdir() if not _hidden(child)]
+    parts = [_PART.fullmatch(child.name) for child in children if child.is_file()]
+    names = {part[1] for part in parts if part}
+    return len(names) == 1 and not any(_below(child) for child in children if child.is_dir())
 
 
 def find_bags(places: Iterable[Path]) -> list[Path]:

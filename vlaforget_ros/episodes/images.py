@@ -67,7 +67,11 @@ def _decode_raw(message: Any) -> np.ndarray:
         )
     # Rows may be padded: `step` says how long they are.
     rows = data[: height * step].reshape(height, step)[:, : width * channels]
-    return rows.reshape(height, width, channels)[:, :, order]
+    pixels = rows.reshape(height, width, channels)
+    # A list of channels copies pixel by pixel, and takes ten times as long as the views and copies in one go.
+    if order == (0, 1, 2):
+        return pixels[:, :, :3]
+    return pixels[:, :, ::-1] if (channels, order) == (3, (2, 1, 0)) else pixels[:, :, order]
 
 
 def _decode_compressed(described: str, data: bytes) -> np.ndarray:

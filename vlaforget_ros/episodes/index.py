@@ -103,13 +103,15 @@ class Index:
     def report(self) -> ScanReport:
         """As :func:`~vlaforget_ros.episodes.reader.scan_many` of all bags, without reading one.
 
-        A rollout that is in two bags counts once. Without any readable bag there are no episodes.
+        A rollout that is in two bags counts once, one that its bag lost something of not at all. Without any readable
+        bag there are no episodes.
         """
         if not self._report:
             by_bag = {self.folder / line.bag: line for line in self.lines if not line.error}
 
             def known(bag: Path) -> ScanReport:
-                return ScanReport(by_bag[bag].problems_of(bag), by_bag[bag].episodes_of(bag))
+                whole = tuple(info for info in by_bag[bag].episodes_of(bag) if not info.damage)
+                return ScanReport(by_bag[bag].problems_of(bag), whole)
 
             problems, episodes = merged(by_bag, known)
             failed = tuple(
@@ -120,15 +122,20 @@ class Index:
 
     @property
     def episodes(self) -> list[IndexEntry]:
-        """Every episode once, in order of the bags."""
+        """Every episode once, in order of the bags; also those that are damaged, which no set takes."""
         report = self.report()
+        kept = {info.rollout_id: info for info in report.episodes}
+        recorded = [info for line in self.lines for info in line.episodes_of(self.folder / line.bag)]
+        for info in recorded:
+            kept.setdefault(info.rollout_id, info)
+        order = {(info.source, info.rollout_id): number for number, info in enumerate(recorded)}
         images = {str(self.folder / line.bag): line.image for line in self.lines}
         problems: dict[tuple[str, str], list[Problem]] = {}
         for problem in report.problems:
             problems.setdefault((problem.source, problem.rollout_id), []).append(problem)
         return [
             IndexEntry(e, tuple(problems.get((e.source, e.rollout_id), ())), images[e.source])
-            for e in report.episodes
+            for e in sorted(kept.values(), key=lambda info: order[info.source, info.rollout_id])
         ]
 
 
@@ -251,7 +258,7 @@ def _holds(line: BagLine | None, states: list[FileState], topics: TopicMap) -> b
 def _line(bag: Path, name: str, states: list[FileState], topics: TopicMap) -> BagLine:
     line = BagLine(bag=name, files=states, topics=repr(topics))
     try:
-        report = scan_episodes(bag, topics)
+        report = scan_episodes(bag, topics, damaged=True)
         line.keep(report.problems, report.episodes)
         line.image = _first_image(bag, topics)
     except UnlearningError as error:

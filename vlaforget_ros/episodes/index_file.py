@@ -87,6 +87,7 @@ class _Episode(BaseModel):
     start_ns: int
     stamps: str
     dropped: int
+    damage: str = ""
     violations: list[_Violation]
 
 
@@ -123,7 +124,11 @@ class BagLine(BaseModel):
         return tuple(Problem(p.kind, p.rollout, p.count, p.message, str(source)) for p in self.problems)
 
     def episodes_of(self, source: Path) -> tuple[EpisodeInfo, ...]:
-        """Its episodes. Raises ValueError when the stamps were tampered with."""
+        """Its episodes, those that the bag lost something of among them.
+
+        Raises:
+            ValueError: the stamps are damaged.
+        """
         return tuple(_unpacked(packed, str(source)) for packed in self.episodes)
 
 
@@ -190,6 +195,7 @@ def _packed(info: EpisodeInfo) -> _Episode:
         start_ns=int(stamps[0]) if len(stamps) else 0,
         stamps=base64.b64encode(zlib.compress(steps)).decode(),
         dropped=info.dropped_frames,
+        damage=info.damage,
         violations=[_Violation(**vars(violation)) for violation in info.violations],
     )
 
@@ -212,4 +218,5 @@ def _unpacked(packed: _Episode, source: str) -> EpisodeInfo:
         violations=tuple(Violation(**violation.model_dump()) for violation in packed.violations),
         source=source,
         dropped_frames=packed.dropped,
+        damage=packed.damage,
     )
