@@ -18,6 +18,7 @@ from vlaforget_ros.cli import (
     bench_live,
     canary,
     canary_run,
+    episodes,
     evaluate,
     graph,
     history,
@@ -78,6 +79,7 @@ app.add_typer(adapters.app, name="adapters")
 bench_canary.register(bench.app)
 bench_live.register(bench.app)
 canary_run.register(canary.app)
+app.add_typer(episodes.app, name="episodes")
 app.add_typer(bench.app, name="bench")
 app.add_typer(monitor.app, name="monitor")
 app.add_typer(canary.app, name="canary")

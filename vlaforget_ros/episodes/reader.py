@@ -247,6 +247,7 @@ def scan_many(bags: Iterable[Path], topics: TopicMap | TopicMapping | None = Non
 def merged(
     bags: Iterable[Path], read: Callable[[Path], _Report[_Known]]
 ) -> tuple[tuple[Problem, ...], tuple[_Known, ...]]:
+    """Problems and episodes of several bags, as ``read`` gives them for each: see :func:`read_many`."""
     episodes: dict[str, _Known] = {}
     problems: list[Problem] = []
     failures: list[UnlearningError] = []
