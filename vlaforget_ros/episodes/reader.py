@@ -27,7 +27,7 @@ from vlaforget_ros.episodes.mapping import TopicMapping
 from vlaforget_ros.episodes.matching import Frames, Usable, usable_actions
 from vlaforget_ros.episodes.message import Message
 from vlaforget_ros.episodes.rollouts import RecordedRollout, collect_rollouts, spans
-from vlaforget_ros.episodes.sightings import Place, Sightings, assign
+from vlaforget_ros.episodes.sightings import Sightings, assign
 from vlaforget_ros.episodes.topics import Topics, resolve
 from vlaforget_ros.episodes.types import (
     Episode,
@@ -159,7 +159,8 @@ class Survey:
         infos: of each rollout; None for one without a single frame, or that a damaged bag lost something of.
         usable: its actions.
         frames: what is known of its images.
-        chosen: frame to the place of its image.
+        sightings: all images.
+        chosen: frame to the number of its image among them.
         tracks: of each topic beside the image, where they were asked for.
         problems: what was left out.
     """
@@ -168,7 +169,8 @@ class Survey:
     infos: list[EpisodeInfo | None]
     usable: list[Usable]
     frames: list[Frames]
-    chosen: list[dict[int, Place]]
+    sightings: Sightings
+    chosen: list[dict[int, int]]
     tracks: dict[str, Track]
     problems: tuple[Problem, ...]
 
@@ -209,7 +211,7 @@ def survey(bag: Bag, wanted: TopicMap, beside: bool = False, damaged: bool = Fal
         infos.append(EpisodeInfo(**known, damage=what) if given else None)
     problems = [*bag.problems, *problems]
     located = tuple(_at(problem, str(bag.path)) for problem in problems)
-    return Survey(names, infos, found.usable, found.frames, seen.chosen, tracks, located)
+    return Survey(names, infos, found.usable, found.frames, sightings, seen.chosen, tracks, located)
 
 
 def _collect(
