@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from vlaforget_ros.episodes.mapping import TopicMapping
 from vlaforget_ros.episodes.reader import read_episodes
 from vlaforget_ros.episodes.types import Episode, EpisodeInfo, TopicMap
 
@@ -12,7 +13,9 @@ MOST_FRAMES = 4000
 """Frames held at a time: 0.6 GB of 224x224 images. A longer episode is still read as a whole."""
 
 
-def load(infos: Iterable[EpisodeInfo], topics: TopicMap, most: int = MOST_FRAMES) -> Iterator[Episode]:
+def load(
+    infos: Iterable[EpisodeInfo], topics: TopicMap | TopicMapping, most: int = MOST_FRAMES
+) -> Iterator[Episode]:
     """The episodes again, with images, bag by bag.
 
     Args:
