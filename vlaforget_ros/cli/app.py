@@ -22,6 +22,8 @@ from vlaforget_ros.cli import (
     evaluate,
     graph,
     history,
+    lerobot,
+    mapping,
     models,
     monitor,
     report,
@@ -73,6 +75,8 @@ history.register(app)
 models.register(app)
 train.register(app)
 retrain.register(app)
+lerobot.register(episodes.app)
+mapping.register(episodes.app)
 adapter_care.register(adapters.app)
 adapter_transfer.register(adapters.app)
 app.add_typer(adapters.app, name="adapters")

@@ -167,7 +167,7 @@ class Replayer:
                 self._pass_time(step_ns, message.time_ns, path, home)
                 if topics[message.topic] == "rollout":
                     # Each file of a split bag says again what runs; the arm did not begin again.
-                    repeated, rollout = rollout == message.data, message.data
+                    repeated, rollout = rollout == message.data, bytes(message.data)
                     if repeated:
                         continue
                 try:
