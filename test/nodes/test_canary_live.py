@@ -332,6 +332,9 @@ def test_a_stop_is_released_by_an_operator_and_not_by_a_restart(
 ) -> None:
     robot.flag("keep_out/shelf")
     robot.wait_for_safety(lambda status: "keep_out/shelf" in status.reason)
+    # The arm is told first, the disk after it.
+    kept = graph.folder / "state" / "rates.json.stop"
+    assert any(kept.exists() or robot.state("safety_monitor_node") is None for _ in range(1000))
     graph.kill("safety_monitor")
     start_monitor(graph)
     # One that has not heard the killed process.
