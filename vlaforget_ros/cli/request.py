@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from vlaforget_ros.cli.output import bar, console, errors
+from vlaforget_ros.errors import UnlearningError
 
 if TYPE_CHECKING:
     from vlaforget_ros.episodes.types import ScanReport
@@ -231,9 +232,14 @@ def _examine(path: Path, images: bool, json_path: Path | None) -> None:
         with bar("hashing", "MB") as update:
             changes = bag_changes(request, lambda done, all_: update(done // 10**6, max(1, all_ // 10**6)))
         require_none([change for change in changes if change.endswith("is gone")])
-    report = scan_many([Path(bag) for bag in request.bags], request.topics)
-    with bar("looking at frames", "episodes") as update:
-        examined = examine(request, report, images, update)
+    try:
+        report = scan_many([Path(bag) for bag in request.bags], request.topics)
+        with bar("looking at frames", "episodes") as update:
+            examined = examine(request, report, images, update)
+    except UnlearningError:
+        # Bags that have become others may be of no use at all: what happened to them comes first.
+        require_none(changes)
+        raise
     if images:
         changes += set_changes(request, examined.sets.sizes())
     show_examined(examined, (), report)

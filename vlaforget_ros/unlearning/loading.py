@@ -9,19 +9,21 @@ from vlaforget_ros.episodes.mapping import TopicMapping
 from vlaforget_ros.episodes.reader import read_episodes
 from vlaforget_ros.episodes.types import Episode, EpisodeInfo, TopicMap
 
-MOST_FRAMES = 4000
-"""Frames held at a time: 0.6 GB of 224x224 images. A longer episode is still read as a whole."""
+MOST_BYTES = 500_000_000
+"""Of images held at a time; an episode with more is still read as a whole."""
+FIRST_FRAMES = 200
+"""Frames of the first part, before it is known how large an image is."""
 
 
 def load(
-    infos: Iterable[EpisodeInfo], topics: TopicMap | TopicMapping, most: int = MOST_FRAMES
+    infos: Iterable[EpisodeInfo], topics: TopicMap | TopicMapping, most: int = MOST_BYTES
 ) -> Iterator[Episode]:
-    """The episodes again, with images, bag by bag.
+    """The episodes again, with images, bag by bag; those that turn out to have no frame are left out.
 
     Args:
         infos: what a scan found.
         topics: of the bags.
-        most: frames held at a time; a bag with more is read several times.
+        most: bytes of images held at a time; a bag with more is read several times.
 
     Raises:
         UnlearningError: 300 and 301 as :func:`.reader.read_episodes`.
@@ -29,19 +31,21 @@ def load(
     by_bag: dict[str, list[EpisodeInfo]] = {}
     for info in infos:
         by_bag.setdefault(info.source, []).append(info)
-    for bag, held in by_bag.items():
-        for part in _parts(held, most):
-            yield from read_episodes(Path(bag), topics, {info.rollout_id for info in part}).episodes
+    frames = FIRST_FRAMES
+    for bag, left in by_bag.items():
+        while left:
+            count = _fitting(left, frames)
+            part, left = left[:count], left[count:]
+            for episode in read_episodes(Path(bag), topics, {info.rollout_id for info in part}).episodes:
+                frames = max(1, most * len(episode) // episode.images.nbytes)
+                yield episode
 
 
-def _parts(infos: list[EpisodeInfo], most: int) -> Iterator[list[EpisodeInfo]]:
-    part: list[EpisodeInfo] = []
-    frames = 0
-    for info in infos:
-        if part and frames + len(info) > most:
-            yield part
-            part, frames = [], 0
-        part.append(info)
-        frames += len(info)
-    if part:
-        yield part
+def _fitting(infos: list[EpisodeInfo], frames: int) -> int:
+    """How many of the first episodes have so many frames together; at least one."""
+    total = 0
+    for count, info in enumerate(infos):
+        total += len(info)
+        if count and total > frames:
+            return count
+    return len(infos)
