@@ -123,7 +123,10 @@ def from_episodes(
             earlier=tuple(earlier),
         ),
         notes,
-        (*remarks, *retained_causes(request.counterfactual, forget, _kept(retain, boundary), repair.triggers)),
+        (
+            *remarks,
+            *retained_causes(request.counterfactual, forget, _kept(retain, boundary), repair.triggers),
+        ),
     )
 
 
