@@ -98,7 +98,6 @@ def _entry(folder: Path, info: Info, videos: Sequence[str], row: Mapping[str, An
     return Entry(
         index=int(row["episode_index"]),
         length=int(row["length"]),
-        tasks=tuple(map(str, row["tasks"])),
         data=data,
         clips=clips,
         success=success if isinstance(success, bool) else None,

@@ -94,7 +94,6 @@ class Entry:
     Attributes:
         index: ``episode_index``.
         length: how many frames it has.
-        tasks: what was to be done; the frames say which of them when.
         data: parquet file with its rows.
         clips: where the video of each ``video`` feature lies.
         success: a ``success`` that the list itself tells, None where it does not.
@@ -102,7 +101,6 @@ class Entry:
 
     index: int
     length: int
-    tasks: tuple[str, ...]
     data: Path
     clips: Mapping[str, Clip]
     success: bool | None = None

@@ -204,9 +204,9 @@ class LeRobotReader:
 
     def _usable(self, rows: Rows, length: int, name: str) -> np.ndarray:
         finite = np.isfinite(rows.actions).all(axis=1) & np.isfinite(rows.states).all(axis=1)
-        highest = np.maximum.accumulate(np.concatenate([[-np.inf], np.nan_to_num(rows.seconds, nan=np.inf)]))
-        grows = np.isfinite(rows.seconds) & (rows.seconds > highest[:-1])
-        grows &= (rows.frame >= 0) & (rows.frame < max(length, len(rows)))
+        known = np.isfinite(rows.seconds) & (rows.frame >= 0) & (rows.frame < max(length, len(rows)))
+        highest = np.maximum.accumulate(np.concatenate([[-np.inf], np.where(known, rows.seconds, -np.inf)]))
+        grows = known & (rows.seconds > highest[:-1])
         for kind, wrong, text in (
             ("actions_non_finite", ~finite, "frames whose action or state is not finite"),
             ("frames_out_of_order", ~grows, "frames whose time does not grow"),

@@ -57,7 +57,6 @@ def _entry(folder: Path, info: Info, videos: Sequence[str], line: dict[str, Any]
     return Entry(
         index=index,
         length=int(line["length"]),
-        tasks=tuple(map(str, line["tasks"])),
         data=file_of(folder, info.data_path, **place),
         clips={
             name: Clip(file_of(folder, info.video_path or "", video_key=name, **place), 0.0)
