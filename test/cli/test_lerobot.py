@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 
 from vlaforget_ros.cli import lerobot
 from vlaforget_ros.episodes import EpisodeWriter, TopicMap, read_episodes
-from vlaforget_ros.episodes.lerobot.reading import read_lerobot
+from vlaforget_ros.episodes.lerobot.conversion import import_dataset
+from vlaforget_ros.episodes.lerobot.reading import LeRobotReader, read_lerobot
 from vlaforget_ros.errors import ErrorCode, UnlearningError
 
 DATA = Path(__file__).parents[1] / "data" / "lerobot"
@@ -132,3 +133,14 @@ def test_nothing_is_overwritten(bag: Path, tmp_path: Path) -> None:
 def test_a_damaged_data_set_is_no_bag(tmp_path: Path) -> None:
     with pytest.raises(UnlearningError, match="no LeRobot data set"):
         run("import", tmp_path, "--out", tmp_path / "bag")
+
+
+def test_a_bag_that_is_not_finished_does_not_stay(tmp_path: Path) -> None:
+    reader = LeRobotReader(DATA / "image")
+
+    def stop(done: int, total: int, note: str) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        import_dataset(reader, tmp_path / "bag", update=stop)
+    assert not (tmp_path / "bag").exists()

@@ -177,6 +177,14 @@ def test_actions_that_are_not_finite_and_times_that_do_not_grow(
     assert report.count("frames_out_of_order") == 1
 
 
+def test_a_row_without_a_number(copy: Callable[[Path], Path], images: Path) -> None:
+    folder = copy(images)
+    change(folder / ROWS, "frame_index", lambda values: values.__setitem__(4, None))
+    report = read_lerobot(folder)
+    assert len(report.episodes[0]) == 7
+    assert report.count("frames_out_of_order") == 1
+
+
 def test_fewer_rows_than_listed(copy: Callable[[Path], Path], images: Path, episodes: list[Episode]) -> None:
     folder = copy(images)
     table = pq.read_table(folder / ROWS)

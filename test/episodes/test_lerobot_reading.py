@@ -21,7 +21,7 @@ from vlaforget_ros.episodes.selection import Selection, select
 from vlaforget_ros.errors import ErrorCode, UnlearningError
 
 DATA = Path(__file__).parents[1] / "data" / "lerobot"
-IMAGE, VIDEO = DATA / "image", DATA / "video"
+IMAGE, VIDEO, EARLIER = DATA / "image", DATA / "video", DATA / "video_v21"
 BOTH = ("front", "wrist")
 
 
@@ -79,13 +79,14 @@ def test_images_that_lerobot_wrote_are_read_exactly() -> None:
         assert (episode.adapter_digest, episode.violations, episode.dropped_frames) == ("", (), 0)
 
 
-def test_video_that_lerobot_wrote_is_read_frame_by_frame() -> None:
-    report = read_lerobot(VIDEO, cameras=BOTH)
+@pytest.mark.parametrize(("folder", "cameras"), [(VIDEO, BOTH), (EARLIER, BOTH[:1])])
+def test_video_that_lerobot_wrote_is_read_frame_by_frame(folder: Path, cameras: tuple[str, ...]) -> None:
+    report = read_lerobot(folder, cameras=cameras)
     assert report.problems == ()
     assert [len(e) for e in report.episodes] == [length for length, _ in made.EPISODES]
     for number, episode in enumerate(report.episodes):
         assert episode.states is None
-        for frame, camera in np.ndindex(len(episode), 2):
+        for frame, camera in np.ndindex(len(episode), len(cameras)):
             # The patch has moved on in every frame: a neighbour would be far off.
             seen = episode.view(camera)[frame]
             right = psnr(seen, made.picture(number, frame, camera))
@@ -102,7 +103,7 @@ def test_a_data_set_is_read_where_a_bag_is_expected() -> None:
     only = read_episodes(IMAGE)
     assert [len(e) for e in only.episodes] == [6, 4, 5]
     assert len(read_many([IMAGE, IMAGE]).episodes) == 3
-    assert find_bags([DATA]) == [IMAGE, VIDEO]
+    assert find_bags([DATA]) == [IMAGE, VIDEO, EARLIER]
 
 
 def test_a_scan_knows_what_reading_finds() -> None:
@@ -192,14 +193,38 @@ def test_pictures_can_be_scaled() -> None:
     assert np.abs(episode.images[3] - halves).max() <= 1
 
 
-@pytest.mark.parametrize(
-    ("version", "remedy"), [("v2.1", "convert_dataset_v21_to_v30"), ("v4.0", "convert it with LeRobot")]
-)
-def test_another_version_is_refused_with_the_remedy(copy: Path, version: str, remedy: str) -> None:
+@pytest.mark.parametrize("version", ["v1.6", "v4.0"])
+def test_another_version_is_refused_with_the_remedy(copy: Path, version: str) -> None:
     edit_info(copy, codebase_version=version)
-    with pytest.raises(UnlearningError, match=remedy) as caught:
+    with pytest.raises(UnlearningError, match=f"{version}.*convert it with LeRobot") as caught:
         read_episodes(copy)
     assert caught.value.code == ErrorCode.UNLEARNING_BAG_UNREADABLE
+
+
+def test_version_2_has_numbers_verdicts_and_instructions_as_well() -> None:
+    report = read_lerobot(EARLIER, state="observation.state")
+    assert [(len(e), e.instruction) for e in report.episodes] == made.EPISODES
+    assert [e.success for e in report.episodes] == [True, False, True]
+    for number, episode in enumerate(report.episodes):
+        assert np.array_equal(episode.actions, [made.action(number, f) for f in range(len(episode))])
+        assert np.array_equal(episode.states, [[number, f, 0.5] for f in range(len(episode))])
+
+
+def test_version_2_with_a_damaged_list_is_read_up_to_there(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(EARLIER, tmp_path / "set"))
+    path = folder / "meta" / "episodes.jsonl"
+    path.write_text(path.read_text()[:-20])
+    (folder / "data" / "chunk-000" / "episode_000000.parquet").unlink()
+    report = read_lerobot(folder)
+    assert [e.instruction for e in report.episodes] == ["lift the cup"]
+    assert {p.kind for p in report.problems} == {
+        "episode_list_damaged",
+        "episodes_not_listed",
+        "data_unreadable",
+    }
+    (folder / "meta" / "tasks.jsonl").unlink()
+    with pytest.raises(UnlearningError, match="tasks of the data set cannot be read"):
+        read_lerobot(folder)
 
 
 def test_pictures_may_lie_beside_the_rows_but_not_outside_of_the_data_set(copy: Path, tmp_path: Path) -> None:

@@ -144,7 +144,7 @@ def import_lerobot(
     storage: str = typer.Option("mcap", help="mcap or sqlite3."),
     json: Path | None = _JSON,
 ) -> None:
-    """Write a LeRobot data set (v3) as a bag with this package's topics, on which every other command works.
+    """Write a LeRobot data set (v2 or v3) as a bag with this package's topics, on which every other command works.
 
     Its episodes can then be retained by an edit: name the bag in `bags` of the request. Actions are copied as they are:
     the data set must use the units and the order of your policy's actions (docs/lerobot.md). `--outcome success` says

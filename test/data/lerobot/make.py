@@ -39,17 +39,19 @@ def main(root: str, kind: str, *cameras: str) -> None:
     )
     for episode, (length, task) in enumerate(EPISODES):
         for frame in range(length):
-            made.add_frame(
-                {
-                    **{name: picture(episode, frame, camera) for camera, name in enumerate(names)},
-                    "observation.state": np.array([episode, frame, 0.5], np.float32),
-                    "action": action(episode, frame),
-                    "next.success": np.array([frame == length - 1 and episode != 1]),
-                    "task": task,
-                }
-            )
+            values = {
+                **{name: picture(episode, frame, camera) for camera, name in enumerate(names)},
+                "observation.state": np.array([episode, frame, 0.5], np.float32),
+                "action": action(episode, frame),
+                "next.success": np.array([frame == length - 1 and episode != 1]),
+            }
+            if hasattr(made, "finalize"):
+                made.add_frame({**values, "task": task})
+            else:  # up to 0.3
+                made.add_frame(values, task)
         made.save_episode()
-    made.finalize()
+    if hasattr(made, "finalize"):
+        made.finalize()
 
 
 if __name__ == "__main__":

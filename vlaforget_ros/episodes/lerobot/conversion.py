@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -208,9 +209,13 @@ def import_dataset(
             done, frames, actions = done + 1, frames + len(episode), episode.actions.shape[1]
             if update is not None:
                 update(done, max(done, len(wanted)), episode.rollout_id)
-    finally:
+    except BaseException:
         if writer is not None:
             writer.close()
+            shutil.rmtree(out, ignore_errors=True)
+        raise
+    if writer is not None:
+        writer.close()
     if not done:
         raise UnlearningError(
             ErrorCode.UNLEARNING_BAG_UNREADABLE,

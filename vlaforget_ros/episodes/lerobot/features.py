@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import json
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 import pyarrow as pa
-from PIL import Image
 
 from vlaforget_ros.episodes.lerobot.layout import ACTION, COUNTERS, STATE, SUCCESS
 
@@ -110,9 +109,9 @@ def pictures(images: np.ndarray) -> pa.Array:
     """A column of (T, H, W, 3) uint8 pictures as PNG, which loses nothing."""
     rows = []
     for number, image in enumerate(images):
-        buffer = io.BytesIO()
-        Image.fromarray(np.ascontiguousarray(image)).save(buffer, "PNG", compress_level=6)
-        rows.append({"bytes": buffer.getvalue(), "path": f"frame-{number:06d}.png"})
+        # Quick rather than small: level 6 takes six times as long for a tenth less.
+        _, encoded = cv2.imencode(".png", image[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1])
+        rows.append({"bytes": encoded.tobytes(), "path": f"frame-{number:06d}.png"})
     return pa.array(rows, _PICTURE)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from vlaforget_ros.episodes.lerobot.index import Entry
+from vlaforget_ros.episodes.lerobot.layout import Entry
 from vlaforget_ros.episodes.lerobot.rows import DataFile, Rows
 from vlaforget_ros.episodes.lerobot.video import BrokenVideo, frames_at
 

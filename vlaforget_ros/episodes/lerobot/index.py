@@ -3,60 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vlaforget_ros.episodes.lerobot.layout import EPISODES, TASKS, Info, file_of, unreadable
+from vlaforget_ros.episodes.lerobot import version2
+from vlaforget_ros.episodes.lerobot.layout import EPISODES, TASKS, Clip, Entry, Info, file_of, unreadable
 from vlaforget_ros.episodes.types import Problem
 
 FAULTS = (OSError, pa.ArrowException, ValueError, KeyError, TypeError)
 """What a damaged parquet file raises."""
 
 
-@dataclass(frozen=True)
-class Clip:
-    """Part of a video.
-
-    Attributes:
-        path: the mp4 file.
-        start_s: where the episode begins in it [s].
-    """
-
-    path: Path
-    start_s: float
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One episode, as ``meta/episodes`` lists it.
-
-    Attributes:
-        index: ``episode_index``.
-        length: how many frames it has.
-        tasks: what was to be done; the frames say which of them when.
-        data: parquet file with its rows.
-        clips: where the video of each ``video`` feature lies.
-        success: a ``success`` that the list itself tells, None where it does not.
-    """
-
-    index: int
-    length: int
-    tasks: tuple[str, ...]
-    data: Path
-    clips: Mapping[str, Clip]
-    success: bool | None = None
-
-
-def read_tasks(folder: Path) -> dict[int, str]:
+def read_tasks(folder: Path, info: Info) -> dict[int, str]:
     """Text of each ``task_index``.
 
     Raises:
         UnlearningError: 301 when the file is missing or damaged: no episode would have an instruction.
     """
+    if info.is_version_2:
+        return version2.read_tasks(folder)
     path = folder / TASKS
     try:
         table = pq.read_table(path, page_checksum_verification=True)
@@ -80,11 +48,26 @@ def read_entries(folder: Path, info: Info, cameras: Sequence[str]) -> tuple[list
     Raises:
         UnlearningError: 301 when nothing of the list can be read.
     """
+    videos = [name for name in cameras if info.features[name].dtype == "video"]
+    if info.is_version_2:
+        listed, problems = version2.read_entries(folder, info, videos)
+    else:
+        listed, problems = _read_list(folder, info, videos)
+    if not listed:
+        value = problems[0].message if problems else "no file"
+        limit = version2.EPISODES if info.is_version_2 else f"{EPISODES}/chunk-000/file-000.parquet"
+        raise unreadable("the list of episodes cannot be read", value, str(limit))
+    missing = info.total_episodes - len(listed)
+    if missing > 0:
+        text = f"{missing} of {info.total_episodes} episodes are not in the list of episodes"
+        problems.append(Problem("episodes_not_listed", "", missing, text, str(folder)))
+    return listed, problems
+
+
+def _read_list(folder: Path, info: Info, videos: Sequence[str]) -> tuple[list[Entry], list[Problem]]:
     entries: dict[int, Entry] = {}
     problems: list[Problem] = []
-    files = sorted((folder / EPISODES).glob("*/*.parquet"))
-    videos = [name for name in cameras if info.features[name].dtype == "video"]
-    for path in files:
+    for path in sorted((folder / EPISODES).glob("*/*.parquet")):
         try:
             for row in _rows(path):
                 entry = _entry(folder, info, videos, row)
@@ -92,15 +75,6 @@ def read_entries(folder: Path, info: Info, cameras: Sequence[str]) -> tuple[list
         except FAULTS as error:
             text = f"list of episodes cannot be read to its end: {_short(error)}"
             problems.append(Problem("episode_list_damaged", "", 1, text, str(path)))
-    if not entries:
-        value = problems[0].message if problems else "no file"
-        raise unreadable(
-            "the list of episodes cannot be read", value, f"{EPISODES}/chunk-000/file-000.parquet"
-        )
-    missing = info.total_episodes - len(entries)
-    if missing > 0:
-        text = f"{missing} of {info.total_episodes} episodes are not in the list of episodes"
-        problems.append(Problem("episodes_not_listed", "", missing, text, str(folder)))
     return [entries[index] for index in sorted(entries)], problems
 
 
@@ -124,7 +98,6 @@ def _entry(folder: Path, info: Info, videos: Sequence[str], row: Mapping[str, An
     return Entry(
         index=int(row["episode_index"]),
         length=int(row["length"]),
-        tasks=tuple(map(str, row["tasks"])),
         data=data,
         clips=clips,
         success=success if isinstance(success, bool) else None,

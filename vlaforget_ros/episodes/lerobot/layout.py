@@ -10,12 +10,16 @@ Version 3.0 (LeRobot 0.4 and later) keeps many episodes in one file::
     videos/<feature>/chunk-000/file-000.mp4      the pictures of a ``video`` feature; those of an ``image`` feature
                                                  lie in the rows
 
-Source: LeRobot's documentation of the format, and data sets that LeRobot 0.4.4 and 0.6.2 wrote.
+Versions 2.0 and 2.1 (LeRobot 0.1 to 0.3) have a parquet file and an mp4 of each camera for every episode, and their
+lists as JSON lines.
+
+Source: LeRobot's documentation of the format, and data sets that LeRobot 0.3.3, 0.4.4 and 0.6.2 wrote.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,8 +53,6 @@ COUNTERS = {
 }
 """Columns that every data set has, one number a frame."""
 
-_CONVERTER = "python -m lerobot.scripts.convert_dataset_v21_to_v30"
-
 
 @dataclass(frozen=True)
 class FileLimits:
@@ -70,6 +72,38 @@ class FileLimits:
         """Chunk and file that follow on another pair."""
         chunk, file = place
         return (chunk, file + 1) if file + 1 < self.files else (chunk + 1, 0)
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Part of a video.
+
+    Attributes:
+        path: the mp4 file.
+        start_s: where the episode begins in it [s].
+    """
+
+    path: Path
+    start_s: float
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One episode, as ``meta/episodes`` lists it.
+
+    Attributes:
+        index: ``episode_index``.
+        length: how many frames it has.
+        data: parquet file with its rows.
+        clips: where the video of each ``video`` feature lies.
+        success: a ``success`` that the list itself tells, None where it does not.
+    """
+
+    index: int
+    length: int
+    data: Path
+    clips: Mapping[str, Clip]
+    success: bool | None = None
 
 
 class Feature(BaseModel):
@@ -101,8 +135,14 @@ class Info(BaseModel):
     features: dict[str, Feature]
     total_episodes: int = Field(ge=0)
     total_frames: int = Field(ge=0)
+    chunks_size: int = Field(default=1000, ge=1)
     data_path: str = DATA_PATH
     video_path: str | None = VIDEO_PATH
+
+    @property
+    def is_version_2(self) -> bool:
+        """Whether every episode has files of its own, as before version 3."""
+        return self.codebase_version.startswith("v2.")
 
     @property
     def cameras(self) -> list[str]:
@@ -119,7 +159,7 @@ def read_info(folder: Path) -> Info:
     """The description of a data set.
 
     Raises:
-        UnlearningError: 301 when the file is missing or damaged, or of another version than 3.
+        UnlearningError: 301 when the file is missing or damaged, or of a version that is not known.
     """
     path = folder / INFO
     try:
@@ -127,14 +167,9 @@ def read_info(folder: Path) -> Info:
         version = str(document["codebase_version"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise unreadable("is no LeRobot data set", str(path), f"a readable {INFO}: {error}") from error
-    if not version.startswith("v3."):
+    if not version.startswith(("v2.", "v3.")):
         raise unreadable(
-            "LeRobot data set of another version",
-            version,
-            VERSION,
-            f"convert it with LeRobot: {_CONVERTER} --repo-id=NAME --root={folder}"
-            if version.startswith("v2.")
-            else "convert it with LeRobot to version 3.0",
+            "LeRobot data set of another version", version, f"{VERSION}, v2.1", "convert it with LeRobot"
         )
     try:
         return Info.model_validate(document)

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
+from vlaforget_ros.episodes.lerobot import version2
 from vlaforget_ros.episodes.lerobot.choosing import MAIN, choose_cameras, choose_state
 from vlaforget_ros.episodes.lerobot.facts import Facts, read_facts
 from vlaforget_ros.episodes.lerobot.frames import Album, fill
-from vlaforget_ros.episodes.lerobot.index import FAULTS, Entry, read_entries, read_tasks
-from vlaforget_ros.episodes.lerobot.layout import ACTION, INFO, STATS, Info, read_info, unreadable
+from vlaforget_ros.episodes.lerobot.index import FAULTS, read_entries, read_tasks
+from vlaforget_ros.episodes.lerobot.layout import ACTION, INFO, STATS, Entry, Info, read_info, unreadable
 from vlaforget_ros.episodes.lerobot.rows import DataFile, Rows
 from vlaforget_ros.episodes.types import (
     NANOSECONDS,
@@ -47,7 +48,7 @@ class LeRobotReader:
 
     Raises:
         UnlearningError: 300 for cameras or a state that the data set does not have or that are not clear, 301 when it
-            is missing, damaged as a whole, or of another version than 3.
+            is missing, damaged as a whole, or of a version that is not known.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class LeRobotReader:
         if ACTION not in self.info.features:
             known = ", ".join(self.info.features)
             raise unreadable(f"the data set has no {ACTION}", known, ACTION, "choose one with actions")
-        self._tasks = read_tasks(self.folder)
+        self._tasks = read_tasks(self.folder, self.info)
         entries, self.problems = read_entries(self.folder, self.info, self.cameras)
         self._entries = {entry.index: entry for entry in entries}
         self._facts, problems = read_facts(self.folder)
@@ -203,9 +204,9 @@ class LeRobotReader:
 
     def _usable(self, rows: Rows, length: int, name: str) -> np.ndarray:
         finite = np.isfinite(rows.actions).all(axis=1) & np.isfinite(rows.states).all(axis=1)
-        highest = np.maximum.accumulate(np.concatenate([[-np.inf], np.nan_to_num(rows.seconds, nan=np.inf)]))
-        grows = np.isfinite(rows.seconds) & (rows.seconds > highest[:-1])
-        grows &= (rows.frame >= 0) & (rows.frame < max(length, len(rows)))
+        known = np.isfinite(rows.seconds) & (rows.frame >= 0) & (rows.frame < max(length, len(rows)))
+        highest = np.maximum.accumulate(np.concatenate([[-np.inf], np.where(known, rows.seconds, -np.inf)]))
+        grows = known & (rows.seconds > highest[:-1])
         for kind, wrong, text in (
             ("actions_non_finite", ~finite, "frames whose action or state is not finite"),
             ("frames_out_of_order", ~grows, "frames whose time does not grow"),
@@ -242,7 +243,7 @@ def read_lerobot(
     outcome: bool | None = None,
     size: tuple[int, int] | None = None,
 ) -> EpisodeReport:
-    """Episodes of a LeRobot data set (v3), all in memory.
+    """Episodes of a LeRobot data set (v3, or v2), all in memory.
 
     Args:
         folder: of the data set.
@@ -289,7 +290,7 @@ def _for_topics(folder: Path, topics: TopicMap) -> LeRobotReader:
 def _digest(folder: Path) -> str:
     """Eight digits that tell data sets apart and stay when one is moved."""
     sha = hashlib.sha256((folder / INFO).read_bytes())
-    stats = folder / STATS
-    if stats.is_file():
-        sha.update(stats.read_bytes())
+    for name in (STATS, version2.STATS):
+        if (folder / name).is_file():
+            sha.update((folder / name).read_bytes())
     return sha.hexdigest()[:8]

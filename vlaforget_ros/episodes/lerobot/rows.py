@@ -109,7 +109,7 @@ class DataFile:
         for group in np.unique(rows.group).tolist():
             mine = np.flatnonzero(rows.group == group)
             where = {int(rows.row[position]): int(position) for position in mine}
-            start = 0
+            start, last = 0, max(where)
             try:
                 for batch in self._file.iter_batches(_BATCH, row_groups=[group], columns=[column]):
                     for offset in range(batch.num_rows):
@@ -117,6 +117,8 @@ class DataFile:
                         if position is not None:
                             yield position, _picture(batch[column][offset].as_py(), folder)
                     start += batch.num_rows
+                    if start > last:
+                        break
             except FAULTS:
                 # Positions that were not reached stay without a picture.
                 continue
@@ -140,12 +142,13 @@ class DataFile:
         count = len(mine)
         none = np.zeros((count, 0))
         return Rows(
-            frame=_numbers(table, "frame_index")[:, 0].astype(np.int64),
+            # A frame without a number becomes -1, which is none of the episode.
+            frame=np.nan_to_num(_numbers(table, "frame_index")[:, 0], nan=-1).astype(np.int64),
             seconds=_numbers(table, "timestamp")[:, 0].astype(np.float64),
-            task=_numbers(table, "task_index")[:, 0].astype(np.int64),
+            task=np.nan_to_num(_numbers(table, "task_index")[:, 0], nan=-1).astype(np.int64),
             actions=_numbers(table, ACTION).astype(np.float32),
             states=_numbers(table, self._state).astype(np.float64) if self._state else none,
-            success=_numbers(table, self._success).astype(bool) if self._success else none,
+            success=_numbers(table, self._success) == 1 if self._success else none,
             group=np.full(count, group),
             row=mine,
         )
@@ -202,5 +205,5 @@ def decode_picture(stored: object, folder: Path) -> np.ndarray:
             if picture.mode.startswith(("I", "F")):
                 raise BrokenPicture(f"{picture.mode} is no colour picture of 8 bits")
             return np.asarray(picture.convert("RGB"))
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError, SyntaxError) as error:
         raise BrokenPicture(str(error)) from error

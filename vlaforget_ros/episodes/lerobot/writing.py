@@ -10,6 +10,7 @@ import json
 import math
 import shutil
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
@@ -165,11 +166,19 @@ class LeRobotWriter:
         """Complete the data set.
 
         Raises:
-            UnlearningError: 300 when it has no episode.
+            UnlearningError: 300 when it has no episode, 310 when the disk is full.
         """
         if not self._facts:
             self.abandon()
             raise _bad("no episodes to write", "0 episodes", "one or more", "loosen the selection")
+        try:
+            self._complete()
+        except OSError as error:
+            text = f"the data set cannot be written: {error.strerror}"
+            raise _unwritable(text, self.folder, "free some space") from error
+        return Written(self.folder, len(self._facts), self._frames, len(self._tasks), self._fps, self._uneven)
+
+    def _complete(self) -> None:
         self._flush()
         self._close()
         for name, clips in self._clips.items():
@@ -181,11 +190,11 @@ class LeRobotWriter:
         write_facts(self._part, self._facts)
         _write_json(self._part / layout.INFO, self._info())
         self._part.rename(self.folder)
-        return Written(self.folder, len(self._facts), self._frames, len(self._tasks), self._fps, self._uneven)
 
     def abandon(self) -> None:
         """Remove what was written so far."""
-        self._close()
+        with suppress(OSError, ValueError):
+            self._close()
         shutil.rmtree(self._part, ignore_errors=True)
 
     def _close(self) -> None:
