@@ -117,7 +117,7 @@ def test_the_analyzers_take_every_status_of_the_package() -> None:
     group = document["analyzers"]["ros__parameters"]["vlaforget"]
     (prefix,) = group["startswith"]
     statuses = _statuses()
-    assert statuses == {"vlaforget: safety monitor", "vlaforget: canary"}
+    assert statuses == {"vlaforget: safety monitor", "vlaforget: canary", "vlaforget: recorder"}
     assert all(name.startswith(prefix) for name in statuses)
     assert set(group["expected"]) <= statuses
 
