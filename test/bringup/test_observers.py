@@ -102,15 +102,16 @@ def test_what_a_layout_shows_is_published(path: Path) -> None:
 
 @pytest.mark.ros
 def test_the_analyzers_take_every_status_of_every_arm() -> None:
-    from vlaforget_ros.nodes.diagnosis import CANARY, MONITOR, status_name
+    from vlaforget_ros.nodes.diagnosis import CANARY, MONITOR, RECORDER, status_name
 
     document = yaml.safe_load(ANALYZERS.read_text(encoding="utf-8"))
     group = document["analyzers"]["ros__parameters"]["vlaforget"]
     (prefix,) = group["startswith"]
     names = {
-        arm: {status_name(arm, what) for what in (MONITOR, CANARY)} for arm in ("/", "/arm1", "/hall/arm2")
+        arm: {status_name(arm, what) for what in (MONITOR, CANARY, RECORDER)}
+        for arm in ("/", "/arm1", "/hall/arm2")
     }
-    assert len(set.union(*names.values())) == 6
+    assert len(set.union(*names.values())) == 9
     assert all(name.startswith(prefix) for name in set.union(*names.values()))
     assert set(group["expected"]) <= names["/"]
 

@@ -126,7 +126,9 @@ class Recording:
     @property
     def size_bytes(self) -> int:
         """Bytes on the disk so far, of all bags."""
-        return self._bytes + (self._sink.size_bytes if self._sink is not None else 0)
+        # Another thread may ask while a bag is ended.
+        sink = self._sink
+        return self._bytes + (sink.size_bytes if sink is not None else 0)
 
     @property
     def incidents(self) -> int:
@@ -248,6 +250,9 @@ class Recording:
             return
         try:
             sink.close()
+        except UnlearningError as error:
+            self.error = self.error or error
+            raise
         finally:
             self._bytes += sink.size_bytes
         self._say(f"closed {sink.path} with {sink.messages} messages")

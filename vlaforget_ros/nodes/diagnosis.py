@@ -1,4 +1,4 @@
-"""What the safety monitor node says on /diagnostics."""
+"""What the nodes say on /diagnostics."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vlaforget_ros.safety.events import ArmState, MonitorStatus
 from vlaforget_ros.safety.ratebook import RateBook
 from vlaforget_ros.safety.rates import Interval
 
-MONITOR, CANARY = "safety monitor", "canary"
+MONITOR, CANARY, RECORDER = "safety monitor", "canary", "recorder"
 WINDOW = 50
 """Rollouts of each adapter that the newest rates are of."""
 
@@ -26,7 +26,7 @@ def status_name(namespace: str, what: str) -> str:
 
     Args:
         namespace: of the arm, "/" for none.
-        what: :data:`MONITOR` or :data:`CANARY`.
+        what: :data:`MONITOR`, :data:`CANARY` or :data:`RECORDER`.
     """
     arm = namespace.strip("/")
     return f"vlaforget: {arm}: {what}" if arm else f"vlaforget: {what}"
