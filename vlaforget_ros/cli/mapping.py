@@ -22,8 +22,8 @@ def propose(
 ) -> None:
     """Propose what the topics of somebody else's bag mean: image, state, action, instruction, outcome.
 
-    The proposal is guessed from names, types and rates, and lists every topic of the bag. Read it, correct it, and give it
-    to `--mapping` of `vlaforget episodes index`, or to `mapping:` of a request; docs/mapping.md explains each field.
+    The proposal is guessed from names, types and rates, and lists every topic of the bag. Read it, correct it, and give
+    it to `--mapping` of `vlaforget episodes index`, or to `mapping:` of a request; docs/mapping.md explains each field.
 
     Example: `vlaforget episodes map runs/teleop_7 --out mapping.yaml`
     """

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from rosbags.typesys.store import Typestore
 
-from vlaforget_ros.episodes.bag_folder import ZSTD_MAGIC, BagFolder, bag_folder, unpack_file, unpack_message
+from vlaforget_ros.episodes.bag_folder import BagFolder, bag_folder
 from vlaforget_ros.episodes.bag_types import BagTypes
 from vlaforget_ros.episodes.folders import storage_of
 from vlaforget_ros.episodes.indexed import Times
@@ -24,6 +24,7 @@ from vlaforget_ros.episodes.losses import NEVER_NS, Hole, Loss, hole_in
 from vlaforget_ros.episodes.mcap_source import McapSource
 from vlaforget_ros.episodes.message import Message
 from vlaforget_ros.episodes.messages import typestore
+from vlaforget_ros.episodes.packing import ZSTD_MAGIC, unpack_file, unpack_message
 from vlaforget_ros.episodes.sqlite_source import SqliteSource
 from vlaforget_ros.episodes.types import Problem
 from vlaforget_ros.errors import ErrorCode, UnlearningError

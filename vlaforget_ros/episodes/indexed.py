@@ -27,6 +27,7 @@ from rosbags.rosbag2.storage_mcap import ChunkInfo, decompress
 
 from vlaforget_ros.episodes.ahead import Ahead
 from vlaforget_ros.episodes.message import Message, Rest, read_into
+from vlaforget_ros.episodes.packing import UNSOUND
 
 HEAD = 512
 """Bytes that are read of a message of which only the beginning matters."""
@@ -64,10 +65,6 @@ class _Wanted(NamedTuple):
 
     def has(self, time_ns: int) -> bool:
         return self.at is None or time_ns in self.at
-
-
-# What bytes that are not what they should be make the unpacking raise.
-_UNSOUND = (ReaderError, ValueError, RuntimeError, OSError, EOFError, MemoryError, struct.error)
 
 
 class IndexedFile:
@@ -149,7 +146,7 @@ class IndexedFile:
         """All of a chunk or nothing: half of one whose other half is wrong is not to be trusted."""
         try:
             return self._read(chunk, wanted, load())
-        except _UNSOUND as error:
+        except UNSOUND as error:
             self._lose(chunk, error)
             return []
 

@@ -19,8 +19,8 @@ def require_topics(request: Request, config: PolicyConfig) -> None:
     """Whether a request names what the policy is shown, before any bag is read.
 
     Raises:
-        UnlearningError: 300 for too few or too many ``cameras``, for a ``state`` that is missing or not wanted, and for a
-            ``mapping`` that cannot be used.
+        UnlearningError: 300 for too few or too many ``cameras``, for a ``state`` that is missing or not wanted, and for
+            a ``mapping`` that cannot be used.
     """
     further, told = config.cameras - 1, state_size_of(config)
     cameras, state = request.shown
