@@ -24,6 +24,7 @@ from rosbags.rosbag2.errors import ReaderError
 from rosbags.rosbag2.storage_mcap import ChunkInfo, decompress
 
 from vlaforget_ros.episodes.message import Message
+from vlaforget_ros.episodes.packing import UNSOUND
 
 HEAD = 512
 """Bytes that are read of a message of which only the beginning matters."""
@@ -63,10 +64,6 @@ class _Wanted(NamedTuple):
 
     def has(self, time_ns: int) -> bool:
         return self.at is None or time_ns in self.at
-
-
-# What bytes that are not what they should be make the unpacking raise.
-_UNSOUND = (ReaderError, ValueError, RuntimeError, OSError, EOFError, MemoryError, struct.error)
 
 
 class IndexedFile:
@@ -140,7 +137,7 @@ class IndexedFile:
         """All of a chunk or nothing: half of one whose other half is wrong is not to be trusted."""
         try:
             return self._read(chunk, wanted)
-        except _UNSOUND as error:
+        except UNSOUND as error:
             self._lose(chunk, error)
             return []
 

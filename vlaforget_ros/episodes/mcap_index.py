@@ -18,6 +18,7 @@ from vlaforget_ros.episodes.mcap_records import (
     STATISTICS,
     Channel,
     Definitions,
+    NoSchema,
     Unsound,
     records,
     text,
@@ -96,6 +97,8 @@ def read_index(raw: RawFile) -> Index | None:
         raise Unsound("its index does not fit its checksum")
     try:
         return _index(raw, end)
+    except NoSchema:
+        return None
     except (Unsound, struct.error) as error:
         raise Unsound(f"its index is damaged ({error})") from error
 
