@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -36,11 +37,22 @@ class Batch:
         return len(self.images)
 
 
-@dataclass(frozen=True, eq=False)
-class Frame:
-    """One frame on its way into a batch; ``image`` may be a view of memory that is used again."""
+class Picture(Protocol):
+    """An image that is not decoded yet."""
 
-    image: np.ndarray
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the decoded image."""
+
+    def fill(self, into: np.ndarray) -> None:
+        """Decode it into a contiguous uint8 array of this shape."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Frame:
+    """One frame on its way into a batch."""
+
+    image: np.ndarray | Picture
     action: np.ndarray
     instruction: str
     episode: str
@@ -71,7 +83,11 @@ class BatchMaker:
         if self._images is None:
             self._sizes = frame.sizes
             self._images = self._buffer(frame.image.shape)
-        self._images[len(self._frames)] = frame.image
+        slot = self._images[len(self._frames)]
+        if isinstance(frame.image, np.ndarray):
+            slot[...] = frame.image
+        else:
+            frame.image.fill(slot)
         self._frames.append(frame)
         if len(self._frames) == self._size:
             yield from self.rest()
@@ -93,7 +109,7 @@ class BatchMaker:
         )
 
     def _buffer(self, shape: tuple[int, ...]) -> np.ndarray:
-        """Memory for a batch of images: a block that nobody holds any more, for fresh memory takes as long as copying."""
+        """A block that nobody holds any more, if there is one: fresh memory takes as long as copying."""
         shape = (self._size, *shape)
         for buffer in self._buffers:
             # A batch, or a tensor made of it, holds a reference to the block as long as it lives.

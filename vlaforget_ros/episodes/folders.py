@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from vlaforget_ros.episodes.lerobot.layout import is_lerobot
 from vlaforget_ros.errors import ErrorCode, UnlearningError
 
 STORAGE_SUFFIXES = (".mcap", ".db3", ".mcap.zstd", ".db3.zstd")
@@ -23,7 +24,8 @@ _PART = re.compile(r"(.*?)(_\d+)?\.(mcap|db3)(\.zstd)?")
 
 
 def is_bag(path: Path) -> bool:
-    """Whether this is one recording: a storage file, or a folder with metadata.yaml or the parts of one split bag.
+    """Whether this is one recording: a storage file, a folder with metadata.yaml or the parts of one split bag, or a
+    LeRobot data set.
 
     Storage files of different names, or beside folders with recordings, are recordings of their own.
     """
@@ -31,7 +33,7 @@ def is_bag(path: Path) -> bool:
         return bool(storage_of(path))
     if not path.is_dir():
         return False
-    if (path / "metadata.yaml").is_file():
+    if (path / "metadata.yaml").is_file() or is_lerobot(path):
         return True
     children = [child for child in path.iterdir() if not _hidden(child)]
     parts = [_PART.fullmatch(child.name) for child in children if child.is_file()]

@@ -16,14 +16,17 @@ import os
 import struct
 from binascii import crc32
 from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
+import numpy as np
 from rosbags.rosbag2.errors import ReaderError
 from rosbags.rosbag2.storage_mcap import ChunkInfo, decompress
 
-from vlaforget_ros.episodes.message import Message
+from vlaforget_ros.episodes.ahead import Ahead
+from vlaforget_ros.episodes.message import Message, Rest, read_into
 from vlaforget_ros.episodes.packing import UNSOUND
 
 HEAD = 512
@@ -37,6 +40,9 @@ _INNER = _RECORD.size - _FRAME.size
 _SMALL = 4096
 
 
+Block = bytes | memoryview
+"""Content of a chunk, or of a part of one; a view is good until the next but one is read."""
+
 Times = Mapping[str, Container[int]]
 """Of a topic, the log times [ns] of the messages that matter."""
 
@@ -45,13 +51,8 @@ class Unindexed(ValueError):
     """The message index does not say what the chunk holds; the chunk itself may be fine."""
 
 
-class _Found(NamedTuple):
-    """A message and where it lies: sorts as rosbags sorts."""
-
-    time_ns: int
-    chunk: int
-    position: int
-    message: Message | None
+_Found = tuple[int, int, int, Message | None]
+"""A message after its log time, chunk and position there: sorts as rosbags sorts."""
 
 
 class _Wanted(NamedTuple):
@@ -89,6 +90,7 @@ class IndexedFile:
         self._file = os.open(str(path), os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
         self._checked: set[int] = set()
         self._sizes: dict[int, int] = {}
+        self._buffers = [np.empty(0, dtype=np.uint8), np.empty(0, dtype=np.uint8)]
 
     def close(self) -> None:
         """Close the file; closing twice is fine."""
@@ -118,57 +120,80 @@ class IndexedFile:
             for c in self._chunks
             if not c.message_index_offsets or not wanted.keys().isdisjoint(c.message_index_offsets)
         ]
-        for group in _overlapping(chunks):
-            if len(group) == 1:
-                for found in self._sound(group[0], wanted):
-                    if found.message is not None:
-                        yield found.message
-                continue
-            for found in heapq.merge(*(self._later(chunk, wanted) for chunk in group)):
-                if found.message is not None:
-                    yield found.message
+        groups = list(_overlapping(chunks))
+        # Unpacking is worth another thread, reading and checking is not.
+        packed = [group[0] for group in groups if len(group) == 1 and group[0].compression]
+        with Ahead(self._load, packed) as ahead:
+            for group in groups:
+                if len(group) == 1:
+                    load = ahead.next if group[0].compression else partial(self._load, group[0])
+                    for *_, message in self._sound(group[0], wanted, load):
+                        if message is not None:
+                            yield message
+                    continue
+                for *_, message in heapq.merge(*(self._later(chunk, wanted) for chunk in group)):
+                    if message is not None:
+                        yield message
 
     def _later(self, chunk: ChunkInfo, wanted: Mapping[int, _Wanted]) -> Iterator[_Found]:
         # The first item opens the chunk only when its turn comes: merging asks every iterator for one at once.
-        yield _Found(chunk.message_start_time, -1, chunk.chunk_start_offset, None)
-        yield from self._sound(chunk, wanted)
+        yield chunk.message_start_time, -1, chunk.chunk_start_offset, None
+        yield from self._sound(chunk, wanted, lambda: self._load(chunk))
 
-    def _sound(self, chunk: ChunkInfo, wanted: Mapping[int, _Wanted]) -> list[_Found]:
+    def _sound(
+        self, chunk: ChunkInfo, wanted: Mapping[int, _Wanted], load: Callable[[], Block | None]
+    ) -> list[_Found]:
         """All of a chunk or nothing: half of one whose other half is wrong is not to be trusted."""
         try:
-            return self._read(chunk, wanted)
+            return self._read(chunk, wanted, load())
         except UNSOUND as error:
             self._lose(chunk, error)
             return []
 
-    def _read(self, chunk: ChunkInfo, wanted: Mapping[int, _Wanted]) -> list[_Found]:
+    def _read(self, chunk: ChunkInfo, wanted: Mapping[int, _Wanted], data: Block | None) -> list[_Found]:
         """Wanted messages of one chunk in order."""
-        start = chunk.chunk_start_offset
-        data: bytes | None = None
-        if chunk.compression or start not in self._checked:
-            (crc,) = struct.unpack("<I", self._bytes(start + 9 + 24, 4))
-            if chunk.compression or crc:
-                data = self._content(chunk, 0 if start in self._checked else crc)
-            self._checked.add(start)
-        if data is None and chunk.message_index_offsets:
+        self._checked.add(chunk.chunk_start_offset)
+        # Where the rest of a message lies in the file is said by the index alone.
+        heads = not chunk.compression and any(each.head for each in wanted.values())
+        if chunk.message_index_offsets and (data is None or heads):
             try:
-                return sorted(self._by_index(chunk, wanted))
+                return sorted(self._by_index(chunk, wanted, data))
             except Unindexed as error:
                 if str(error):
                     raise
         whole = self._content(chunk, 0) if data is None else data
         return sorted(_parsed(chunk, whole, wanted))
 
-    def _content(self, chunk: ChunkInfo, crc: int) -> bytes:
-        stored = self._bytes(_content_start(chunk), chunk.compressed_size)
-        if not chunk.compression:
-            if crc and crc32(stored) != crc:
-                raise ReaderError("Chunk checksum mismatch.")
-            return stored
-        return decompress(stored, chunk.compression, chunk.uncompressed_size, crc)
+    def _load(self, chunk: ChunkInfo) -> Block | None:
+        """What of a chunk must be read as a whole: all of it if it is compressed, or was not checked yet and can be."""
+        start = chunk.chunk_start_offset
+        new = start not in self._checked
+        if not chunk.compression and not new:
+            return None
+        (crc,) = struct.unpack("<I", self._bytes(start + 9 + 24, 4))
+        return self._content(chunk, crc if new else 0) if chunk.compression or crc else None
 
-    def _by_index(self, chunk: ChunkInfo, wanted: Mapping[int, _Wanted]) -> Iterator[_Found]:
-        """Raises Unindexed where the index does not fit what it points at."""
+    def _content(self, chunk: ChunkInfo, crc: int) -> Block:
+        at, size = _content_start(chunk), chunk.compressed_size
+        if chunk.compression:
+            return decompress(self._bytes(at, size), chunk.compression, chunk.uncompressed_size, crc)
+        # One is being looked at while the next one is read. Fresh memory would take longer than reading into it.
+        self._buffers.reverse()
+        if len(self._buffers[0]) < size:
+            self._buffers[0] = np.empty(size, dtype=np.uint8)
+        block = self._buffers[0][:size]
+        read_into(self._file, at, block)
+        if crc and crc32(block.data) != crc:
+            raise ReaderError("Chunk checksum mismatch.")
+        return block.data
+
+    def _by_index(
+        self, chunk: ChunkInfo, wanted: Mapping[int, _Wanted], held: Block | None
+    ) -> Iterator[_Found]:
+        """From ``held``, the chunk's content, or straight from the file.
+
+        Raises Unindexed where the index does not fit what it points at.
+        """
         begin, size = _content_start(chunk), chunk.uncompressed_size
         index_start = chunk.chunk_start_offset + chunk.chunk_length
         index = self._bytes(index_start, chunk.message_index_length)
@@ -181,14 +206,17 @@ class IndexedFile:
                     continue
                 if position + _RECORD.size > size:
                     raise Unindexed
-                message = self._message(begin + position, size - position, key, channel, time_ns)
+                part = None if held is None else held[position:]
+                message = self._message(begin + position, size - position, key, channel, time_ns, part)
                 if chunk.message_start_time <= time_ns <= chunk.message_end_time:
-                    yield _Found(time_ns, chunk.chunk_start_offset, position, message)
+                    yield time_ns, chunk.chunk_start_offset, position, message
 
-    def _message(self, at: int, room: int, key: int, wanted: _Wanted, time_ns: int) -> Message:
+    def _message(
+        self, at: int, room: int, key: int, wanted: _Wanted, time_ns: int, held: Block | None
+    ) -> Message:
         # As long as the channel's last one: images are, and one read is enough then.
         likely = HEAD if wanted.head else self._sizes.get(key, _SMALL)
-        data = os.pread(self._file, min(_RECORD.size + likely, room), at)
+        data = os.pread(self._file, min(_RECORD.size + likely, room), at) if held is None else held
         if len(data) < _RECORD.size:
             raise ReaderError("Truncated chunk.")
         opcode, length, channel, _, logged, _ = _RECORD.unpack_from(data)
@@ -197,11 +225,12 @@ class IndexedFile:
             raise Unindexed("it and its message index contradict each other")
         topic, msgtype = wanted.topic, wanted.msgtype
         if wanted.head:
-            end = min(_RECORD.size + min(size, HEAD), len(data))
-            return Message(topic, msgtype, time_ns, data[_RECORD.size : end], _RECORD.size + size - end)
+            head = min(size, HEAD, len(data) - _RECORD.size)
+            rest = Rest(self._file, at + _RECORD.size + head, size - head) if head < size else None
+            return Message(topic, msgtype, time_ns, bytes(data[_RECORD.size : _RECORD.size + head]), rest)
         self._sizes[key] = size
         if len(data) < _RECORD.size + size:
-            data += self._bytes(at + len(data), _RECORD.size + size - len(data))
+            data = bytes(data) + self._bytes(at + len(data), _RECORD.size + size - len(data))
         return Message(topic, msgtype, time_ns, _kept(data, _RECORD.size, size))
 
     def _bytes(self, at: int, size: int) -> bytes:
@@ -242,7 +271,7 @@ def _entries(index: bytes, at: int, key: int) -> list[tuple[int, int]]:
     return list(zip(values[::2], values[1::2], strict=True))
 
 
-def _parsed(chunk: ChunkInfo, data: bytes, wanted: Mapping[int, _Wanted]) -> Iterator[_Found]:
+def _parsed(chunk: ChunkInfo, data: Block, wanted: Mapping[int, _Wanted]) -> Iterator[_Found]:
     """Wanted messages in a chunk's content, record by record."""
     position, end = 0, len(data)
     while position < end:
@@ -258,11 +287,12 @@ def _parsed(chunk: ChunkInfo, data: bytes, wanted: Mapping[int, _Wanted]) -> Ite
             if within and key in wanted and wanted[key].has(time_ns):
                 content = _kept(data, position + _RECORD.size, length - _INNER)
                 message = Message(wanted[key].topic, wanted[key].msgtype, time_ns, content)
-                yield _Found(time_ns, chunk.chunk_start_offset, position, message)
+                yield time_ns, chunk.chunk_start_offset, position, message
         position = after
 
 
-def _kept(data: bytes, at: int, size: int) -> bytes | memoryview:
-    if size < _SMALL:
-        return data[at : at + size]
+def _kept(data: Block, at: int, size: int) -> bytes | memoryview:
+    # A view is a buffer that will be used again.
+    if size < _SMALL or isinstance(data, memoryview):
+        return bytes(data[at : at + size])
     return memoryview(data)[at : at + size]

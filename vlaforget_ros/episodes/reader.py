@@ -20,13 +20,14 @@ from rosbags.serde import SerdeError
 
 from vlaforget_ros.episodes.bags import Bag
 from vlaforget_ros.episodes.images import BrokenImage, decode, header_stamp_ns
+from vlaforget_ros.episodes.lerobot.layout import is_lerobot
 from vlaforget_ros.episodes.losses import Hole, hole_problem
 from vlaforget_ros.episodes.mapped import read_mapped, scan_mapped
 from vlaforget_ros.episodes.mapping import TopicMapping
 from vlaforget_ros.episodes.matching import Frames, Usable, usable_actions
 from vlaforget_ros.episodes.message import Message
 from vlaforget_ros.episodes.rollouts import RecordedRollout, collect_rollouts, spans
-from vlaforget_ros.episodes.sightings import Place, Sightings, assign
+from vlaforget_ros.episodes.sightings import Sightings, assign
 from vlaforget_ros.episodes.topics import Topics, resolve
 from vlaforget_ros.episodes.types import (
     Episode,
@@ -60,7 +61,7 @@ def read_episodes(
     """Episodes of one bag.
 
     Args:
-        bag: rosbag2 folder, or a single .mcap or .db3 file.
+        bag: rosbag2 folder, a single .mcap or .db3 file, or a LeRobot data set (docs/lerobot.md).
         topics: names of the topics, the live graph's by default, with one camera and without a state; or what the
             topics of somebody else's bag mean (:func:`read_mapping`).
         rollouts: ids of the rollouts to read; all by default. Images of the others are never held in memory.
@@ -70,6 +71,10 @@ def read_episodes(
         UnlearningError: 300 when one topic is named twice, 301 when the bag is missing or unreadable, or lacks a
             needed topic.
     """
+    if is_lerobot(Path(bag)):
+        from vlaforget_ros.episodes.lerobot.reading import read_as_bag
+
+        return read_as_bag(Path(bag), _names(topics), rollouts)
     if isinstance(topics, TopicMapping):
         return read_mapped(Path(bag), topics, rollouts, damaged)
     wanted = topics or TopicMap()
@@ -118,11 +123,20 @@ def scan_episodes(
     Raises:
         UnlearningError: as :func:`read_episodes`.
     """
+    if is_lerobot(Path(bag)):
+        from vlaforget_ros.episodes.lerobot.reading import scan_as_bag
+
+        return scan_as_bag(Path(bag), _names(topics))
     if isinstance(topics, TopicMapping):
         return scan_mapped(Path(bag), topics, damaged)
     with Bag(Path(bag)) as opened:
         found = survey(opened, topics or TopicMap(), damaged=damaged)
     return ScanReport(found.problems, tuple(info for info in found.infos if info is not None))
+
+
+def _names(topics: TopicMap | TopicMapping | None) -> TopicMap:
+    """What a LeRobot data set is asked for: a mapping file is about bags."""
+    return topics if isinstance(topics, TopicMap) else TopicMap()
 
 
 @dataclass
@@ -145,7 +159,8 @@ class Survey:
         infos: of each rollout; None for one without a single frame, or that a damaged bag lost something of.
         usable: its actions.
         frames: what is known of its images.
-        chosen: frame to the place of its image.
+        sightings: all images.
+        chosen: frame to the number of its image among them.
         tracks: of each topic beside the image, where they were asked for.
         problems: what was left out.
     """
@@ -154,7 +169,8 @@ class Survey:
     infos: list[EpisodeInfo | None]
     usable: list[Usable]
     frames: list[Frames]
-    chosen: list[dict[int, Place]]
+    sightings: Sightings
+    chosen: list[dict[int, int]]
     tracks: dict[str, Track]
     problems: tuple[Problem, ...]
 
@@ -195,7 +211,7 @@ def survey(bag: Bag, wanted: TopicMap, beside: bool = False, damaged: bool = Fal
         infos.append(EpisodeInfo(**known, damage=what) if given else None)
     problems = [*bag.problems, *problems]
     located = tuple(_at(problem, str(bag.path)) for problem in problems)
-    return Survey(names, infos, found.usable, found.frames, seen.chosen, tracks, located)
+    return Survey(names, infos, found.usable, found.frames, sightings, seen.chosen, tracks, located)
 
 
 def _collect(

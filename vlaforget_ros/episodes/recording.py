@@ -271,10 +271,10 @@ class Recording:
         if self.free_mb < least:
             raise UnlearningError(
                 ErrorCode.UNLEARNING_BAG_UNWRITABLE,
-                "recording ends before the disk is full",
+                "disk is almost full: nothing more is recorded",
                 value=f"{self.free_mb:.0f} MB free at {self.path}",
                 limit=f"{least:g} MB (min_free_mb)",
-                remedy="make room or record to another disk; bags written so far are closed and whole",
+                remedy="make room or record to another disk; what was recorded so far is whole",
             )
 
 

@@ -216,7 +216,7 @@ def state_of(bag: Bag, message: Message) -> np.ndarray:
         BrokenState: there are none, or they are not finite.
         SerdeError: the bytes are damaged.
     """
-    positions = np.array(bag.deserialize(message).position, dtype=np.float64)
+    positions = np.array(bag.deserialize(message.whole()).position, dtype=np.float64)
     if not len(positions) or not np.all(np.isfinite(positions)):
         raise BrokenState(f"positions {positions}")
     return positions
