@@ -12,7 +12,9 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from vlaforget_ros.cli.app import app
-from vlaforget_ros.episodes import EpisodeWriter
+from vlaforget_ros.episodes import BagSink, EpisodeWriter
+from vlaforget_ros.episodes.images import image_message
+from vlaforget_ros.episodes.messages import IMAGE, JOINT_STATE, STRING, ns_to_stamp, typestore
 from vlaforget_ros.errors import ErrorCode, UnlearningError
 
 SECOND = 1_000_000_000
@@ -170,6 +172,57 @@ def test_a_check_for_a_policy_with_more_cameras(tmp_path: Path) -> None:
     call("check", tmp_path / "bag", "--cameras", "wrist", "--state", "joint_states")
     missing = call("check", tmp_path / "bag", "--cameras", "wrist, side", code=1).stdout
     assert "bag has no topic side" in " ".join(missing.replace("│", " ").split())
+
+
+MAPPING = """
+image: /camera/rgb
+action: {topic: /joint_command, fields: position}
+instruction: {topic: /task}
+violations: [{topic: /estop}]
+"""
+
+
+@pytest.fixture
+def foreign(tmp_path: Path) -> Path:
+    """A bag without any topic of ours: two tasks of 20 frames."""
+    types = typestore().types
+    place = tmp_path / "foreign" / "teleop"
+    place.parent.mkdir()
+    with BagSink(place) as sink:
+        for topic, msgtype in (("/camera/rgb", IMAGE), ("/joint_command", JOINT_STATE), ("/task", STRING)):
+            sink.add_topic(topic, msgtype)
+        for k in range(40):
+            now = MONDAY + k * SECOND // 10
+            header = types["std_msgs/msg/Header"](ns_to_stamp(now), "")
+            nothing = np.zeros(0)
+            joints = types[JOINT_STATE](header, [], np.array([0.1 * k, 0.0]), nothing, nothing)
+            task = types[STRING]("stack the cups" if k < 20 else "clear the table")
+            image = image_message(np.full((8, 8, 3), k, np.uint8), now)
+            for topic, msgtype, message in (
+                ("/task", STRING, task),
+                ("/camera/rgb", IMAGE, image),
+                ("/joint_command", JOINT_STATE, joints),
+            ):
+                sink.write(topic, typestore().serialize_cdr(message, msgtype), now)
+    return place.parent
+
+
+def test_bags_of_other_programs_by_a_mapping_file(foreign: Path, tmp_path: Path) -> None:
+    mapping = tmp_path / "m.yaml"
+    mapping.write_text(MAPPING)
+    assert "1 unreadable" in call("index", foreign).stdout
+    assert "episodes: 2 (0 with violations" in call("index", foreign, "--mapping", mapping).stdout
+    # The index remembers the file.
+    document = json.loads(call("list", foreign, "--json", "-").stdout)
+    assert [e["instruction"] for e in document["episodes"]] == ["stack the cups", "clear the table"]
+    assert document["episodes"][0]["image"]["topic"] == "/camera/rgb"
+    call("show", document["episodes"][1]["rollout"], foreign, "--out", tmp_path / "p.png", "--names", "j1,j2")
+    assert (tmp_path / "p.png").is_file()
+    result = call("check", foreign, "--mapping", mapping, "--json", "-", code=1)
+    (bag,) = json.loads(result.stdout)["bags"]
+    assert (bag["episodes"], bag["frames"]) == (2, 40)
+    assert [(f["kind"], f["place"]) for f in bag["findings"]] == [("topic_missing", "/estop")]
+    assert "both" in str(refused("check", foreign, "--mapping", mapping, "--cameras", "wrist"))
 
 
 @pytest.mark.parametrize("command", ["index", "list", "show", "check"])

@@ -186,7 +186,7 @@ def checks_document(found: Sequence[BagCheck]) -> dict[str, Any]:
 def _together(findings: Sequence[Finding]) -> tuple[str, str]:
     first = findings[0]
     places = {finding.place for finding in findings}
-    where = first.place if len(places) == 1 else f"{len(places)} rollouts, first {first.place}"
+    where = first.place if len(places) == 1 else f"{len(places)} places, first {first.place}"
     count, lost = sum(f.count for f in findings), sum(f.frames_lost for f in findings)
     episodes_lost = sum(f.episodes_lost for f in findings)
     left = [f"[bold]{first.kind}[/] x {count}", Path(first.bag).name, escape(where)]

@@ -17,6 +17,8 @@ from vlaforget_ros.figures import write
 
 if TYPE_CHECKING:
     from vlaforget_ros.episodes.index import Index, IndexEntry
+    from vlaforget_ros.episodes.mapping import TopicMapping
+    from vlaforget_ros.episodes.types import Episode
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -206,7 +208,15 @@ def check(
     from vlaforget_ros.episodes.types import TopicMap
 
     further = tuple(name.strip() for name in cameras.split(",") if name.strip())
-    topics: Any = TopicMap(cameras=further, state=state)
+    topics: TopicMap | TopicMapping = TopicMap(cameras=further, state=state)
+    if mapping is not None and (further or state):
+        raise UnlearningError(
+            ErrorCode.UNLEARNING_BAD_REQUEST,
+            "a mapping file and --cameras or --state are both given",
+            value=str(mapping),
+            limit="one of both",
+            remedy="name cameras and state in the mapping file",
+        )
     if mapping is not None:
         topics = _mapping(mapping)
     bags = find_bags(places or [Path()])
@@ -265,13 +275,13 @@ def _known_mapping(read: Any, file: Path) -> Path | None:
     return Path(known) if known else None
 
 
-def _mapping(path: Path) -> Any:
+def _mapping(path: Path) -> TopicMapping:
     from vlaforget_ros.episodes.mapping import read_mapping
 
     return read_mapping(path)
 
 
-def _read(entry: IndexEntry, found: Index) -> Any:
+def _read(entry: IndexEntry, found: Index) -> Episode:
     from vlaforget_ros.episodes.reader import read_episodes
 
     topics = _mapping(Path(found.header.mapping)) if found.header.mapping else None

@@ -13,6 +13,7 @@ from vlaforget_ros.episodes.bags import Bag
 from vlaforget_ros.episodes.cadence import Cadence, cadence
 from vlaforget_ros.episodes.findings import MEANING, Finding, finding_of
 from vlaforget_ros.episodes.images import BrokenImage, header_stamp_ns
+from vlaforget_ros.episodes.mapping import TopicMapping
 from vlaforget_ros.episodes.reader import read_episodes, scan_episodes
 from vlaforget_ros.episodes.roles import Roles, roles
 from vlaforget_ros.episodes.types import NANOSECONDS, EpisodeInfo, Problem, TopicMap
@@ -27,7 +28,6 @@ _FRAMES_AT_ONCE = 1000
 _OPTIONAL = {
     "outcome": "success is taken from how the rollouts ended",
     "violation": "no violation is known: every episode looks clean",
-    "instruction": "no rollout is known to have one",
 }
 
 
@@ -85,7 +85,11 @@ class BagCheck:
 
 
 def check_bag(
-    bag: Path, topics: TopicMap | None = None, *, rate_hz: float | None = None, decode: bool = False
+    bag: Path,
+    topics: TopicMap | TopicMapping | None = None,
+    *,
+    rate_hz: float | None = None,
+    decode: bool = False,
 ) -> BagCheck:
     """Look through one bag; a bag that cannot be read is a finding, too.
 
@@ -154,7 +158,7 @@ def _expected(bag: Bag, topics: Sequence[str]) -> dict[str, int]:
 
 
 def _decoded(
-    bag: Path, topics: TopicMap, episodes: Sequence[EpisodeInfo]
+    bag: Path, topics: TopicMap | TopicMapping, episodes: Sequence[EpisodeInfo]
 ) -> tuple[tuple[Problem, ...], tuple[EpisodeInfo, ...]]:
     problems: dict[Problem, None] = {}
     infos: list[EpisodeInfo] = []
@@ -285,7 +289,7 @@ def _rates(episodes: Sequence[EpisodeInfo], nominal_hz: float | None) -> Iterato
 
 def check_bags(
     bags: Sequence[Path],
-    topics: TopicMap | None = None,
+    topics: TopicMap | TopicMapping | None = None,
     *,
     rate_hz: float | None = None,
     decode: bool = False,

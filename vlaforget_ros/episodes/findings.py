@@ -83,6 +83,10 @@ MEANING: Mapping[str, tuple[str, str]] = MappingProxyType(
         "images_repeated": ("the last image before the action counts", "run one camera driver only"),
         "images_broken": ("these frames are left out", "record again; check the camera and the disk"),
         "images_other_size": ("these frames are left out", "do not change the camera's resolution meanwhile"),
+        "images_missing": ("there is no episode", "look at the image topic of the mapping file"),
+        "episode_short": ("the rollout is left out", "see `cut` of the mapping file (min_frames, gap_s)"),
+        "frames_without_instruction": ("these frames are left out", "see `instruction` of the mapping file"),
+        "frames_without_action": ("these frames are left out", "see `tolerance_s` of the mapping file"),
         "frames_without_camera": ("these frames are left out", _NETWORK),
         "frames_without_state": ("these frames are left out", "look at the rate of the joint states"),
         **dict.fromkeys(
@@ -99,6 +103,8 @@ _FRAMES = (
     "actions_other_size",
     "images_broken",
     "images_other_size",
+    "frames_without_instruction",
+    "frames_without_action",
     "frames_without_camera",
     "frames_without_state",
     "camera_broken",
@@ -123,5 +129,5 @@ def finding_of(problem: Problem) -> Finding:
         consequence,
         remedy,
         frames,
-        1 if problem.kind in ("episode_empty", "episode_damaged") else 0,
+        1 if problem.kind in ("episode_empty", "episode_damaged", "episode_short") else 0,
     )

@@ -27,6 +27,7 @@ from vlaforget_ros.episodes.index_file import (
     read_lines,
     write_lines,
 )
+from vlaforget_ros.episodes.mapping import TopicMapping
 from vlaforget_ros.episodes.reader import merged, scan_episodes
 from vlaforget_ros.episodes.roles import roles
 from vlaforget_ros.episodes.types import NANOSECONDS, EpisodeInfo, Problem, ScanReport, TopicMap
@@ -148,7 +149,7 @@ def index_path(place: Path) -> Path:
 
 def build_index(
     folder: Path,
-    topics: TopicMap | None = None,
+    topics: TopicMap | TopicMapping | None = None,
     *,
     out: Path | None = None,
     mapping: str = "",
@@ -250,12 +251,12 @@ def _earlier(file: Path, header: Header) -> tuple[Header | None, dict[str, BagLi
     return (known, {line.bag: line for line in lines}) if known.folder == header.folder else (None, {})
 
 
-def _holds(line: BagLine | None, states: list[FileState], topics: TopicMap) -> bool:
+def _holds(line: BagLine | None, states: list[FileState], topics: TopicMap | TopicMapping) -> bool:
     """Whether what is known of a bag is still so."""
     return line is not None and line.files == states and bool(states) and line.topics == repr(topics)
 
 
-def _line(bag: Path, name: str, states: list[FileState], topics: TopicMap) -> BagLine:
+def _line(bag: Path, name: str, states: list[FileState], topics: TopicMap | TopicMapping) -> BagLine:
     line = BagLine(bag=name, files=states, topics=repr(topics))
     try:
         report = scan_episodes(bag, topics, damaged=True)
@@ -266,7 +267,7 @@ def _line(bag: Path, name: str, states: list[FileState], topics: TopicMap) -> Ba
     return line
 
 
-def _first_image(bag: Path, topics: TopicMap) -> ImageFacts | None:
+def _first_image(bag: Path, topics: TopicMap | TopicMapping) -> ImageFacts | None:
     with Bag(bag) as opened:
         topic = roles(opened, topics).image
         for message in opened.messages((topic,)):

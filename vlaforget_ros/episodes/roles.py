@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from vlaforget_ros.episodes.bags import Bag
+from vlaforget_ros.episodes.mapped_topics import MappedTopics, find_topics
 from vlaforget_ros.episodes.mapping import TopicMapping
 from vlaforget_ros.episodes.topics import resolve
 from vlaforget_ros.episodes.types import TopicMap
@@ -37,10 +38,10 @@ def roles(bag: Bag, topics: TopicMap | TopicMapping) -> Roles:
     """The topics of a bag.
 
     Raises:
-        UnlearningError: 301 when a needed topic is missing, by a topic map.
+        UnlearningError: 301 when a needed topic is missing, or several may be meant.
     """
     if isinstance(topics, TopicMapping):
-        return _mapped(bag.topics, topics)
+        return _mapped(find_topics(bag.topics, topics, bag.path), topics)
     found = resolve(bag.topics, topics, bag.path)
     names = topics.names()
     optional = {"outcome": found.outcome, "violation": found.violation}
@@ -52,26 +53,9 @@ def roles(bag: Bag, topics: TopicMap | TopicMapping) -> Roles:
     )
 
 
-def _mapped(found: Mapping[str, str], mapping: TopicMapping) -> Roles:
-    def full(name: str) -> str:
-        if mapping.namespace.strip("/") and not name.startswith("/"):
-            name = f"/{mapping.namespace.strip('/')}/{name}"
-        if name in found:
-            return name
-        return next((topic for topic in sorted(found) if topic.endswith(f"/{name.lstrip('/')}")), "")
-
-    optional: dict[str, str] = {}
-    for source in mapping.violations:
-        optional["violation"] = source.topic
-    if mapping.outcome:
-        optional["outcome"] = mapping.outcome.topic
-    if mapping.instruction.topic:
-        optional["instruction"] = mapping.instruction.topic
-    beside = [camera.topic for camera in mapping.cameras] + ([mapping.state.topic] if mapping.state else [])
-    named = [source.topic for source in mapping.violations] + [*optional.values(), *beside]
-    return Roles(
-        full(mapping.image.topic),
-        full(mapping.action.topic),
-        tuple(full(name) for name in named),
-        {role: name for role, name in optional.items() if not full(name)},
-    )
+def _mapped(found: MappedTopics, mapping: TopicMapping) -> Roles:
+    missing = [s.topic for s, topic in zip(mapping.violations, found.violations, strict=True) if not topic]
+    absent = {"violation": ", ".join(missing)} if missing else {}
+    if mapping.outcome is not None and not found.outcome:
+        absent["outcome"] = mapping.outcome.topic
+    return Roles(found.image, found.action, found.all, absent)
