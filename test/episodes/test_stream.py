@@ -143,7 +143,7 @@ def test_a_batch_that_is_kept_stays_as_it_is(small_bag: Path) -> None:
 
 def test_memory_is_used_again_when_a_batch_is_gone(small_bag: Path) -> None:
     places = {batch.images.__array_interface__["data"][0] for batch in stream_batches([small_bag], batch=2)}
-    assert len(places) <= 2
+    assert len(places) <= 3  # one in use, one being filled, one being gathered; of twelve
 
 
 def test_frames_of_other_sizes_get_batches_of_their_own(tmp_path: Path) -> None:
@@ -209,9 +209,11 @@ def test_a_picture_that_cannot_be_decoded_is_lost_and_counted(tmp_path: Path) ->
     stream = BatchStream([tmp_path / "bag"])
     whole = read_episodes(tmp_path / "bag").episodes
     assert len(stream) == 24
-    assert [key for key in flat(stream) if key[0] == "r0"] == [("r0", index) for index in range(1, 12)]
+    assert sorted(content for content, *_ in flat(stream).values()) == sorted(
+        c for c, *_ in of(whole).values()
+    )
     assert stream.lost == 1
-    assert len(whole[0]) == 11
+    assert sum(map(len, whole)) == 23
 
 
 def test_a_bag_that_becomes_shorter_is_an_error(tmp_path: Path) -> None:

@@ -67,6 +67,19 @@ class _Wanted(NamedTuple):
         return self.at is None or time_ns in self.at
 
 
+class _Blocks:
+    """Memory for two chunks in turn: one is looked at while the next one is read. Fresh memory would take longer."""
+
+    def __init__(self) -> None:
+        self._blocks = [np.empty(0, dtype=np.uint8), np.empty(0, dtype=np.uint8)]
+
+    def next(self, size: int) -> np.ndarray:
+        self._blocks.reverse()
+        if len(self._blocks[0]) < size:
+            self._blocks[0] = np.empty(size, dtype=np.uint8)
+        return self._blocks[0][:size]
+
+
 class IndexedFile:
     """The chunks of one mcap file.
 
@@ -90,7 +103,7 @@ class IndexedFile:
         self._file = os.open(str(path), os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
         self._checked: set[int] = set()
         self._sizes: dict[int, int] = {}
-        self._buffers = [np.empty(0, dtype=np.uint8), np.empty(0, dtype=np.uint8)]
+        self._has_checksums: bool | None = None
 
     def close(self) -> None:
         """Close the file; closing twice is fine."""
@@ -121,13 +134,15 @@ class IndexedFile:
             if not c.message_index_offsets or not wanted.keys().isdisjoint(c.message_index_offsets)
         ]
         groups = list(_overlapping(chunks))
-        # Unpacking is worth another thread, reading and checking is not.
-        packed = [group[0] for group in groups if len(group) == 1 and group[0].compression]
-        with Ahead(self._load, packed) as ahead:
+        alone = [group[0] for group in groups if len(group) == 1 and self._is_work(group[0])]
+        ours = {chunk.chunk_start_offset for chunk in alone}
+        blocks = _Blocks()
+        with Ahead(partial(self._load, blocks=blocks), alone) as ahead:
             for group in groups:
                 if len(group) == 1:
-                    load = ahead.next if group[0].compression else partial(self._load, group[0])
-                    for *_, message in self._sound(group[0], wanted, load):
+                    chunk = group[0]
+                    load = ahead.next if chunk.chunk_start_offset in ours else partial(self._load, chunk)
+                    for *_, message in self._sound(chunk, wanted, load):
                         if message is not None:
                             yield message
                     continue
@@ -164,28 +179,34 @@ class IndexedFile:
         whole = self._content(chunk, 0) if data is None else data
         return sorted(_parsed(chunk, whole, wanted))
 
-    def _load(self, chunk: ChunkInfo) -> Block | None:
+    def _is_work(self, chunk: ChunkInfo) -> bool:
+        """Whether a chunk is to be unpacked or checked, which is worth another thread."""
+        if self._has_checksums is None:
+            self._has_checksums = self._checksum(chunk) != 0
+        new = chunk.chunk_start_offset not in self._checked
+        return bool(chunk.compression) or (new and self._has_checksums)
+
+    def _load(self, chunk: ChunkInfo, blocks: _Blocks | None = None) -> Block | None:
         """What of a chunk must be read as a whole: all of it if it is compressed, or was not checked yet and can be."""
-        start = chunk.chunk_start_offset
-        new = start not in self._checked
+        new = chunk.chunk_start_offset not in self._checked
         if not chunk.compression and not new:
             return None
-        (crc,) = struct.unpack("<I", self._bytes(start + 9 + 24, 4))
-        return self._content(chunk, crc if new else 0) if chunk.compression or crc else None
+        crc = self._checksum(chunk)
+        return self._content(chunk, crc if new else 0, blocks) if chunk.compression or crc else None
 
-    def _content(self, chunk: ChunkInfo, crc: int) -> Block:
+    def _content(self, chunk: ChunkInfo, crc: int, blocks: _Blocks | None = None) -> Block:
         at, size = _content_start(chunk), chunk.compressed_size
         if chunk.compression:
             return decompress(self._bytes(at, size), chunk.compression, chunk.uncompressed_size, crc)
-        # One is being looked at while the next one is read. Fresh memory would take longer than reading into it.
-        self._buffers.reverse()
-        if len(self._buffers[0]) < size:
-            self._buffers[0] = np.empty(size, dtype=np.uint8)
-        block = self._buffers[0][:size]
+        block = np.empty(size, dtype=np.uint8) if blocks is None else blocks.next(size)
         read_into(self._file, at, block)
         if crc and crc32(block.data) != crc:
             raise ReaderError("Chunk checksum mismatch.")
         return block.data
+
+    def _checksum(self, chunk: ChunkInfo) -> int:
+        (crc,) = struct.unpack("<I", self._bytes(chunk.chunk_start_offset + _FRAME.size + 24, 4))
+        return int(crc)
 
     def _by_index(
         self, chunk: ChunkInfo, wanted: Mapping[int, _Wanted], held: Block | None

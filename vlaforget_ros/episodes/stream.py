@@ -76,12 +76,21 @@ class BatchStream:
         return sum(map(len, self._frames.values()))
 
     def __iter__(self) -> Iterator[Batch]:
-        """Raises UnlearningError 301 for an image encoding that is not known."""
+        """Raises UnlearningError 301 for an image encoding that is not known, or a bag that has changed since."""
         self.lost = 0
-        maker = BatchMaker(self._batch)
-        for source in dict.fromkeys(info.source for info in self.report.episodes):
-            yield from self._bag(source, maker)
-        yield from maker.rest()
+        source = ""
+        try:
+            with BatchMaker(self._batch) as maker:
+                for source in dict.fromkeys(info.source for info in self.report.episodes):
+                    yield from self._bag(source, maker)
+                yield from maker.rest()
+        except ReaderError as error:
+            raise UnlearningError(
+                ErrorCode.UNLEARNING_BAG_UNREADABLE,
+                f"bag has changed while it was read: {str(error).rstrip('.')}",
+                value=source,
+                remedy="let the recording end first",
+            ) from error
 
     def __enter__(self) -> BatchStream:
         return self
@@ -119,21 +128,14 @@ class BatchStream:
         if not wanted:
             return
         bag = self._open.get(path)
-        try:
-            if bag is None:
-                with Bag(Path(path)) as again:
-                    yield from self._walk(again, wanted, maker)
-            elif all(not reel.moments and reel.spots[indices, 1].min() >= 0 for reel, indices in wanted):
-                yield from self._pick(wanted, maker)
-            else:
-                yield from self._walk(bag, wanted, maker)
-        except ReaderError as error:
-            raise UnlearningError(
-                ErrorCode.UNLEARNING_BAG_UNREADABLE,
-                f"bag has changed while it was read: {str(error).rstrip('.')}",
-                value=path,
-                remedy="let the recording end first",
-            ) from error
+        if bag is None:
+            with Bag(Path(path)) as again:
+                yield from self._walk(again, wanted, maker)
+                maker.settle()
+        elif all(not reel.moments and reel.spots[indices, 1].min() >= 0 for reel, indices in wanted):
+            yield from self._pick(wanted, maker)
+        else:
+            yield from self._walk(bag, wanted, maker)
 
     def _walk(self, bag: Bag, wanted: list[tuple[Reel, np.ndarray]], maker: BatchMaker) -> Iterator[Batch]:
         """Go through the images of a bag."""
