@@ -24,6 +24,8 @@ class MergedSlots(AdapterSlots):
     caller's thread; in single precision outputs are those of the factors up to rounding.
     """
 
+    mixes = False
+
     def _attach(self) -> None:
         self._base = [module.weight for module in self._modules.values()]
         self._index = {name: index for index, name in enumerate(self._modules)}
@@ -36,11 +38,22 @@ class MergedSlots(AdapterSlots):
         return merged
 
     def _flip(self, parts: Sequence[Tensor | None]) -> None:
-        for module, base, old, new in zip(
-            self._modules.values(), self._base, self._active, parts, strict=True
-        ):
-            if old is not new:
+        changes = [
+            change
+            for change in zip(self._modules.values(), self._base, self._active, parts, strict=True)
+            if change[2] is not change[3]
+        ]
+        placed = 0
+        try:
+            for module, base, _, new in changes:
                 self._place(module, base, new)
+                placed += 1
+        except BaseException:
+            # A device without room for one more spare: half of the layers must not be another adapter's. What was
+            # placed has its room, so that going back needs none.
+            for module, base, old, _ in changes[:placed]:
+                self._place(module, base, old)
+            raise
         self._active = parts
 
     def _place(self, module: nn.Linear, base: nn.Parameter, merged: Tensor | None) -> None:

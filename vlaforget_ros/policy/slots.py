@@ -37,6 +37,34 @@ class Delta:
 
 
 @dataclass(frozen=True)
+class RowDeltas:
+    """The deltas of one layer where the observations of a batch have adapters of their own.
+
+    Args:
+        runs: (first, stop, delta) of neighbouring observations with one adapter; those of the base model are left out.
+        count: observations of the batch.
+    """
+
+    runs: tuple[tuple[int, int, Delta], ...]
+    count: int
+
+    def add_to(self, output: Tensor, inputs: Tensor) -> Tensor:
+        """Output of the layer, each row with its own delta; written into ``output``, which is nobody else's yet.
+
+        Raises:
+            ValueError: for a batch of other observations than were announced.
+        """
+        # An observation of several cameras is several rows of a vision tower, one behind the other.
+        each, left = divmod(len(inputs), self.count)
+        if left or not each:
+            raise ValueError(f"{len(inputs)} rows for {self.count} observations with adapters of their own")
+        for first, stop, delta in self.runs:
+            rows = slice(first * each, stop * each)
+            output[rows] = delta.add_to(output[rows], inputs[rows])
+        return output
+
+
+@dataclass(frozen=True)
 class StagedAdapter:
     """An adapter that was checked and lies on the model's device, ready to be activated.
 
@@ -60,6 +88,9 @@ class AdapterSlots:
     Threads: :meth:`stage` may run in any thread while the model serves. :meth:`activate` and the model itself
     belong to one thread: an activation in the middle of a forward pass would mix two adapters.
 
+    Observations of one batch may have adapters of their own (:meth:`activate_rows`): the base weights are then used
+    once for all of them, the deltas for the rows that they belong to.
+
     Args:
         model: the network that serves; it keeps its modules, parameters and state_dict keys.
         module_names: linear layers that adapters may change; if None all of them but the LM head, of which serving
@@ -68,6 +99,9 @@ class AdapterSlots:
     Raises:
         AdapterError: 104 where a name is no linear layer of the model.
     """
+
+    mixes = True
+    """Whether the observations of one batch may have different adapters."""
 
     def __init__(self, model: nn.Module, module_names: Iterable[str] | None = None) -> None:
         linear = {name: module for name, module in model.named_modules() if _is_served_linear(module)}
@@ -114,14 +148,43 @@ class AdapterSlots:
         Raises:
             AdapterError: 104 for an adapter staged on another model.
         """
-        if staged is None:
-            self._flip(self._none)
+        self._flip(self._parts(staged))
+
+    def activate_rows(self, staged: Sequence[StagedAdapter | None]) -> None:
+        """Give each observation of the next batches its own adapter, or with None the base model.
+
+        Where all have the same one this is :meth:`activate`, and the batch may have any size. Otherwise it must have
+        the size of ``staged``; neighbours with one adapter share their work.
+
+        Args:
+            staged: one for each observation, in their order.
+
+        Raises:
+            AdapterError: 104 for an adapter staged on another model, and for different ones where they are merged:
+                those cannot share a batch.
+        """
+        first = staged[0] if staged else None
+        if all(one is first for one in staged):
+            self.activate(first)
             return
+        if not self.mixes:
+            raise AdapterError(
+                ErrorCode.ADAPTER_BAD_SHAPE,
+                "merged adapters cannot share a batch",
+                value=", ".join(one.digest[:12] if one else "base" for one in staged),
+                limit="one adapter",
+                remedy="set merge_adapters to false, or ask for one adapter after the other",
+            )
+        self._flip(_rows([self._parts(one) for one in staged]))
+
+    def _parts(self, staged: StagedAdapter | None) -> Sequence[Any]:
+        if staged is None:
+            return self._none
         if staged.owner is not self:
             raise AdapterError(
                 ErrorCode.ADAPTER_BAD_SHAPE, "the adapter was staged on another model", value=staged.digest
             )
-        self._flip(staged.parts)
+        return staged.parts
 
     def show(self, staged: StagedAdapter | None) -> None:
         """As :meth:`activate`, for an adapter that was staged on a network of which this one is a twin."""
@@ -181,6 +244,21 @@ def require_finite(name: str, dtype: torch.dtype, *tensors: Tensor) -> None:
             value=str(dtype),
             remedy="serve the base in float32 or bfloat16, or edit with a smaller scale",
         )
+
+
+def _rows(parts: Sequence[Sequence[Delta | None]]) -> tuple[RowDeltas | None, ...]:
+    """One entry per layer, from one sequence of parts per observation."""
+    runs: list[tuple[int, int]] = []
+    for index, one in enumerate(parts):
+        if runs and one is parts[runs[-1][0]]:
+            runs[-1] = (runs[-1][0], index + 1)
+        else:
+            runs.append((index, index + 1))
+    found: list[RowDeltas | None] = []
+    for layer in range(len(parts[0])):
+        deltas = [(first, stop, delta) for first, stop in runs if (delta := parts[first][layer]) is not None]
+        found.append(RowDeltas(tuple(deltas), len(parts)) if deltas else None)
+    return tuple(found)
 
 
 def _bytes(part: Delta | Tensor | None) -> int:
