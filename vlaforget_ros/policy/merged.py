@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from vlaforget_ros.adapters.lora import LoraModule
 from vlaforget_ros.errors import ErrorCode, PolicyError
 from vlaforget_ros.policy.slots import AdapterSlots, require_finite
+from vlaforget_ros.policy.staging import Staging
 from vlaforget_ros.policy.weight_only import is_rounded
 
 
@@ -30,9 +31,9 @@ class MergedSlots(AdapterSlots):
         self._base = [module.weight for module in self._modules.values()]
         self._index = {name: index for index, name in enumerate(self._modules)}
 
-    def _part(self, name: str, weights: LoraModule, module: nn.Linear) -> Tensor:
+    def _part(self, name: str, weights: LoraModule, module: nn.Linear, staging: Staging) -> Tensor:
         base = self._base[self._index[name]]
-        a, b = (t.detach().to(base.device, torch.float32) for t in (weights.a, weights.b))
+        a, b = (staging.send(tensor, torch.float32) for tensor in (weights.a, weights.b))
         merged = (base.detach().float() + weights.scale * (b @ a)).to(base.dtype)
         require_finite(name, base.dtype, merged)
         return merged

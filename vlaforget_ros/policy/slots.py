@@ -18,6 +18,7 @@ from torch.utils.hooks import RemovableHandle
 
 from vlaforget_ros.adapters.lora import LoraModule, LoraWeights
 from vlaforget_ros.errors import AdapterError, ErrorCode
+from vlaforget_ros.policy.staging import Staging, staging_to
 
 _LM_HEAD = "lm_head"
 
@@ -136,10 +137,11 @@ class AdapterSlots:
         """
         weights.check()
         weights.check_fits(self.shapes)
-        parts = tuple(
-            self._part(name, weights.modules[name], module) if name in weights.modules else None
-            for name, module in self._modules.items()
-        )
+        with staging_to(self._device) as staging:
+            parts = tuple(
+                self._part(name, weights.modules[name], module, staging) if name in weights.modules else None
+                for name, module in self._modules.items()
+            )
         return StagedAdapter(weights.digest, parts, sum(_bytes(part) for part in parts), self)
 
     def activate(self, staged: StagedAdapter | None) -> None:
@@ -203,9 +205,14 @@ class AdapterSlots:
             for index, module in enumerate(self._modules.values())
         ]
 
-    def _part(self, name: str, weights: LoraModule, module: nn.Linear) -> Delta | Tensor:
+    @property
+    def _device(self) -> torch.device:
+        found = next(iter(self._modules.values()), None)
+        return torch.device("cpu") if found is None else found.weight.device
+
+    def _part(self, name: str, weights: LoraModule, module: nn.Linear, staging: Staging) -> Delta | Tensor:
         """What this adapter needs at one layer."""
-        return _delta(name, weights, module)
+        return _delta(name, weights, module, staging)
 
     def _flip(self, parts: Sequence[Any]) -> None:
         self._active = parts
@@ -224,13 +231,11 @@ def _is_served_linear(module: nn.Module) -> bool:
     return isinstance(module, nn.Linear) and type(module).__name__ != "NonDynamicallyQuantizableLinear"
 
 
-def _delta(name: str, module: LoraModule, layer: nn.Linear) -> Delta:
+def _delta(name: str, module: LoraModule, layer: nn.Linear, staging: Staging) -> Delta:
     weight = layer.weight
     # A quantised layer has integer weights; its delta stays in float32.
     dtype = weight.dtype if weight.dtype.is_floating_point else torch.float32
-    a, b = (
-        t.detach().to(device=weight.device, dtype=dtype, copy=True).contiguous() for t in (module.a, module.b)
-    )
+    a, b = (staging.send(tensor, dtype) for tensor in (module.a, module.b))
     require_finite(name, dtype, a, b)
     return Delta(a, b, module.scale)
 
