@@ -179,6 +179,7 @@ class Recording:
         if self._sink is not None:
             try:
                 self._check_disk()
+                self._sink.flush_if_due()
             except UnlearningError as error:
                 self._fail(error)
                 raise
