@@ -36,7 +36,9 @@ def written() -> Written:
     """Small messages and some that need several pages."""
     noise = random.Random(1)
     sizes = [noise.choice([10, 60, 900, 3000, 9000]) for _ in range(600)]
-    return [("/words", 1000 + 10 * n, text(f"{n} " + noise.randbytes(size).hex())) for n, size in enumerate(sizes)]
+    return [
+        ("/words", 1000 + 10 * n, text(f"{n} " + noise.randbytes(size).hex())) for n, size in enumerate(sizes)
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +91,9 @@ def test_a_cut_database_keeps_every_row_whose_pages_are_there(
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_a_page_of_zeros_costs_the_rows_in_it(whole: Path, written: Written, tmp_path: Path, seed: int) -> None:
+def test_a_page_of_zeros_costs_the_rows_in_it(
+    whole: Path, written: Written, tmp_path: Path, seed: int
+) -> None:
     raw = bytearray(whole.read_bytes())
     rows = pages_of_rows(whole)
     mine = sorted(set.union(*rows))
@@ -111,7 +115,9 @@ def test_a_lost_page_above_the_rows_costs_nothing(
     whole: Path, written: Written, tmp_path: Path, seed: int
 ) -> None:
     with sqlite3.connect(whole) as database:
-        query = "SELECT pageno FROM dbstat WHERE name IN ('messages', 'timestamp_idx') AND pagetype = 'internal'"
+        query = (
+            "SELECT pageno FROM dbstat WHERE name IN ('messages', 'timestamp_idx') AND pagetype = 'internal'"
+        )
         inner = [number for (number,) in database.execute(query)]
     database.close()
     raw = bytearray(whole.read_bytes())
