@@ -144,3 +144,44 @@ def test_pictures_of_another_size_show_the_zone_only_when_asked(cell: MetaWorldC
     assert plain.shape == zone.shape == (128, 128, 3)
     assert not np.array_equal(plain, zone)
     assert np.array_equal(plain, cell.render(128))
+
+
+@pytest.mark.parametrize("direction", [(1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (1.0, 1.0, -1.0)])
+def test_an_arm_that_holds_moves_less_than_a_millimetre_in_a_tick(
+    cell: MetaWorldCell, direction: tuple[float, float, float]
+) -> None:
+    still = np.array([0.0, 0.0, 0.0, 0.0])
+
+    def moves(hold: bool) -> list[float]:
+        cell.reset("faucet-open", 3)
+        for _ in range(8):
+            seen = cell.step(np.array([*(ACTION_LIMIT_M * d for d in direction), 0.0]))
+        found = []
+        for _ in range(12):
+            before, seen = seen.ee_position, cell.hold() if hold else cell.step(still)
+            found.append(float(np.linalg.norm(seen.ee_position - before)))
+        return found
+
+    assert max(moves(hold=True)) < 1e-3
+    assert sum(moves(hold=True)) < 5e-3
+    # What it is for: without it the arm coasts.
+    assert moves(hold=False)[0] > 1e-2
+
+
+def test_the_arm_goes_on_from_where_it_was_held_and_forgets_it_at_a_reset(cell: MetaWorldCell) -> None:
+    motion = np.array([ACTION_LIMIT_M, 0.0, 0.0, 0.0])
+
+    def track(holds: int) -> list[np.ndarray]:
+        cell.reset("faucet-open", 3)
+        seen = [cell.step(motion).ee_position for _ in range(4)]
+        for _ in range(holds):
+            cell.hold()
+        return seen + [cell.step(motion).ee_position for _ in range(4)]
+
+    free = track(0)
+    held = track(5)
+    assert np.array_equal(free[:4], held[:4])
+    assert np.array_equal(np.stack(track(0)), np.stack(free))
+    along = [p[0] for p in held]
+    assert along == sorted(along)
+    assert held[7][0] > held[3][0] + 0.02

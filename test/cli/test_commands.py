@@ -19,7 +19,6 @@ from vlaforget_ros.adapters import AdapterStore, LoraWeights
 from vlaforget_ros.cell.demonstrations import Demonstrations
 from vlaforget_ros.cli.app import app
 from vlaforget_ros.cli.output import bar
-from vlaforget_ros.episodes import EpisodeWriter
 from vlaforget_ros.figures import Figure
 from vlaforget_ros.paths import models_directory
 from vlaforget_ros.policy.policy import VlaPolicy
@@ -58,7 +57,7 @@ def test_every_command_explains_itself(command: str) -> None:
 
 
 def test_an_error_is_one_line_with_code_and_remedy_and_status_1(tmp_path: Path) -> None:
-    result = run("episodes", str(tmp_path / "nowhere"))
+    result = run("episodes", "list", str(tmp_path / "nowhere"))
     assert result.returncode == 1
     assert "[301" in result.stderr
     assert "nowhere" in result.stderr
@@ -134,31 +133,6 @@ def test_an_unknown_adapter_names_the_nearest(tmp_path: Path) -> None:
     assert result.returncode == 1
     assert "[100" in result.stderr
     assert "sticker" in result.stderr
-
-
-def test_episodes_of_a_bag(tmp_path: Path) -> None:
-    with EpisodeWriter(tmp_path / "bag") as writer:
-        writer.begin("r1", "open the faucet")
-        writer.frame(np.zeros((8, 8, 3), np.uint8), np.zeros(4, np.float32))
-        writer.violation("keep_out/hand_zone")
-        writer.end(True)
-    result = runner.invoke(app, ["episodes", str(tmp_path / "bag"), "--json"])
-    episode = json.loads(result.output)["episodes"][0]
-    assert episode["rollout"] == "r1"
-    assert episode["violations"] == ["keep_out/hand_zone"]
-
-
-def test_episodes_with_what_a_policy_is_shown_beside_the_main_camera(tmp_path: Path) -> None:
-    with EpisodeWriter(tmp_path / "bag", cameras=["wrist"], state="joint_states") as writer:
-        writer.begin("r0", "open the faucet")
-        writer.frame(np.zeros((2, 8, 8, 3), np.uint8), np.zeros(4), state=np.zeros(3))
-        writer.end(True)
-    bag = str(tmp_path / "bag")
-    result = runner.invoke(app, ["episodes", bag, "--cameras", "wrist", "--state", "joint_states", "--json"])
-    assert [episode["frames"] for episode in json.loads(result.output)["episodes"]] == [1]
-    missing = run("episodes", bag, "--cameras", "wrist, side")
-    assert missing.returncode == 1
-    assert "bag has no topic side" in missing.stderr
 
 
 def test_up_lists_the_arguments_of_a_graph_and_refuses_others() -> None:

@@ -50,6 +50,23 @@ def write_rollouts(
         writer.end(not odd)
 
 
+def write_with_a_flipped_bit(path: Path) -> None:
+    """r0, r1 and r2 in two chunks of ten frames each; the second half of r1 is damaged."""
+    with EpisodeWriter(path) as writer:
+        for number in range(3):
+            writer.begin(f"r{number}", "open the faucet")
+            for frame in range(20):
+                writer.frame(picture(frame, number, 32), motion(frame, number))
+                if frame == 9:
+                    writer.flush()
+            writer.end(True)
+            writer.flush()
+    file = path / f"{path.name}.mcap"
+    data = bytearray(file.read_bytes())
+    data[data.index(bytes((15, 1, 7)) * 20)] ^= 1
+    file.write_bytes(data)
+
+
 @pytest.fixture
 def small_bag(tmp_path: Path) -> Path:
     with EpisodeWriter(tmp_path / "bag") as writer:

@@ -25,6 +25,18 @@ def test_bags_are_found_however_deep(tmp_path: Path) -> None:
     assert find_bags([split, tmp_path, killed / "x_0.mcap"]) == [split, killed, killed / "x_0.mcap"]
 
 
+def test_loose_files_of_other_names_or_beside_bags_are_bags_of_their_own(tmp_path: Path) -> None:
+    (tmp_path / "monday").mkdir()
+    (tmp_path / "monday" / "metadata.yaml").touch()
+    (tmp_path / "x_0.mcap").touch()
+    assert find_bags([tmp_path]) == [tmp_path / "monday", tmp_path / "x_0.mcap"]
+    loose = tmp_path / "loose"
+    loose.mkdir()
+    for name in ("a_0.mcap", "b_0.mcap"):
+        (loose / name).touch()
+    assert find_bags([loose]) == [loose / "a_0.mcap", loose / "b_0.mcap"]
+
+
 def test_nothing_is_an_error_that_names_the_place(tmp_path: Path) -> None:
     with pytest.raises(UnlearningError, match="no recordings found"):
         find_bags([tmp_path])

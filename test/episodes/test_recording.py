@@ -228,6 +228,19 @@ def test_a_disk_that_fails_ends_the_recording_and_keeps_what_was_flushed(
         assert len(list(bag.messages(["/image"]))) >= 1
 
 
+def test_a_bag_without_an_end_is_no_success(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recording = Recording(tmp_path / "bag")
+    recording.hear(image(1))
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("vlaforget_ros.episodes.storages.os.fsync", full)
+    with pytest.raises(UnlearningError, match="No space left"):
+        recording.close()
+    assert "No space left" in recording.summary()["error"]
+
+
 def feed(recording: Recording, messages: list[Heard], **options: Any) -> tuple[Intake, list[UnlearningError]]:
     errors: list[UnlearningError] = []
     intake = Intake(recording, lambda: messages[-1].time_ns, errors.append, **options)

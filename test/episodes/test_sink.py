@@ -52,6 +52,11 @@ def test_it_flushes_by_itself_after_a_while(tmp_path: Path) -> None:
         assert flushed > 0
         assert size_after(3.9) == flushed
         assert size_after(4.0) > flushed
+        # Nothing more is written: what was written goes to the disk all the same.
+        before = size_after(5.0)
+        now[0] = 6.0
+        sink.flush_if_due()
+        assert file.stat().st_size > before
 
 
 def test_every_topic_of_the_graph_can_be_recorded(tmp_path: Path) -> None:

@@ -63,9 +63,8 @@ def test_a_split_bag_is_read_as_one(
     tmp_path: Path, storage: str, compression: str, limit: dict[str, float]
 ) -> None:
     options = {"storage": storage, "compression": compression}
-    whole = tape(tmp_path / "whole", storage=storage, compression=compression)
-    # Pictures of one colour leave nothing of themselves in a compressed file.
-    split = tape(tmp_path / "split", **options, **({"split_mb": 0.003} if compression == "zstd" else limit))
+    whole = tape(tmp_path / "whole", **options)
+    split = tape(tmp_path / "split", **options, **limit)
     names = sorted(p.name for p in split.glob("split_*"))
     assert len(names) > 2
     assert names[0] == "split_0." + {"mcap": "mcap", "sqlite3": "db3"}[storage]
@@ -245,9 +244,9 @@ def test_the_reference_reader_of_mcap_accepts_every_file(tmp_path: Path, compres
     assert seen == messages(bag)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
-    gaps=st.lists(st.integers(0, 3 * SECOND // 2), min_size=1, max_size=40),
+    gaps=st.lists(st.integers(0, 3 * SECOND // 2), min_size=1, max_size=20),
     split_s=st.sampled_from([0.0, 0.5, 1.0]),
     split_mb=st.sampled_from([0.0, 0.002]),
 )

@@ -17,7 +17,7 @@ import yaml
 from live_parts import SHELF
 
 from vlaforget_ros.adapters import AdapterStore, LoraWeights
-from vlaforget_ros.errors import CanaryError
+from vlaforget_ros.errors import CanaryError, CellError
 from vlaforget_ros.paths import models_directory
 from vlaforget_ros.policy.policy import VlaPolicy
 from vlaforget_ros.safety.canary.state import Phase, Verdict
@@ -80,6 +80,18 @@ def candidates(store: AdapterStore) -> Iterator[str]:
     return iter(digests)
 
 
+def start_monitor(graph: Any) -> None:
+    graph.start(
+        "safety_monitor",
+        rules_file=str(graph.folder / "rules.yaml"),
+        store=str(graph.folder / "store"),
+        state_file=str(graph.folder / "state" / "rates.json"),
+        command_gate=True,
+        canaries=str(graph.folder / "canaries"),
+        use_sim_time=True,
+    )
+
+
 @pytest.fixture(scope="module")
 def robot(graph: Any, client: Any, store: AdapterStore, candidates: Any) -> Any:
     rules = graph.folder / "rules.yaml"
@@ -87,14 +99,7 @@ def robot(graph: Any, client: Any, store: AdapterStore, candidates: Any) -> Any:
     sim = {"use_sim_time": True}
     graph.start("policy", checkpoint="tiny", store=str(store.root), canary_timeout_s=60.0, **sim)
     graph.start("cell", (("action", "action_checked"),))
-    graph.start(
-        "safety_monitor",
-        rules_file=str(rules),
-        store=str(store.root),
-        command_gate=True,
-        canaries=str(graph.folder / "canaries"),
-        **sim,
-    )
+    start_monitor(graph)
     client.wait_until_ready(["policy_node", "cell_node", "safety_monitor_node"], 90.0)
     client.wait_for_policy(lambda status: True)
     return client
@@ -269,3 +274,73 @@ def test_promotion_waits_for_an_operator(
     assert done.result().verdict is Verdict.PROMOTE
     assert "approved" in done.result().reason
     assert store.aliases()["stable"] == candidate
+
+
+def test_a_canary_goes_on_after_the_monitor_was_killed(
+    robot: Any,
+    other: Any,
+    graph: Any,
+    heard: Heard,
+    store: AdapterStore,
+    candidates: Iterator[str],
+    make_client: Callable[[], Any],
+) -> None:
+    candidate, operator, moving = next(candidates), make_client(), threading.Event()
+    file, unlike = graph.folder / "kept.yaml", graph.folder / "unlike.yaml"
+    short = {**PROTOCOL, "phases": ["reduced_speed", "ramp"], "ramp": {"weights": [1.0], "rollouts": 2}}
+    file.write_text(yaml.safe_dump(short))
+    unlike.write_text(yaml.safe_dump({**short, "max_rollouts": 9}))
+    heard.clear()
+
+    def ours() -> list[Any]:
+        return [m for m in heard.of["canary/status"] if m.candidate_digest == candidate]
+
+    with ThreadPoolExecutor(2) as pool:
+        asked = pool.submit(other.run_canary, candidate, str(file), None, 240.0, 20.0)
+        drive(robot, asked, most=2)
+        counted = ours()[-1].candidate_rollouts
+        running = pool.submit(
+            robot.execute, robot.reset_cell("faucet-open", 7), on_step=lambda _: moving.set()
+        )
+        assert moving.wait(60)
+        graph.kill("safety_monitor")
+        before = len(heard.of["canary/status"])
+        start_monitor(graph)
+        operator.wait_until_ready(["safety_monitor_node"], 60.0)
+        running.result()
+        with pytest.raises(CellError, match="restarted"):
+            asked.result()
+        with pytest.raises(CanaryError, match="another canary"):
+            other.run_canary(candidate, str(unlike))
+        joined = pool.submit(other.run_canary, candidate, str(file))
+        drive(robot, joined)
+    result = joined.result()
+
+    assert result.verdict is Verdict.PROMOTE, result.reason
+    assert len({m.canary_id for m in ours()}) == 1
+    after = [m.candidate_rollouts for m in heard.of["canary/status"][before:]]
+    # The second rollout may be counted a moment after its end.
+    assert after[0] >= counted > 0
+    assert after == sorted(after)
+    events = [entry["event"] for entry in store.history() if entry.get("canary") == ours()[-1].canary_id]
+    assert events == ["canary_started", "canary_resumed", "canary_ended"]
+    assert store.aliases()["stable"] == candidate
+    assert not list((graph.folder / "state").glob("*.canary"))
+
+
+def test_a_stop_is_released_by_an_operator_and_not_by_a_restart(
+    robot: Any, graph: Any, make_client: Callable[[], Any]
+) -> None:
+    robot.flag("keep_out/shelf")
+    robot.wait_for_safety(lambda status: "keep_out/shelf" in status.reason)
+    # The arm is told first, the disk after it.
+    kept = graph.folder / "state" / "rates.json.stop"
+    assert any(kept.exists() or robot.state("safety_monitor_node") is None for _ in range(1000))
+    graph.kill("safety_monitor")
+    start_monitor(graph)
+    # One that has not heard the killed process.
+    operator = make_client()
+    operator.wait_until_ready(["safety_monitor_node"])
+    assert operator.wait_for_safety(lambda status: "keep_out/shelf" in status.reason).state == 2
+    assert "keep_out/shelf" in operator.release()
+    operator.wait_for_safety(lambda status: status.state == 0)

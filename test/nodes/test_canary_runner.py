@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 import yaml
 
 from vlaforget_ros.adapters import AdapterStore, LoraWeights
-from vlaforget_ros.errors import AdapterError, CanaryError, ErrorCode
+from vlaforget_ros.errors import AdapterError, CanaryError, ErrorCode, VlaForgetError
 from vlaforget_ros.nodes.canary_runner import CanaryRunner, Finished
 from vlaforget_ros.safety.canary.machine import Canary
 from vlaforget_ros.safety.canary.state import Arm, ArmCounts, Verdict
@@ -36,12 +37,16 @@ class Robot:
         self.scales: list[float] = []
         self.log_lines: list[str] = []
         self.trouble = ""
+        self.there = True
 
     def cap_speed(self, scale: float, reason: str) -> None:
         self.scales.append(scale)
 
     def stop(self, reason: str) -> None:
         self.asked.append(("stop",))
+
+    def reachable(self) -> bool:
+        return self.there
 
     def counts(self, digest: str) -> ArmCounts:
         return ArmCounts()
@@ -265,3 +270,74 @@ def test_what_cannot_be_is_refused_with_500(bench: Bench, changes: dict[str, Any
             bench.ended.append,
         )
     assert refused.value.code == 500
+
+
+def after_a_restart(bench: Bench) -> Bench:
+    """The same robot and store in a new process."""
+    value = json.loads(bench.runner.kept() or "")
+    bench.runner.suspend()
+    bench.runner = CanaryRunner(bench.robot, bench.store, Path("nowhere"), displacement=True)
+    bench.runner.resume(value, bench.ended.append)
+    return bench
+
+
+def test_after_a_restart_it_goes_on_to_its_verdict(bench: Bench) -> None:
+    bench.start()
+    bench.drive(3)
+    after_a_restart(bench)
+    assert bench.ended == []
+    session = bench.runner.session
+    assert session is not None
+    assert session.canary.state.candidate.rollouts == 3
+    for number in range(20):
+        if bench.runner.session is not None:
+            session.began(f"later{number}", Arm.CANDIDATE, bench.candidate)
+            session.ended(f"later{number}", bench.candidate, True)
+            bench.runner.act()
+    assert bench.end.state.verdict is Verdict.PROMOTE
+    assert bench.robot.asked == [("swap", bench.candidate)]
+    assert bench.runner.kept() is None
+    events = [entry["event"] for entry in bench.store.history()]
+    assert [e for e in events if e.startswith("canary")] == [
+        "canary_started",
+        "canary_resumed",
+        "canary_ended",
+    ]
+
+
+def test_a_verdict_that_a_restart_interrupted_is_carried_out(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench.robot, "roll_back", lambda *_: None)
+    bench.start()
+    bench.break_rule()
+    monkeypatch.undo()
+    bench.robot.there = False
+    after_a_restart(bench)
+    assert bench.robot.scales[-1] == 0.0
+    assert bench.robot.asked == []
+    bench.robot.there = True
+    bench.runner.tick()
+    assert bench.robot.asked == [("roll_back", bench.candidate)]
+    assert bench.end.state.verdict is Verdict.ABORT
+
+
+def test_only_the_same_canary_is_joined_and_only_by_one(bench: Bench, tmp_path: Path) -> None:
+    bench.start()
+    ask = bench.ended.append
+    assert not bench.runner.join(bench.candidate, str(bench.protocol), ask)
+    after_a_restart(bench)
+    assert not bench.runner.join(bench.stable, str(bench.protocol), ask)
+    assert not bench.runner.join(bench.candidate, "", ask)
+    assert bench.runner.join(bench.candidate[:12], str(bench.protocol), ask)
+    assert not bench.runner.join(bench.candidate, str(bench.protocol), ask)
+
+
+def test_a_kept_canary_of_another_store_is_not_resumed(bench: Bench, tmp_path: Path) -> None:
+    bench.start()
+    value = json.loads(bench.runner.kept() or "")
+    for store in (AdapterStore(tmp_path / "other"), None):
+        runner = CanaryRunner(bench.robot, store, tmp_path, displacement=True)
+        with pytest.raises(VlaForgetError):
+            runner.resume(value, bench.ended.append)
+        assert runner.session is None

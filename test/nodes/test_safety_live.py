@@ -20,6 +20,7 @@ rules:
   - {type: wrench, id: force, severity: slow, speed_scale: 0.5, limit_n: 10}
   - {type: separation, id: person, v_r_m_s: 0, t_r_s: 0, t_s_s: 0, c_m: 1, z_d_m: 0, z_r_m: 0}
   - {type: action_range, id: range, low: -1, high: 1}
+  - {type: drift, id: drift, limit: 0.5, span: 1}
   - {type: stale_input, id: quiet, severity: stop, input: wrench, limit_s: 1.0}
 """
 
@@ -30,7 +31,7 @@ Send = Callable[[str, Callable[[Any], None]], None]
 @pytest.fixture
 def send(client: Any) -> Send:
     """Publishes a message of a topic, stamped now and filled in."""
-    topics = ("ee_pose", "joint_states", "wrench", "human_distance", "action", "rollout")
+    topics = ("ee_pose", "joint_states", "wrench", "human_distance", "action", "shadow_action", "rollout")
     publishers = {topic: client.publisher(topic) for topic in topics}
 
     def publish(topic: str, fill: Callable[[Any], None]) -> None:
@@ -62,6 +63,12 @@ def _person(message: Any) -> None:
 
 def _action(message: Any) -> None:
     message.rollout_id, message.action = "live1", [2.0]
+    message.observation_stamp.sec = 5
+
+
+def _reference(message: Any) -> None:
+    message.rollout_id, message.action = "another", [-2.0]
+    message.observation_stamp.sec = 5
 
 
 def _rollout(phase: int) -> Callable[[Any], None]:
@@ -81,7 +88,9 @@ def test_every_input_is_judged_and_counts_survive_a_restart(
     rules, state = tmp_path / "rules.yaml", tmp_path / "state" / "rates.json"
     rules.write_text(RULES)
     parameters = {"rules_file": str(rules), "state_file": str(state), "heartbeat_s": 0.1}
-    graph.start("safety_monitor", **parameters)
+    # What a canary's candidate computes may be the reference, too.
+    reference = (("reference_action", "shadow_action"),)
+    graph.start("safety_monitor", reference, **parameters)
     client.wait_until_ready(["safety_monitor_node"])
     heard: list[Any] = []
     client.subscribe("safety/violation", heard.append)
@@ -94,6 +103,7 @@ def test_every_input_is_judged_and_counts_survive_a_restart(
         "force": ("wrench", _wrench),
         "person": ("human_distance", _person),
         "range": ("action", _action),
+        "drift": ("shadow_action", _reference),
     }
     for _ in range(600):
         missing = [name for name in wanted if name not in {message.rule for message in heard}]
@@ -101,11 +111,14 @@ def test_every_input_is_judged_and_counts_survive_a_restart(
             break
         for name in missing:
             send(*wanted[name])
+            if name == "drift":
+                send("action", _action)
         client.state("safety_monitor_node")
     said = {message.rule: message for message in heard}
     assert set(wanted) <= set(said)
     assert {message.rollout_id for message in heard} == {"live1"}
     assert said["force"].value == 20.0
+    assert said["drift"].value == 1.0
     # Nobody sends a wrench any more.
     stopped = client.wait_for_safety(lambda status: status.state == 2, 20.0)
     assert stopped.reason.startswith("quiet: no usable wrench")
@@ -116,6 +129,9 @@ def test_every_input_is_judged_and_counts_survive_a_restart(
 
     graph.start("safety_monitor", **parameters)
     client.wait_until_ready(["safety_monitor_node"])
+    # What was latched stays so until somebody releases it.
+    client.wait_for_safety(lambda status: status.state == 2 and _estimate(status) == (1, 1), 20.0)
+    assert "quiet" in client.release()
     client.wait_for_safety(lambda status: status.state != 2 and _estimate(status) == (1, 1), 20.0)
     assert graph.stop("safety_monitor") == 0
 

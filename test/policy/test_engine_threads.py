@@ -225,7 +225,7 @@ def test_staging_without_memory_frees_idle_adapters_and_then_gives_up_with_204(
     first, second, third, fourth = list(source.weights)[:4]
     for digest in (first, second, third):
         engine.swap(digest)
-    stage, failures = engine._slots.stage, [2]
+    stage, failures = engine._model.slots.stage, [2]
 
     def short_of_memory(weights: LoraWeights) -> object:
         if failures[0]:
@@ -233,7 +233,7 @@ def test_staging_without_memory_frees_idle_adapters_and_then_gives_up_with_204(
             raise torch.OutOfMemoryError("CUDA out of memory")
         return stage(weights)
 
-    monkeypatch.setattr(engine._slots, "stage", short_of_memory)
+    monkeypatch.setattr(engine._model.slots, "stage", short_of_memory)
 
     assert code_of(lambda: engine.swap(fourth)) == ErrorCode.POLICY_OUT_OF_MEMORY
     assert engine.active_digest == third

@@ -22,20 +22,17 @@ def test_calls_run_in_one_other_thread_in_order_and_urgent_ones_first() -> None:
         started.set()
         return gate.wait(10)
 
-    blocked = owner.submit(hold, step=1)
+    blocked = owner.submit(hold)
     assert started.wait(10)
-    futures = [owner.submit(lambda n=name: note(n), step=step) for name, step in (("a", None), ("b", 2))]
+    futures = [owner.submit(lambda n=name: note(n)) for name in ("a", "b")]
     futures.append(owner.submit(lambda: note("urgent"), first=True))
-    waiting = owner.next_step()
     gate.set()
 
     idents = {future.result(10) for future in futures}
     assert blocked.result(10)
     assert ran == ["urgent", "a", "b"]
-    assert waiting == 2
     assert len(idents) == 1
     assert threading.get_ident() not in idents
-    assert owner.next_step() is None
     owner.close()
 
 

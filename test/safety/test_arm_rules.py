@@ -22,8 +22,8 @@ from vlaforget_ros.safety.rules.wrench import Wrench, WrenchSettings
 from vlaforget_ros.safety.samples import (
     ActionSample,
     DistanceSample,
-    DriftSample,
     JointSample,
+    ReferenceSample,
     TickSample,
     WrenchSample,
 )
@@ -117,7 +117,6 @@ def test_joints_may_come_in_parts() -> None:
         (WrenchSample(0.0, (0, 0, INF), (0, 0, 0)), "not finite"),
         (DistanceSample(0.0, -0.1), "negative"),
         (DistanceSample(0.0, 1.0, NAN), "not finite"),
-        (DriftSample(0.0, 1.1), "not within 0..1"),
         (ActionSample(NAN, "r", 0, (1.0,)), "not finite"),
     ],
 )
@@ -262,6 +261,50 @@ def test_an_action_of_another_adapter() -> None:
     assert rule.check(act(2, 1.0)) is None
 
 
+def drift(**keys: Any) -> Drift:
+    return Drift(
+        DriftSettings.model_validate({"type": "drift", "id": "d", "limit": 0.3, "span": 1.0, **keys})
+    )
+
+
+def apart(rule: Drift, action: tuple[float, ...], reference: tuple[float, ...], step: int = 0) -> Any:
+    assert rule.check(ActionSample(0.0, "r", step, action)) is None
+    return judged(rule.check(ReferenceSample(0.0, "r", step, reference)))
+
+
 def test_drift_above_its_limit() -> None:
-    rule = Drift(DriftSettings(id="d", limit=0.3))
-    assert [judged(rule.check(DriftSample(0.0, x))).broken for x in (0.0, 0.3, 0.31)] == [False, False, True]
+    found = [apart(drift(), (0.0, x), (0.0, 0.0)) for x in (0.0, 0.6, 0.62, 5.0)]
+    assert [reading.broken for reading in found] == [False, False, True, True]
+    assert [reading.value for reading in found] == pytest.approx([0.0, 0.3, 0.31, 0.5])
+    assert apart(drift(span=(0.1, 100.0)), (0.05, 1.0), (0.0, 0.0)).value == pytest.approx(0.255)
+
+
+@pytest.mark.parametrize(
+    ("span", "other"), [(1.0, (0.0, 0.0)), (1.0, (NAN,)), ((1.0, 1.0), (0.0,)), (1.0, ())]
+)
+def test_what_cannot_be_compared_breaks_drift(span: Any, other: tuple[float, ...]) -> None:
+    reading = apart(drift(span=span), (0.0,), other)
+    assert reading.broken
+    assert "cannot be compared" in reading.message
+
+
+def test_drift_pairs_by_image_in_any_order_and_forgets_the_oldest() -> None:
+    rule = drift()
+    # Another process: other rollouts, other steps, the same images.
+    assert rule.check(ReferenceSample(9.0, "other", 7, (1.0,), observed_s=1.0)) is None
+    assert rule.check(ReferenceSample(9.0, "other", 0, (1.0,), observed_s=2.0)) is None
+    assert judged(rule.check(ActionSample(9.1, "r", 0, (0.0,), observed_s=1.0))).value == 1.0
+    assert rule.check(ActionSample(9.1, "r", 0, (0.0,), observed_s=1.0)) is None
+    rule.restart()
+    for step in range(65):
+        assert rule.check(ActionSample(0.0, "r", step, (0.0,))) is None
+    assert rule.check(ReferenceSample(0.0, "r", 0, (0.0,))) is None
+    assert rule.check(ReferenceSample(0.0, "r", 64, (0.0,))) is not None
+
+
+def test_a_held_action_of_either_policy_is_no_drift() -> None:
+    rule = drift()
+    assert rule.check(ActionSample(0.0, "r", 0, (9.0,), fault=400)) is None
+    assert rule.check(ReferenceSample(0.0, "r", 0, (0.0,))) is None
+    assert rule.check(ReferenceSample(0.0, "r", 1, (0.0,), fault=400)) is None
+    assert rule.check(ActionSample(0.0, "r", 1, (9.0,))) is None

@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
+from typer.testing import CliRunner
 
+from vlaforget_ros.cli.app import app
 from vlaforget_ros.errors import SafetyError
-from vlaforget_ros.safety import rate_file
+from vlaforget_ros.safety import kept_file
 from vlaforget_ros.safety.exact import exact_interval
 from vlaforget_ros.safety.ratebook import RateBook
 from vlaforget_ros.safety.rules.base import Severity
@@ -120,10 +122,10 @@ def test_counts_of_many_rollouts_come_back_too() -> None:
 
 def test_a_late_violation_reaches_a_rollout_of_before_the_restart(tmp_path: Path) -> None:
     file = tmp_path / "state" / "rates.json"
-    assert rate_file.load(file, RateBook()) == ""
-    assert rate_file.save(file, told(RateBook(), [("d", True, [])]).state()) == ""
+    assert kept_file.load(file, RateBook().restore, "the counts") == ""
+    assert kept_file.save(file, told(RateBook(), [("d", True, [])]).state(), "the counts") == ""
     book = RateBook()
-    assert rate_file.load(file, book) == ""
+    assert kept_file.load(file, book.restore, "the counts") == ""
     assert book.violation("r0", "d", "zone")
     assert not book.violation("r0", "d", "zone")
     assert book.estimates()[0].unsafe_successes == 1
@@ -139,7 +141,7 @@ def test_a_damaged_file_is_put_aside_and_never_lost(tmp_path: Path, text: str) -
     for number in (1, 2):
         file.write_text(text)
         book = told(RateBook(), [("d", True, [])])
-        warning = rate_file.load(file, book)
+        warning = kept_file.load(file, book.restore, "the counts")
         assert f"rates.json.damaged-{number}" in warning
         assert (tmp_path / f"rates.json.damaged-{number}").read_text() == text
         assert not file.exists()
@@ -148,14 +150,14 @@ def test_a_damaged_file_is_put_aside_and_never_lost(tmp_path: Path, text: str) -
 
 def test_a_disk_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "rates.json"
-    rate_file.save(file, told(RateBook(), [("d", True, [])]).state())
+    kept_file.save(file, told(RateBook(), [("d", True, [])]).state(), "the counts")
     before = file.read_bytes()
 
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(rate_file.os, "fsync", full)
-    assert "No space left on device" in rate_file.save(file, RateBook().state())
+    monkeypatch.setattr(kept_file.os, "fsync", full)
+    assert "No space left on device" in kept_file.save(file, RateBook().state(), "the counts")
     assert file.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["rates.json"]
 
@@ -166,3 +168,21 @@ def test_a_bad_state_changes_nothing() -> None:
         book.restore({"form": 1, "ends": 0, "settled": {}})
     assert caught.value.code == 404
     assert book.estimates()[0].rollouts == 1
+
+
+def test_the_rates_of_a_state_file_are_shown_whole_and_in_a_window(tmp_path: Path) -> None:
+    file, out = tmp_path / "rates.json", tmp_path / "out.json"
+    book = told(RateBook(), [("d" * 64, k < 8, [("zone", Severity.SLOW)] * (k < 4)) for k in range(20)])
+    kept_file.save(file, book.state(), "the counts")
+    for last, svr in ((0, 0.2), (10, 0.0)):
+        done = CliRunner().invoke(
+            app, ["monitor", "rates", str(file), "--last", str(last), "--json", str(out)]
+        )
+        assert done.exit_code == 0, done.output
+        (adapter,) = json.loads(out.read_text())["adapters"]
+        assert adapter["svr"]["estimate"] == pytest.approx(svr)
+        assert ("zone" in done.output) == (last == 0)
+    file.write_text("no json")
+    failed = CliRunner().invoke(app, ["monitor", "rates", str(file)])
+    assert isinstance(failed.exception, SafetyError)
+    assert failed.exception.code == 404

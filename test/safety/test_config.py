@@ -83,7 +83,12 @@ def test_a_missing_file_is_a_coded_error(tmp_path: Path) -> None:
         ("{type: wrench, id: j}", "no limit"),
         ("{type: stale_input, id: j, input: ee_pos, limit_s: 1}", "did you mean ee_pose"),
         ("{type: adapter, id: j, slow_from: 0.5}", "kept or broken only"),
-        ("{type: drift, id: j, limit: 0.3, slow_from: 0.3}", "slow_from 0.3 must be below the limit 0.3"),
+        ("{type: drift, id: j, limit: 0.3}", "span"),
+        ("{type: drift, id: j, limit: 0.3, span: [1, 0]}", "above 0 in every dimension"),
+        (
+            "{type: drift, id: j, limit: 0.3, span: 1, slow_from: 0.3}",
+            "slow_from 0.3 must be below the limit 0.3",
+        ),
         (
             "{type: separation, id: j, v_r_m_s: 0, t_r_s: 0, t_s_s: 0, c_m: 0.5, z_d_m: 0, z_r_m: 0, slow_from: 0.4}",
             "slow_from 0.4 must be above the limit 0.5",

@@ -15,9 +15,9 @@ from vlaforget_ros.safety.monitor import ArmState, Event, SafetyMonitor
 from vlaforget_ros.safety.samples import (
     ActionSample,
     DistanceSample,
-    DriftSample,
     JointSample,
     PoseSample,
+    ReferenceSample,
     Sample,
     WrenchSample,
 )
@@ -39,7 +39,7 @@ rules:
   - {type: separation, id: person, severity: stop, v_r_m_s: 0, t_r_s: 0, t_s_s: 0, c_m: 1, z_d_m: 0, z_r_m: 0}
   - {type: action_range, id: range, low: -1, high: 1}
   - {type: adapter, id: adapter, severity: stop}
-  - {type: drift, id: drift, limit: 0.5}
+  - {type: drift, id: drift, limit: 0.5, span: 1}
   - {type: stale_input, id: quiet, severity: stop, input: action, limit_s: 0.5, release_s: 0}
 """
 
@@ -74,7 +74,7 @@ def test_each_sample_goes_to_the_rules_that_judge_it() -> None:
         (DistanceSample(1.0, 0.9), "person"),
         (ActionSample(1.0, "", 0, (math.nan,), "d"), "range"),
         (ActionSample(1.1, "", 1, (0.5,), "other"), "adapter"),
-        (DriftSample(1.0, 0.6), "drift"),
+        (ReferenceSample(1.1, "", 1, (-0.1,)), "drift"),
     ]
     for sample, rule in broken:
         assert ids(monitor.take(sample)) == [rule]
@@ -265,11 +265,12 @@ def test_a_stop_for_an_action_can_be_released_while_the_policy_holds() -> None:
 
 def test_what_slowed_because_of_an_action_ends_with_the_rollout() -> None:
     monitor, _ = made(
-        "rules: [{type: drift, id: far, limit: 0.5, slow_from: 0.1},"
-        " {type: drift, id: slow, severity: slow, limit: 0.2, release_s: 60}]"
+        "rules: [{type: drift, id: far, limit: 0.5, slow_from: 0.1, span: 1},"
+        " {type: drift, id: slow, severity: slow, limit: 0.2, release_s: 60, span: 1}]"
     )
     monitor.rollout_started("r", "")
-    monitor.take(DriftSample(1.0, 0.4))
+    monitor.take(ReferenceSample(1.0, "r", 0, (0.0,)))
+    monitor.take(ActionSample(1.0, "r", 0, (0.4,)))
     assert monitor.motion() == (ArmState.SLOWED, 0.3)
     monitor.rollout_ended("r", "", True)
     assert monitor.motion() == (ArmState.NOMINAL, 1.0)

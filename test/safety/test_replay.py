@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from vlaforget_ros.bench.scripted import SECOND, Script, live
 from vlaforget_ros.cli.app import app
+from vlaforget_ros.episodes import BagSink
 from vlaforget_ros.episodes.bags import Bag
 from vlaforget_ros.errors import SafetyError, VlaForgetError
 from vlaforget_ros.safety.config import parse_config
@@ -28,7 +29,7 @@ rules:
   - {type: action_jump, id: jump, limit: 0.5}
   - {type: stale_input, id: quiet, input: wrench, limit_s: 0.3, severity: stop}
   - {type: adapter, id: adapter}
-  - {type: drift, id: drift, limit: 0.5}
+  - {type: drift, id: drift, limit: 0.5, span: 1}
 """
 EXPECTED = [
     ("zone", "r1", ""),
@@ -87,6 +88,26 @@ def test_a_replay_says_exactly_what_live_said(
     assert steps[-1] == (len(told.messages), len(told.messages))
 
 
+def test_a_split_bag_says_what_the_whole_one_says(tmp_path: Path) -> None:
+    """Each file says again which rollout runs; that is no new rollout."""
+    config, told = parse_config(RULES), script()
+    events, monitor = live(config, told.messages)
+    with (
+        Bag(told.record(tmp_path / "bag")) as bag,
+        BagSink(tmp_path / "split", split_s=0.1, flush_every_s=0) as sink,
+    ):
+        for topic, msgtype in bag.topics.items():
+            sink.add_topic(topic, msgtype)
+        for message in bag.messages(bag.topics):
+            sink.write(message.topic, message.data, message.time_ns)
+        assert sink.repeats > 5
+    player = Replayer(config)
+    player.play(tmp_path / "split")
+    result = player.result()
+    assert [(one.time_ns, one.event) for one in result.found] == events
+    assert repr(result.breakdown) == repr(monitor.rates.breakdown())
+
+
 def test_the_table_counts_and_says_what_was_not_judged(tmp_path: Path) -> None:
     player = Replayer(parse_config(RULES))
     player.play(script().record(tmp_path / "bag", lacking="human_distance"))
@@ -95,7 +116,7 @@ def test_the_table_counts_and_says_what_was_not_judged(tmp_path: Path) -> None:
     assert rows["zone"].first_s == pytest.approx(1000.598)
     assert (rows["range"].count, rows["range"].not_judged) == (1, "")
     assert (rows["person"].judged, rows["person"].not_judged) == (0, "no human_distance in the bag")
-    assert rows["drift"].not_judged == "no drift in the bag"
+    assert rows["drift"].not_judged == "no reference_action in the bag"
     assert rows["adapter"].not_judged == "its samples allowed no judgement"
 
 
@@ -182,7 +203,7 @@ def test_the_command_writes_a_bag_and_json(tmp_path: Path) -> None:
     ]
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 0, done.output
-    assert "not judged: no drift in the bag" in done.output
+    assert "not judged: no reference_action in the bag" in done.output
     events, _ = live(parse_config(RULES), script().messages)
     with Bag(out) as written:
         assert written.topics == {"/safety/violation": "vlaforget_ros/msg/SafetyViolation"}

@@ -26,7 +26,7 @@ SHELF = {
 class Camera:
     """Publishes images with stamps of its choice, and remembers the actions that answer them."""
 
-    def __init__(self, client: Any, size: int = 64) -> None:
+    def __init__(self, client: Any, size: int = 64, namespace: str = "") -> None:
         import rclpy
         from sensor_msgs.msg import CompressedImage, Image
 
@@ -35,7 +35,7 @@ class Camera:
         self._size = size
         self._context = rclpy.Context()
         rclpy.init(context=self._context)
-        self.node = rclpy.create_node("camera", context=self._context)
+        self.node = rclpy.create_node("camera", context=self._context, namespace=namespace)
         self.raw = self.node.create_publisher(Image, "image", qos.IMAGE)
         self.compressed = self.node.create_publisher(CompressedImage, "image/compressed", qos.IMAGE)
         self._answers: dict[int, Any] = {}

@@ -26,9 +26,9 @@ from vlaforget_ros.safety.replay import Found, Replayer
 from vlaforget_ros.safety.samples import (
     ActionSample,
     DistanceSample,
-    DriftSample,
     JointSample,
     PoseSample,
+    ReferenceSample,
     Sample,
     WrenchSample,
 )
@@ -140,7 +140,7 @@ def _paced(
             WrenchSample(stamp, (0.0, 0.0, 5.0), (0.0, 0.0, 0.1)),
             DistanceSample(stamp, 3.0),
             ActionSample(stamp, "r", k, (0.01, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0), "d"),
-            DriftSample(stamp, 0.1),
+            ReferenceSample(stamp, "r", k, (0.01, 0.0, 0.0, 0.0, 0.0, 0.01, 1.0)),
         ]
         pause.wait(max(0.0, begin + k / rate_hz - time.monotonic()))
         tick(samples)

@@ -28,8 +28,8 @@ from vlaforget_ros.errors import CellError, ErrorCode
 from vlaforget_ros.paths import config_directory
 
 TOPICS = ("/image", "/joint_states")
-# Of Fast DDS 3 (Kilted) and 2 (Jazzy).
-_PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
+# Fast DDS 2 has another name for it.
+_FAST_DDS_2 = ("humble", "iron", "jazzy")
 _LOOK_S = 0.25
 _GRACE_S = 60.0
 # CDR: the number lies in frame_id, behind encapsulation, stamp and length.
@@ -74,8 +74,8 @@ def run_recording_load(
     environment = dict(os.environ)
     isolate(environment)
     if tuned:
-        profile = str(config_directory() / "fastdds_images.xml")
-        environment.update(dict.fromkeys(_PROFILE_VARIABLES, profile))
+        name = "FASTRTPS" if environment.get("ROS_DISTRO") in _FAST_DDS_2 else "FASTDDS"
+        environment[f"{name}_DEFAULT_PROFILES_FILE"] = str(config_directory() / "fastdds_images.xml")
     bag, told = out / "load", out / "load.json"
     values = {
         "bag": str(bag),
@@ -94,8 +94,10 @@ def run_recording_load(
         camera = subprocess.Popen(load, env=environment, stdout=subprocess.PIPE, stderr=camera_log)
         try:
             cpu_percent, peak_mb = _watch(recorder, camera, seconds, progress)
+            if recorder.poll() is not None:
+                raise _ended(out)
             said, _ = camera.communicate(timeout=_GRACE_S)
-            if camera.returncode or recorder.poll() is not None:
+            if camera.returncode:
                 raise _ended(out)
             recorder.send_signal(signal.SIGINT)
             recorder.wait(timeout=_GRACE_S)
@@ -104,6 +106,8 @@ def run_recording_load(
                 if process.poll() is None:
                     process.kill()
                     process.wait()
+    if recorder.returncode:
+        raise _ended(out)
     sent = {f"/{topic}": count for topic, count in json.loads(said).items()}
     recorded = _count(bag)
     result = {
@@ -135,7 +139,7 @@ def _watch(
     process, pause = psutil.Process(recorder.pid), threading.Event()
     skipped, begin_s, first = seconds / 10, None, None
     peak, last = 0.0, (time.monotonic(), 0.0)
-    while camera.poll() is None:
+    while camera.poll() is None and recorder.poll() is None:
         with contextlib.suppress(psutil.NoSuchProcess):
             used = process.cpu_times()
             now = (time.monotonic(), used.user + used.system)

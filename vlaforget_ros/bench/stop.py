@@ -22,7 +22,7 @@ from vlaforget_ros.nodes.client import RobotClient
 
 SITUATION, TICK_S = "faucet-open", 0.1
 _SEEN, _QUIET_S, _MOVED_M = 2, 2.0, 1e-3
-_STEPS, _LOOK_S = 40, 1.0
+_STEPS, _LOOK_S, _STILL_S = 40, 1.0, 0.6
 _SEVERITY_STOP = _STOPPED = 2
 
 Report = Callable[[str, int, int], None]
@@ -78,8 +78,9 @@ def measure(base: Path, out: Path, trials: int, kills: int, report: Report, say:
     """Stop the arm through the monitor many times, then kill the monitor many times, while the arm moves at 10 Hz.
 
     Figures: ``stop_ms``: from the publication of a violation of severity stop to the last action that moves the arm; 0
-    where none came after it. ``killed_action_ms``: the same from kill -9 of the monitor. ``killed_motion_ms``: from the
-    kill to the last control tick in which the arm moved by a millimetre.
+    where none came after it. ``stop_motion_ms``: to the end of the last control tick in which the arm moved by more
+    than a millimetre; after it the arm *holds*. ``killed_action_ms``, ``killed_motion_ms``: the same from kill -9 of
+    the monitor.
 
     Args:
         base: checkpoint folder.
@@ -92,7 +93,7 @@ def measure(base: Path, out: Path, trials: int, kills: int, report: Report, say:
     table = _table(base, out)
     monitor = [row for row in table if row.executable == "safety_monitor_node"]
     others = [row for row in table if row not in monitor]
-    stops: list[float] = []
+    stops: list[tuple[float, float]] = []
     kills_found: list[tuple[float, float]] = []
     with running(others, out / "logs", say) as client:
         arm, rng = _Arm(client), np.random.default_rng(0)
@@ -107,8 +108,17 @@ def measure(base: Path, out: Path, trials: int, kills: int, report: Report, say:
                 client.wait_until_ready(["safety_monitor_node"])
                 kills_found += _kill(client, arm, keeper, rng)
             report("kills", len(kills_found), kills)
-    actions, motions = zip(*kills_found, strict=True) if kills_found else ((), ())
-    found = [*_times("stop", stops), *_times("killed_action", actions), *_times("killed_motion", motions)]
+    found = [
+        figure
+        for name, motion_name, pairs in (
+            ("stop", "stop_motion", stops),
+            ("killed_action", "killed_motion", kills_found),
+        )
+        for figure in (
+            *_times(name, [action for action, _ in pairs]),
+            *_times(motion_name, [motion for _, motion in pairs]),
+        )
+    ]
     return figures.document("stop", found, [0], control_period_ms=1e3 * TICK_S, situation=SITUATION)
 
 
@@ -155,8 +165,8 @@ def _driven() -> Iterator[None]:
         thread.join()
 
 
-def _stop(client: RobotClient, arm: _Arm, rng: np.random.Generator) -> list[float]:
-    """One trial in seconds; none where the rollout ended meanwhile."""
+def _stop(client: RobotClient, arm: _Arm, rng: np.random.Generator) -> list[tuple[float, float]]:
+    """One trial: seconds to the last action and to the last motion; none where the rollout ended meanwhile."""
     kind, publish = client.publisher("safety/violation")
     if not arm.wait(held=False):
         return []
@@ -168,8 +178,10 @@ def _stop(client: RobotClient, arm: _Arm, rng: np.random.Generator) -> list[floa
     held = arm.wait(held=True)
     last = arm.last_unsafe()
     client.wait_for_safety(lambda status: status.state == _STOPPED)
+    threading.Event().wait(_STILL_S)
+    moved = arm.last_motion()
     client.release()
-    return [max(0.0, last - began)] if held else []
+    return [(max(0.0, last - began), max(0.0, moved - began))] if held else []
 
 
 def _kill(

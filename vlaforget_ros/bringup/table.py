@@ -111,7 +111,7 @@ _SAFETY_ROW = _Row(
     "safety_monitor_node",
     ("safety",),
     essential=True,
-    passed_on=("use_sim_time", "autostart", "rules_file", "store", "command_gate"),
+    passed_on=("use_sim_time", "autostart", "rules_file", "store", "state_file", "command_gate"),
 )
 _RECORDER_ROW = _Row(
     "recorder_node", ("recorder",), essential=False, passed_on=("use_sim_time", "autostart", "bag")
@@ -124,6 +124,7 @@ _UNLEARNING = (Argument("unlearning", "unlearning", f"settings of the edits: {_F
 _SAFETY = (
     Argument("safety", "safety", f"settings of the monitor: {_FILE}"),
     Argument("rules_file", "", "file with the safety rules; config/rules holds examples"),
+    Argument("state_file", "", "keeps counts, a stop and a running canary over a restart of the monitor"),
 )
 _BOOLEANS = ("true", "false")
 _GATE = "the monitor stands between policy and arm, which takes `action_checked`"
@@ -145,6 +146,7 @@ TOPIC_ARGUMENTS = tuple(
         ("human_distance", "sensor_msgs/Range"),
         ("instruction", "std_msgs/String"),
         ("action", "vlaforget_ros/PolicyAction"),
+        ("reference_action", "vlaforget_ros/PolicyAction of a reference policy, for rule drift"),
         ("action_checked", "vlaforget_ros/PolicyAction, what the command gate lets through"),
     )
 )

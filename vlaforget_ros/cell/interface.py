@@ -66,6 +66,9 @@ class Cell(Protocol):
     def step(self, action: np.ndarray) -> CellObservation:
         """Carry out one (A,) action in robot units for one control tick."""
 
+    def hold(self) -> CellObservation:
+        """No command came, or the safety monitor holds: keep the arm where it is for one control tick."""
+
     def close(self) -> None:
         """Free the simulator or the driver."""
 

@@ -19,12 +19,16 @@ from vlaforget_ros.cli import (
     bench_live,
     canary,
     canary_run,
+    episodes,
     evaluate,
     graph,
     history,
+    lerobot,
+    mapping,
     models,
     monitor,
     report,
+    request,
     retrain,
     train,
     unlearn,
@@ -72,6 +76,8 @@ history.register(app)
 models.register(app)
 train.register(app)
 retrain.register(app)
+lerobot.register(episodes.app)
+mapping.register(episodes.app)
 adapter_care.register(adapters.app)
 adapter_transfer.register(adapters.app)
 app.add_typer(adapters.app, name="adapters")
@@ -79,9 +85,11 @@ bench_bags.register(bench.app)
 bench_canary.register(bench.app)
 bench_live.register(bench.app)
 canary_run.register(canary.app)
+app.add_typer(episodes.app, name="episodes")
 app.add_typer(bench.app, name="bench")
 app.add_typer(monitor.app, name="monitor")
 app.add_typer(canary.app, name="canary")
+app.add_typer(request.app, name="request")
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from typing import Literal
 import typer
 import yaml
 
-from vlaforget_ros.cli import bench_safety
+from vlaforget_ros.cli import bench_arms, bench_safety
 from vlaforget_ros.cli.methods_table import show_methods
 from vlaforget_ros.cli.output import bar, show
 from vlaforget_ros.paths import models_directory
@@ -21,6 +21,7 @@ app = typer.Typer(
     no_args_is_help=True, help="Measure: each benchmark prints a table and, with --json, writes it."
 )
 bench_safety.register(app)
+bench_arms.register(app)
 
 _JSON = typer.Option(None, "--json", help="Write the figures here as well.")
 _BASE = typer.Option(None, "--base", help="Checkpoint folder; the embedded policy when not given.")

@@ -1,9 +1,10 @@
-"""``vlaforget monitor replay``: the safety monitor over recorded bags."""
+"""``vlaforget monitor``: the safety monitor over recorded bags, and what a live one has counted."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,6 +55,46 @@ def replay(
     if json_path is not None:
         json_path.parent.mkdir(parents=True, exist_ok=True)
         json_path.write_text(json.dumps(result.document(), indent=2) + "\n", encoding="utf-8")
+        errors.print(f"JSON: {json_path}")
+
+
+@app.command()
+def rates(
+    state_file: Path = typer.Argument(..., help="File of the monitor's parameter state_file."),
+    last: int = typer.Option(
+        0, min=0, max=4096, help="Only the newest so many rollouts of each adapter; 0: all."
+    ),
+    level: float = typer.Option(0.95, min=0.5, max=0.9999, help="Confidence level of the intervals."),
+    json_path: Path | None = typer.Option(None, "--json", help="Write the rates here as well."),
+) -> None:
+    """What a monitor has counted so far: rates of each adapter, by rule and by severity, with exact intervals.
+
+    The intervals hold for a table that is read once. To decide after each rollout use the always-valid ones of
+    `vlaforget watch`, or a canary. The monitor may be running: its file is always whole. Example:
+
+        vlaforget monitor rates /var/lib/vlaforget/rates.json --last 100
+    """
+    from vlaforget_ros.safety.kept_file import read
+    from vlaforget_ros.safety.ratebook import RateBook
+    from vlaforget_ros.safety.replay import finite
+
+    book = RateBook(level)
+    book.restore(read(state_file))
+    found = book.breakdown(last)
+    rows = []
+    for one in found:
+        name = one.adapter_digest[:12] or "base"
+        parts = {"SVR": one.svr, "TSR": one.tsr, "unsafe successes": one.sbu, **one.by_rule}
+        parts |= {f"worst: {severity.lower()}": rate for severity, rate in one.by_severity.items()}
+        for part, rate in parts.items():
+            rows.append(
+                [name, str(one.rollouts), part, f"{rate.estimate:.3f}", f"{rate.low:.3f}..{rate.high:.3f}"]
+            )
+    console.print(plain_table(["adapter", "rollouts", "rate", "value", f"{level:.0%} interval"], rows))
+    if json_path is not None:
+        json_path.parent.mkdir(parents=True, exist_ok=True)
+        document = {"last": last, "level": level, "adapters": finite([asdict(one) for one in found])}
+        json_path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
         errors.print(f"JSON: {json_path}")
 
 

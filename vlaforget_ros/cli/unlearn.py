@@ -1,4 +1,4 @@
-"""``vlaforget unlearn`` and ``vlaforget episodes``: the edit on a workstation, without ROS."""
+"""``vlaforget unlearn`` and ``vlaforget methods``: the edit on a workstation, without ROS."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ def register(app: typer.Typer) -> None:
     """Add the commands to ``app``."""
     app.command()(unlearn)
     app.command()(methods)
-    app.command()(episodes)
 
 
 def unlearn(
@@ -92,39 +91,6 @@ def methods(json_output: bool = typer.Option(False, "--json", help="Print JSON."
         print_json(rows)
         return
     console.print(plain_table(list(rows[0]), [list(row.values()) for row in rows], f"{len(rows)} methods"))
-
-
-def episodes(
-    bags: list[Path] = typer.Argument(..., help="rosbag2 folders (mcap or sqlite3)."),
-    cameras: str = typer.Option("", help="Topics of further cameras that a policy needs, with commas."),
-    state: str = typer.Option("", help="Topic of the robot's state (JointState) that a policy needs."),
-    json_output: bool = typer.Option(False, "--json", help="Print JSON."),
-) -> None:
-    """What is in recorded bags: one line for each rollout, and what had to be left out."""
-    from vlaforget_ros.episodes.reader import read_many
-    from vlaforget_ros.episodes.types import TopicMap
-
-    further = tuple(name.strip() for name in cameras.split(",") if name.strip())
-    report = read_many(bags, TopicMap(cameras=further, state=state))
-    rows = [
-        {
-            "rollout": e.rollout_id,
-            "instruction": e.instruction,
-            "adapter": e.adapter_digest[:12] or "base",
-            "frames": len(e),
-            "phase": str(e.phase),
-            "violations": sorted({v.rule for v in e.violations}),
-        }
-        for e in report.episodes
-    ]
-    if json_output:
-        print_json({"episodes": rows, "problems": [vars(problem) for problem in report.problems]})
-        return
-    table = [[", ".join(v) if isinstance(v, list) else str(v) for v in row.values()] for row in rows]
-    columns = ["rollout", "instruction", "adapter", "frames", "phase", "violations"]
-    console.print(plain_table(columns, table, f"{len(rows)} rollouts"))
-    for problem in report.problems:
-        console.print(f"left out: {problem.count} × {problem.kind}: {problem.message}", highlight=False)
 
 
 def _with_method(request: Request, key: str) -> Request:

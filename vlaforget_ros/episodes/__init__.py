@@ -2,14 +2,17 @@
 
 Parts, and the only direction in which they may call each other (left calls right)::
 
-    counterfactual -> trigger -> dataset -> selection -> types
+    counterfactual -> trigger -> dataset -> selection -> flags, objects, moments -> types
     reader -> views, rollouts -> bags -> salvage;  reader, views -> topics, matching, images -> messages -> types
     writer -> sink, images -> messages
+    intake -> recording -> ring, privacy, sink -> bag_files -> storages;  definitions -> messages
+    index -> index_file; checks -> findings;  index, checks -> cadence, reader, roles;  roles -> mapped_topics, topics
 
 ``reader`` turns bags into :class:`Episode` values, ``selection`` picks frames of them (forget and retain
 sets), ``dataset`` packs the frames for training and ``counterfactual`` makes frames that were never recorded:
-what the policy should do in the situations to be forgotten. ``writer`` and ``sink`` record. None of it needs
-ROS.
+what the policy should do in the situations to be forgotten. ``index`` keeps what a folder of bags holds, ``checks``
+looks for what is wrong with them. ``writer`` writes whole episodes, ``sink`` message by
+message; ``recording`` decides what of a live graph is written, ``intake`` gives it a thread. None of it needs ROS.
 """
 
 from vlaforget_ros.episodes.counterfactual import clean_successes, neighbour, transplant

@@ -97,7 +97,9 @@ class BagFiles(Writer):
     @property
     def size_bytes(self) -> int:
         """Size of all files so far."""
-        return self._closed_bytes + (self.file.size() if self.storage is not None else 0)
+        # Another thread may ask while a file is ended.
+        present: Any = self.storage
+        return self._closed_bytes + (present.size() if present is not None else 0)
 
     def open(self) -> None:
         """Make folder and first file. Raises WriterError where the folder exists, OSError where it cannot be."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from vlaforget_ros.episodes.lerobot.layout import is_lerobot
 from vlaforget_ros.errors import ErrorCode, UnlearningError
 
 STORAGE_SUFFIXES = (".mcap", ".db3", ".mcap.zstd", ".db3.zstd")
@@ -17,22 +19,33 @@ def storage_of(path: Path) -> str:
     return ending.removesuffix(".zstd")
 
 
+# Name of a part of a split bag, without its number.
+_PART = re.compile(r"(.*?)(_\d+)?\.(mcap|db3)(\.zstd)?")
+
+
 def is_bag(path: Path) -> bool:
-    """Whether this is one recording: a storage file, or a folder with metadata.yaml or storage files in it."""
+    """Whether this is one recording: a storage file, a folder with metadata.yaml or the parts of one split bag, or a
+    LeRobot data set.
+
+    Storage files of different names, or beside folders with recordings, are recordings of their own.
+    """
     if path.is_file():
         return bool(storage_of(path))
     if not path.is_dir():
         return False
-    return (path / "metadata.yaml").is_file() or any(
-        file.is_file() and storage_of(file) for file in path.iterdir()
-    )
+    if (path / "metadata.yaml").is_file() or is_lerobot(path):
+        return True
+    children = [child for child in path.iterdir() if not _hidden(child)]
+    parts = [_PART.fullmatch(child.name) for child in children if child.is_file()]
+    names = {part[1] for part in parts if part}
+    return len(names) == 1 and not any(_below(child) for child in children if child.is_dir())
 
 
 def find_bags(places: Iterable[Path]) -> list[Path]:
     """Every recording at or below some folders, in order of their paths; each once.
 
-    A folder whose only trace of a bag are several loose files counts as one split bag: that is what rosbag2 leaves
-    behind when it is killed.
+    A folder whose only trace of a bag are loose files ``name_0``, ``name_1``, ... counts as one split bag: that is what
+    rosbag2 leaves behind when it is killed.
 
     Raises:
         UnlearningError: 301 when a place does not exist, or there is no recording at all.
@@ -54,9 +67,11 @@ def _below(place: Path) -> list[Path]:
         return [place]
     if not place.is_dir():
         return []
-    return [
-        bag for child in sorted(place.iterdir()) if not child.name.startswith(".") for bag in _below(child)
-    ]
+    return [bag for child in sorted(place.iterdir()) if not _hidden(child) for bag in _below(child)]
+
+
+def _hidden(path: Path) -> bool:
+    return path.name.startswith(".")
 
 
 def _nothing(message: str, value: str) -> UnlearningError:

@@ -44,6 +44,7 @@ TOPIC_TYPES: dict[str, tuple[str, ...]] = {
     "human_distance": (RANGE,),
     "instruction": (STRING,),
     "action": (POLICY_ACTION,),
+    "reference_action": (POLICY_ACTION,),
     "rollout": (ROLLOUT,),
     "outcome": (ROLLOUT_OUTCOME,),
     "safety/violation": (SAFETY_VIOLATION,),

@@ -21,6 +21,7 @@ from rosbags.serde import SerdeError
 
 from vlaforget_ros.episodes.bags import Bag
 from vlaforget_ros.episodes.images import BrokenImage, decode, header_stamp_ns
+from vlaforget_ros.episodes.lerobot.layout import is_lerobot
 from vlaforget_ros.episodes.losses import Hole, hole_problem
 from vlaforget_ros.episodes.mapped import read_mapped, scan_mapped
 from vlaforget_ros.episodes.mapping import TopicMapping
@@ -61,7 +62,7 @@ def read_episodes(
     """Episodes of one bag.
 
     Args:
-        bag: rosbag2 folder, or a single .mcap or .db3 file.
+        bag: rosbag2 folder, a single .mcap or .db3 file, or a LeRobot data set (docs/lerobot.md).
         topics: names of the topics, the live graph's by default, with one camera and without a state; or what the
             topics of somebody else's bag mean (:func:`read_mapping`).
         rollouts: ids of the rollouts to read; all by default. Images of the others are never held in memory.
@@ -71,6 +72,10 @@ def read_episodes(
         UnlearningError: 300 when one topic is named twice, 301 when the bag is missing or unreadable, or lacks a
             needed topic.
     """
+    if is_lerobot(Path(bag)):
+        from vlaforget_ros.episodes.lerobot.reading import read_as_bag
+
+        return read_as_bag(Path(bag), _names(topics), rollouts)
     if isinstance(topics, TopicMapping):
         return read_mapped(Path(bag), topics, rollouts, damaged)
     wanted = topics or TopicMap()
@@ -119,11 +124,20 @@ def scan_episodes(
     Raises:
         UnlearningError: as :func:`read_episodes`.
     """
+    if is_lerobot(Path(bag)):
+        from vlaforget_ros.episodes.lerobot.reading import scan_as_bag
+
+        return scan_as_bag(Path(bag), _names(topics))
     if isinstance(topics, TopicMapping):
         return scan_mapped(Path(bag), topics, damaged)
     with Bag(Path(bag)) as opened:
         found = survey(opened, topics or TopicMap(), damaged=damaged)
     return ScanReport(found.problems, tuple(info for info in found.infos if info is not None))
+
+
+def _names(topics: TopicMap | TopicMapping | None) -> TopicMap:
+    """What a LeRobot data set is asked for: a mapping file is about bags."""
+    return topics if isinstance(topics, TopicMap) else TopicMap()
 
 
 @dataclass
@@ -236,6 +250,7 @@ def scan_many(bags: Iterable[Path], topics: TopicMap | TopicMapping | None = Non
 def merged(
     bags: Iterable[Path], read: Callable[[Path], _Report[_Known]]
 ) -> tuple[tuple[Problem, ...], tuple[_Known, ...]]:
+    """Problems and episodes of several bags, as ``read`` gives them for each: see :func:`read_many`."""
     episodes: dict[str, _Known] = {}
     problems: list[Problem] = []
     failures: list[UnlearningError] = []

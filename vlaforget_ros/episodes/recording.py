@@ -126,7 +126,9 @@ class Recording:
     @property
     def size_bytes(self) -> int:
         """Bytes on the disk so far, of all bags."""
-        return self._bytes + (self._sink.size_bytes if self._sink is not None else 0)
+        # Another thread may ask while a bag is ended.
+        sink = self._sink
+        return self._bytes + (sink.size_bytes if sink is not None else 0)
 
     @property
     def incidents(self) -> int:
@@ -177,6 +179,7 @@ class Recording:
         if self._sink is not None:
             try:
                 self._check_disk()
+                self._sink.flush_if_due()
             except UnlearningError as error:
                 self._fail(error)
                 raise
@@ -248,6 +251,9 @@ class Recording:
             return
         try:
             sink.close()
+        except UnlearningError as error:
+            self.error = self.error or error
+            raise
         finally:
             self._bytes += sink.size_bytes
         self._say(f"closed {sink.path} with {sink.messages} messages")
@@ -271,10 +277,10 @@ class Recording:
         if self.free_mb < least:
             raise UnlearningError(
                 ErrorCode.UNLEARNING_BAG_UNWRITABLE,
-                "recording ends before the disk is full",
+                "disk is almost full: nothing more is recorded",
                 value=f"{self.free_mb:.0f} MB free at {self.path}",
                 limit=f"{least:g} MB (min_free_mb)",
-                remedy="make room or record to another disk; bags written so far are closed and whole",
+                remedy="make room or record to another disk; what was recorded so far is whole",
             )
 
 

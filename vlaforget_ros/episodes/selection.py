@@ -9,15 +9,29 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
+from vlaforget_ros.episodes.flags import is_flag
+from vlaforget_ros.episodes.moments import moment_ns, moment_text, parse_moment
+from vlaforget_ros.episodes.objects import names_any, words_of
 from vlaforget_ros.episodes.types import NANOSECONDS, Episode, EpisodeInfo, EpisodeSlice, Violation
 from vlaforget_ros.errors import ErrorCode, UnlearningError, did_you_mean
 
-_NAMES = ("instructions", "violation_rules", "adapters", "rollout_ids")
+_NAMES = ("instructions", "violation_rules", "adapters", "rollout_ids", "objects")
+_ADDED_LATER = ("objects", "flagged", "since", "until")
+_Known = TypeVar("_Known", bound=EpisodeInfo)
 BASE = "base"
 """Name of the base model where an adapter is asked for."""
 
@@ -32,6 +46,11 @@ class Selection(BaseModel):
         outcome: ``success``, ``failure`` (said to have failed, not merely aborted) or ``any``.
         adapters: digests, or their first 8 or more digits; ``base`` for the base model.
         rollout_ids: rollout ids, or patterns.
+        objects: things that the instruction names, one is enough: see :func:`.objects.names_object`.
+        flagged: true for episodes that an operator flagged, false for the others. With true, windows are around
+            flags (of ``violation_rules``, where these are set).
+        since: episodes whose first frame is at this moment or later: ISO 8601 with a time zone, or seconds of ROS time.
+        until: episodes whose first frame is before this moment.
         before_s: keep only frames from this long before a violation [s]; empty: from the episode's start.
         after_s: keep only frames up to this long after a violation [s]; empty: to the episode's end.
         max_frames: keep at most this many frames in all, drawn evenly at random with ``seed``.
@@ -48,6 +67,10 @@ class Selection(BaseModel):
     outcome: Literal["success", "failure", "any"] = "any"
     adapters: tuple[str, ...] = Field((), validation_alias=AliasChoices("adapters", "adapter"))
     rollout_ids: tuple[str, ...] = Field((), validation_alias=AliasChoices("rollout_ids", "rollout_id"))
+    objects: tuple[str, ...] = Field((), validation_alias=AliasChoices("objects", "object"))
+    flagged: bool | None = None
+    since: float | str | None = None
+    until: float | str | None = None
     before_s: float | None = Field(None, ge=0.0, allow_inf_nan=False)
     after_s: float | None = Field(None, ge=0.0, allow_inf_nan=False)
     max_frames: int | None = Field(None, ge=1)
@@ -57,6 +80,31 @@ class Selection(BaseModel):
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
+
+    @field_validator("objects")
+    @classmethod
+    def _are_words(cls, objects: tuple[str, ...]) -> tuple[str, ...]:
+        if any(not text.strip() for text in objects):
+            raise ValueError("an object is named by a word")
+        return objects
+
+    @field_validator("since", "until", mode="before")
+    @classmethod
+    def _is_moment(cls, value: Any) -> Any:
+        return None if value is None else parse_moment(value)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Selection:
+        times = [moment_ns(moment) for moment in (self.since, self.until) if moment is not None]
+        if len(times) == 2 and times[0] >= times[1]:
+            raise ValueError(f"`since` {self.since} is not before `until` {self.until}")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What was added later appears only where it is set: digests of requests without it stay what they were."""
+        values: dict[str, Any] = handler(self)
+        return {k: v for k, v in values.items() if k not in _ADDED_LATER or v not in ((), [], None)}
 
     @property
     def windowed(self) -> bool:
@@ -68,7 +116,10 @@ class Selection(BaseModel):
         outcomes = {"success": episode.success is True, "failure": episode.success is False, "any": True}
         return (
             _any_pattern(episode.instruction, self.instructions)
-            and (not self.violation_rules or bool(self.violations(episode)))
+            and (not self.objects or names_any(episode.instruction, self.objects))
+            and (not (self.violation_rules or self.flagged) or bool(self.violations(episode)))
+            and (self.flagged is not False or not any(map(is_flag, episode.violations)))
+            and self._in_time(episode)
             and (self.has_violation is None or episode.violated == self.has_violation)
             and outcomes[self.outcome]
             and (
@@ -79,23 +130,42 @@ class Selection(BaseModel):
 
     def violations(self, episode: EpisodeInfo) -> tuple[Violation, ...]:
         """The episode's violations that the selection is about."""
-        return tuple(v for v in episode.violations if _any_pattern(v.rule, self.violation_rules))
+        return tuple(
+            v
+            for v in episode.violations
+            if _any_pattern(v.rule, self.violation_rules) and (not self.flagged or is_flag(v))
+        )
+
+    def _in_time(self, episode: EpisodeInfo) -> bool:
+        if self.since is None and self.until is None:
+            return True
+        if not len(episode):
+            return False
+        first = int(episode.stamps_ns[0])
+        return (self.since is None or moment_ns(self.since) <= first) and (
+            self.until is None or first < moment_ns(self.until)
+        )
 
 
-def select(episodes: Sequence[Episode], selection: Selection) -> list[EpisodeSlice]:
-    """Frames of the episodes that match, in the order of the episodes, as far as any frame is kept.
+def choose(episodes: Sequence[_Known], selection: Selection) -> list[tuple[_Known, np.ndarray]]:
+    """Episodes that match, in their order, each with the (K,) int64 indices of the frames that are kept, K >= 1.
 
-    With a window an episode without (matching) violation has no frames.
+    With a window an episode without (matching) violation has no frames. Images are not needed.
     """
-    slices = []
+    chosen = []
     for episode in episodes:
         if selection.matches(episode):
             indices = np.flatnonzero(_in_window(episode, selection)).astype(np.int64)
             if len(indices):
-                slices.append(EpisodeSlice(episode, indices))
+                chosen.append((episode, indices))
     if selection.max_frames is not None:
-        slices = _thin(slices, selection.max_frames, selection.seed)
-    return slices
+        chosen = _thin(chosen, selection.max_frames, selection.seed)
+    return chosen
+
+
+def select(episodes: Sequence[Episode], selection: Selection) -> list[EpisodeSlice]:
+    """Frames of the episodes that match, as :func:`choose` has them."""
+    return [EpisodeSlice(episode, indices) for episode, indices in choose(episodes, selection)]
 
 
 def select_forget(episodes: Sequence[Episode], selection: Selection) -> list[EpisodeSlice]:
@@ -105,7 +175,9 @@ def select_forget(episodes: Sequence[Episode], selection: Selection) -> list[Epi
     """
     slices = select(episodes, selection)
     if not slices:
-        raise _empty(ErrorCode.UNLEARNING_EMPTY_FORGET_SET, "forget set is empty", episodes, selection)
+        raise nothing_chosen(
+            ErrorCode.UNLEARNING_EMPTY_FORGET_SET, "forget set is empty", episodes, selection
+        )
     return slices
 
 
@@ -121,7 +193,7 @@ def select_retain(
     left = [episode for episode in episodes if episode.rollout_id not in forgotten]
     slices = select(left, selection)
     if not slices:
-        raise _empty(ErrorCode.UNLEARNING_EMPTY_RETAIN_SET, "retain set is empty", left, selection)
+        raise nothing_chosen(ErrorCode.UNLEARNING_EMPTY_RETAIN_SET, "retain set is empty", left, selection)
     return slices
 
 
@@ -158,23 +230,24 @@ def _in_window(episode: EpisodeInfo, selection: Selection) -> np.ndarray:
     return keep
 
 
-def _thin(slices: list[EpisodeSlice], limit: int, seed: int) -> list[EpisodeSlice]:
-    total = sum(len(part) for part in slices)
+def _thin(chosen: list[tuple[_Known, np.ndarray]], limit: int, seed: int) -> list[tuple[_Known, np.ndarray]]:
+    total = sum(len(indices) for _, indices in chosen)
     if total <= limit:
-        return slices
+        return chosen
     kept = np.sort(np.random.default_rng(seed).choice(total, size=limit, replace=False))
     thinned, start = [], 0
-    for part in slices:
-        inside = kept[(kept >= start) & (kept < start + len(part))] - start
+    for episode, indices in chosen:
+        inside = kept[(kept >= start) & (kept < start + len(indices))] - start
         if len(inside):
-            thinned.append(EpisodeSlice(part.episode, part.indices[inside]))
-        start += len(part)
+            thinned.append((episode, indices[inside]))
+        start += len(indices)
     return thinned
 
 
-def _empty(
+def nothing_chosen(
     code: ErrorCode, message: str, episodes: Sequence[EpisodeInfo], selection: Selection
 ) -> UnlearningError:
+    """The error for a selection that chose nothing: what was asked for, what there was, what to change."""
     asked = selection.model_dump(exclude_defaults=True) or "everything"
     known = {episode.instruction for episode in episodes}
     unknown = [text for text in selection.instructions if not any(fnmatchcase(name, text) for name in known)]
@@ -186,6 +259,16 @@ def _empty(
         remedy = f"no episode violates the rule {missing[0]!r}: {did_you_mean(missing[0], rules)}"
     elif unknown:
         remedy = f"no episode has the instruction {unknown[0]!r}: {did_you_mean(unknown[0], known)}"
+    elif strange := [text for text in selection.objects if not any(names_any(n, (text,)) for n in known)]:
+        words = {word for name in known for word in words_of(name)}
+        remedy = f"no instruction names {strange[0]!r}: {did_you_mean(strange[0], words)}"
+    elif selection.flagged and not any(is_flag(v) for e in episodes for v in e.violations):
+        remedy = "no episode was flagged by an operator: select by violation_rules instead"
+    elif (selection.since is not None or selection.until is not None) and _outside(episodes, selection):
+        first = [int(episode.stamps_ns[0]) for episode in episodes if len(episode)]
+        remedy = (
+            f"episodes begin from {moment_text(min(first))} to {moment_text(max(first))}: move since, until"
+        )
     elif selection.windowed and any(selection.matches(episode) for episode in episodes):
         remedy = "episodes match, but no frame lies in the window: widen before_s or after_s"
     else:
@@ -193,6 +276,12 @@ def _empty(
     return UnlearningError(
         code, message, value=f"asked for {asked}", limit=f"looked at {describe(episodes)}", remedy=remedy
     )
+
+
+def _outside(episodes: Sequence[EpisodeInfo], selection: Selection) -> bool:
+    """Whether there are episodes, and all of them are outside since and until."""
+    times = Selection.model_validate({"since": selection.since, "until": selection.until})
+    return bool(episodes) and not any(times.matches(episode) for episode in episodes)
 
 
 def _any_pattern(value: str, patterns: Sequence[str]) -> bool:

@@ -144,15 +144,24 @@ class BagSink:
             try:
                 self._writer.write(self._connections[topic], time_ns, data)
                 self._messages += 1
-                if self._flush_every_s > 0 and self._clock() - self._flushed_at >= self._flush_every_s:
+                if self._flush_is_due():
                     self._flush()
             except (OSError, WriterError) as error:
                 raise self._unwritable(
                     error, "make room on the disk; what was flushed can be read"
                 ) from error
 
+    def flush_if_due(self) -> None:
+        """Flush where the last time was long enough ago; for when nothing more is written. Raises as :meth:`flush`."""
+        if self._flush_is_due():
+            self.flush()
+
     def flush(self) -> None:
-        """Put everything written so far on the disk (mcap only; sqlite3 is committed by :meth:`close`)."""
+        """Put everything written so far on the disk (mcap only; sqlite3 is committed by :meth:`close`).
+
+        Raises:
+            UnlearningError: 310 when the disk is full.
+        """
         with self._lock:
             if not self._open:
                 return
@@ -181,6 +190,9 @@ class BagSink:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _flush_is_due(self) -> bool:
+        return self._flush_every_s > 0 and self._clock() - self._flushed_at >= self._flush_every_s
 
     def _flush(self) -> None:
         self._flushed_at = self._clock()

@@ -22,13 +22,16 @@ class VlaNode(LifecycleNode):
 
     Args:
         name: node name.
+        namespace: absolute, in place of the one that the command line gives; None: that one.
     """
 
     specs: Sequence[Parameter] = ()
     threads = 1
 
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
+    def __init__(self, name: str, namespace: str | None = None) -> None:
+        # A remapping on the command line goes before an argument of the constructor; one of the node's own does not.
+        own = None if namespace is None else ["--ros-args", "-r", f"__ns:={namespace}"]
+        super().__init__(name, cli_args=own)
         self._specs = (_AUTOSTART, *self.specs)
         parameters.declare(self, self._specs)
         self.steady = Clock(clock_type=ClockType.STEADY_TIME)

@@ -19,6 +19,7 @@ from vlaforget_ros.adapters.manifest import Manifest
 from vlaforget_ros.adapters.store import AdapterStore
 from vlaforget_ros.errors import CanaryError, ErrorCode, VlaForgetError
 from vlaforget_ros.safety.canary.document import document
+from vlaforget_ros.safety.canary.kept import CanaryText, read_kept
 from vlaforget_ros.safety.canary.machine import Canary
 from vlaforget_ros.safety.canary.protocol import read_protocol
 from vlaforget_ros.safety.canary.session import CanarySession
@@ -36,6 +37,9 @@ class Robot(Protocol):
 
     def stop(self, reason: str) -> None:
         """Stop the arm until an operator releases it."""
+
+    def reachable(self) -> bool:
+        """Whether the policy can be asked for something, or has been waited for in vain."""
 
     def counts(self, digest: str) -> ArmCounts:
         """What the rates know of an adapter."""
@@ -98,6 +102,8 @@ class CanaryRunner:
         self._id = ""
         self._finished: Callable[[Finished], None] = lambda _: None
         self._ending = False
+        self._alone = False
+        self._text: tuple[CanarySession, CanaryText] | None = None
 
     def start(
         self, candidate: str, protocol: str, stable: str | None, finished: Callable[[Finished], None]
@@ -126,12 +132,8 @@ class CanaryRunner:
             raise _refused("the base model cannot be a candidate", candidate, "name an adapter")
         manifest = self._store.manifest(digest)
         canary = Canary(read, digest, stable, time.monotonic, self._robot.counts(stable))
-        shadows = ShadowBook(self._robot.foresee, self._displacement)
-        self.session, self._finished, self._ending = (
-            CanarySession(canary, shadows, time.monotonic),
-            finished,
-            False,
-        )
+        self.session, self._finished = CanarySession(canary, self._shadows(), time.monotonic), finished
+        self._ending = self._alone = False
         self._id = f"{time.strftime('%Y%m%dT%H%M%S')}-{uuid.uuid4().hex[:8]}"
         self._robot.log(f"canary {self._id}: {digest[:12]} against {stable[:12] or 'the base model'}")
         self._record("canary_started")
@@ -139,6 +141,64 @@ class CanaryRunner:
         canary.offline(not findings, findings)
         self.act()
         return self._id
+
+    def kept(self) -> str | None:
+        """The canary that runs, or whose verdict is being carried out, as JSON; None without one."""
+        if self.session is None:
+            return None
+        if self._text is None or self._text[0] is not self.session:
+            self._text = self.session, CanaryText(self._id, self.session)
+        return self._text[1].make()
+
+    def resume(self, value: Any, finished: Callable[[Finished], None]) -> None:
+        """Go on with a canary that a restart interrupted; a verdict that was not yet carried out is.
+
+        Args:
+            value: of :meth:`kept`, read.
+            finished: called once, at the end, unless somebody joins it.
+
+        Raises:
+            VlaForgetError: 503 the value, 500 there is no store; 100-107 its candidate.
+        """
+        if self._store is None:
+            raise _refused("the safety monitor has no adapter store", "store: ''", "set the parameter store")
+        canary_id, session, away_s = read_kept(value, self._shadows(), time.monotonic)
+        candidate = session.canary.adapters[0]
+        self._store.manifest(candidate)
+        self._id, self.session, self._finished = canary_id, session, finished
+        self._ending, self._alone = False, True
+        self._robot.log(f"canary {canary_id} of {candidate[:12]} goes on after {away_s:.0f} s")
+        self._record("canary_resumed")
+        self.act()
+
+    def join(self, candidate: str, protocol: str, finished: Callable[[Finished], None]) -> bool:
+        """Wait for the canary that goes on after a restart, where it is the one that is asked for.
+
+        Args:
+            candidate: as in :meth:`start`.
+            protocol: as in :meth:`start`.
+            finished: called once, at the end.
+
+        Returns:
+            False where it is another one, or somebody waits for it already.
+
+        Raises:
+            VlaForgetError: as :meth:`start`.
+        """
+        if self.session is None or self._store is None or not self._alone:
+            return False
+        canary = self.session.canary
+        same_protocol = read_protocol(Path(protocol) if protocol else None) == canary.protocol
+        if not same_protocol or self._store.resolve(candidate) != canary.adapters[0]:
+            return False
+        self._finished, self._alone = finished, False
+        return True
+
+    def suspend(self) -> None:
+        """Let go of the canary without a verdict: :meth:`kept` was written, and a later process resumes it."""
+        if self.session is not None:
+            self._robot.log(f"canary {self._id} is kept for the next start")
+            self.session = None
 
     def cancel(self, reason: str) -> None:
         """End it with HOLD; stable goes on."""
@@ -171,6 +231,11 @@ class CanaryRunner:
         self._robot.tell(self._id, session.canary)
         if state.verdict is Verdict.RUNNING:
             return
+        if not self._robot.reachable():
+            # Just restarted. A candidate that was found unfit must not move meanwhile.
+            if session.candidate_drives:
+                self._robot.cap_speed(0.0, f"canary: {state.reason}")
+            return
         self._ending = True
         self._robot.log(f"canary {self._id}: {state.verdict.name}: {state.reason}")
         if state.stop:
@@ -182,6 +247,9 @@ class CanaryRunner:
             self._robot.roll_back(f"canary {state.verdict.name}: {state.reason}", candidate, self._taken_back)
         else:
             self._finish("")
+
+    def _shadows(self) -> ShadowBook:
+        return ShadowBook(self._robot.foresee, self._displacement)
 
     def _taken_back(self, trouble: str) -> None:
         if trouble:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -21,6 +22,8 @@ from vlaforget_ros.errors import ErrorCode, VlaForgetError
 from vlaforget_ros.msg import CanaryStatus, PolicyAction, PolicyStatus, Rollout
 from vlaforget_ros.nodes import qos
 from vlaforget_ros.nodes.canary_runner import CanaryRunner, Finished
+from vlaforget_ros.nodes.diagnosis import CANARY, status_name
+from vlaforget_ros.nodes.state_keeper import StateKeeper
 from vlaforget_ros.safety.canary.machine import Canary
 from vlaforget_ros.safety.canary.state import Arm, ArmCounts, Verdict
 from vlaforget_ros.safety.monitor import Event, SafetyMonitor
@@ -72,6 +75,7 @@ class CanaryServer:
         store: as in :class:`CanaryRunner`.
         values: parameters of the node.
         changed: called when the monitor's status may have changed.
+        kept: file that keeps a running canary over a restart; None keeps none.
     """
 
     def __init__(
@@ -81,8 +85,11 @@ class CanaryServer:
         store: AdapterStore | None,
         values: Mapping[str, Any],
         changed: Callable[[], None],
+        kept: Path | None,
     ) -> None:
         self._node, self._monitor, self._changed = node, monitor, changed
+        self._resumed_s = -math.inf
+        self._mark: Any = None
         self._stable: str | None = None
         self._heard: Any = Future()
         self._asked_s: float | None = None
@@ -91,6 +98,7 @@ class CanaryServer:
         self.newest: CanaryStatus | None = None
         displacement = values["action_kind"] == "displacement"
         self._runner = CanaryRunner(self, store, Path(values["canaries"]), displacement)
+        self._keeper = StateKeeper(kept, "the running canary", self._runner.kept, self.log)
         self._status = node.create_lifecycle_publisher(CanaryStatus, "canary/status", qos.LATCHED)
         self._inputs = [
             node.create_subscription(PolicyStatus, "policy/status", self._on_policy, qos.LATCHED),
@@ -110,9 +118,24 @@ class CanaryServer:
             cancel_callback=lambda _: CancelResponse.ACCEPT,
         )
 
+    def resume(self) -> None:
+        """Go on with the canary that a restart of the monitor interrupted, if there is one."""
+        if self._runner.session is not None:
+            return
+        self._resumed_s = time.monotonic()
+        self._keeper.load(lambda value: self._runner.resume(value, self._report_alone))
+
+    def suspend(self) -> None:
+        """The process ends: what runs is kept for the next one, where there is a file for it."""
+        if self._keeper.keeps:
+            self._keeper.changed()
+            self._keeper.close()
+            self._runner.suspend()
+
     def close(self) -> None:
         """End what runs with HOLD and take everything down."""
         self._runner.cancel("the safety monitor is going down")
+        self._keeper.close()
         self._server.destroy()
         self._node.destroy_service(self._approve)
         for client in (self._swap, self._rollback):
@@ -161,6 +184,8 @@ class CanaryServer:
         if self._handle is not None and self._handle.is_cancel_requested:
             self._runner.cancel("cancelled by whoever asked for it")
         self._runner.tick()
+        self._keep()
+        self._keeper.beat()
 
     def diagnosis(self) -> DiagnosticStatus | None:
         """For /diagnostics, once there was a canary."""
@@ -168,7 +193,7 @@ class CanaryServer:
         if newest is None:
             return None
         verdict = Verdict(newest.verdict)
-        entry = DiagnosticStatus(level=_LEVELS[verdict], name="vlaforget: canary")
+        entry = DiagnosticStatus(level=_LEVELS[verdict], name=status_name(self._node.get_namespace(), CANARY))
         entry.message = f"{verdict.name.lower()}: {newest.reason}"
         entry.hardware_id = self._node.get_namespace()
         for arm in ("candidate", "stable"):
@@ -212,7 +237,8 @@ class CanaryServer:
         await self._heard
         try:
             goal = handle.request
-            self._runner.start(goal.candidate, goal.protocol, self._stable, done.set_result)
+            if not self._runner.join(goal.candidate, goal.protocol, done.set_result):
+                self._runner.start(goal.candidate, goal.protocol, self._stable, done.set_result)
         except VlaForgetError as error:
             self._node.get_logger().error(f"canary refused: {error}")
             result.error_code, result.reason = int(error.code), str(error)
@@ -230,6 +256,18 @@ class CanaryServer:
         else:
             handle.succeed()
         return result
+
+    def _report_alone(self, finished: Finished) -> None:
+        """The end of a canary that nobody waits for any more."""
+        self._report = _Report(finished)
+        self.log(f"canary ended: {finished.state.verdict.name}: {finished.reason}; report: {finished.folder}")
+
+    def _keep(self) -> None:
+        session = self._runner.session
+        mark = None if session is None else session.mark
+        if mark != self._mark:
+            self._mark = mark
+            self._keeper.changed_now()
 
     async def _written(self, finished: Finished) -> str:
         """Folder of the report, "" where it could not be written; plots take seconds, so a thread makes it."""
@@ -260,6 +298,11 @@ class CanaryServer:
         self._monitor.stop(reason)
         self._changed()
 
+    def reachable(self) -> bool:
+        """Right after a restart its services may not be found yet."""
+        there = self._swap.service_is_ready() and self._rollback.service_is_ready()
+        return there or time.monotonic() - self._resumed_s > _POLICY_S
+
     def counts(self, digest: str) -> ArmCounts:
         """Of the monitor's rates."""
         for estimate in self._monitor.status().estimates:
@@ -288,6 +331,7 @@ class CanaryServer:
         message.header.stamp = self._node.get_clock().now().to_msg()
         self.newest = message
         self._status.publish(message)
+        self._keep()
         if self._handle is not None and self._handle.is_active:
             self._handle.publish_feedback(RunCanary.Feedback(status=message))
 

@@ -13,8 +13,9 @@ from rosgraph_msgs.msg import Clock as ClockMessage
 from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import String
 
+from vlaforget_ros.cell.commands import CommandStream
 from vlaforget_ros.cell.interface import Cell, CellObservation, GroundTruth, make_cell
-from vlaforget_ros.errors import VlaForgetError
+from vlaforget_ros.errors import ErrorCode, VlaForgetError
 from vlaforget_ros.msg import PolicyAction, RolloutOutcome, SafetyViolation
 from vlaforget_ros.nodes import convert, qos
 from vlaforget_ros.nodes.base import VlaNode
@@ -25,6 +26,8 @@ _RETRY_S = 0.25
 _WARN_S = 5.0
 # Re-posing takes a second of simulated time: no speed is seen in it, and no window reaches across it.
 _REPOSE_NS = convert.NANOSECONDS
+# The safety monitor wants the arm to stand still: its controller does that better than a motion of zero.
+_HELD = (int(ErrorCode.SAFETY_STOPPED), int(ErrorCode.SAFETY_STALE_INPUT))
 # Rules that the monitor can see for itself on ee_pose.
 _VISIBLE = ("keep_out/", "workspace/", "speed/")
 
@@ -34,6 +37,14 @@ PARAMETERS = (
         "mode", "lockstep", "Wait for each action, or step by the clock.", choices=("lockstep", "fixed_rate")
     ),
     Parameter("tick_s", 0.1, "Control period.", "s", 0.005, 10.0),
+    Parameter(
+        "hold_after_s",
+        0.15,
+        "At a fixed rate: the arm's controller holds once the newest action is this old; 0: never.",
+        "s",
+        0.0,
+        10.0,
+    ),
     Parameter("image_size", 64, "Height and width of the camera image.", "px", 16, 1024),
     Parameter("max_ticks", 110, "Step cap of an episode.", "ticks", 1, 100000),
     Parameter("frame", "cell", "Frame of poses and images."),
@@ -51,7 +62,8 @@ class CellNode(VlaNode):
 
     In lockstep the node is the clock: it publishes /clock and image k, waits for the action whose
     observation_stamp is image k's, steps, and goes on with image k + 1. An image nobody answers is sent
-    again.
+    again. At a fixed rate time goes on: with no action in time, or one that the safety monitor holds, the arm
+    holds.
     """
 
     specs = PARAMETERS
@@ -62,7 +74,7 @@ class CellNode(VlaNode):
         self._cell: Cell | None = None
         self._shown: CellObservation | None = None
         self._stamp_ns = 0
-        self._newest: PolicyAction | None = None
+        self._commands: CommandStream[PolicyAction] = CommandStream(0.0, time.monotonic)
         self._rollout = ("", "")
         self._active = False
         self._held_gripper = 0.0
@@ -73,6 +85,7 @@ class CellNode(VlaNode):
         self._lockstep = values["mode"] == "lockstep"
         self._tick_ns = round(values["tick_s"] * convert.NANOSECONDS)
         self._frame = values["frame"]
+        self._commands = CommandStream(values["hold_after_s"], time.monotonic)
         self._ground_truth = values["ground_truth"]
         self._cell = make_cell(values["cell"], image_size=values["image_size"], max_ticks=values["max_ticks"])
         # Simulated time starts at the wall clock's, so that bags carry real dates and never go back in time.
@@ -130,7 +143,7 @@ class CellNode(VlaNode):
         except VlaForgetError as error:
             response.error_code, response.message = int(error.code), str(error)
             return response
-        self._newest = None
+        self._commands.clear()
         self._rollout = ("", "")
         self._held_gripper = 0.0
         # By the wall clock the pause makes itself, and a stamp ahead of it would stand still.
@@ -148,17 +161,18 @@ class CellNode(VlaNode):
             return
         answers = convert.nanoseconds(message.observation_stamp) == self._stamp_ns
         if not self._lockstep:
-            self._newest = message
+            self._commands.heard(message)
         elif answers:
             self._step(np.asarray(message.action, dtype=np.float64), message)
 
-    def _step(self, action: np.ndarray, message: PolicyAction | None) -> None:
+    def _step(self, action: np.ndarray | None, message: PolicyAction | None) -> None:
+        """One control tick with an action; without one the arm holds."""
         if self._cell is None:
             return
         if message is not None:
             self._rollout = (message.rollout_id, message.adapter_digest)
         try:
-            observation = self._cell.step(action)
+            observation = self._cell.hold() if action is None else self._cell.step(action)
         except VlaForgetError as error:
             self.get_logger().error(f"the action was not carried out: {error}")
             return
@@ -226,18 +240,20 @@ class CellNode(VlaNode):
             )
 
     def _fixed_tick(self) -> None:
-        """Fixed rate: one control tick with the newest action, or hold when none came since the last one."""
+        """Fixed rate: one control tick with the newest action, or without motion when none came since the last one."""
         if self._shown is None:
             return
         if self._shown.done:
             self._publish_still()
             return
-        message, self._newest = self._newest, None
+        message = self._commands.take()
         if message is None and not self._rollout[0]:
             self._publish_still()
             return
-        action = np.array([0.0, 0.0, 0.0, self._held_gripper])
-        if message is not None:
+        action: np.ndarray | None = None
+        if message is None and not self._commands.silent:
+            action = np.array([0.0, 0.0, 0.0, self._held_gripper])
+        elif message is not None and message.fault not in _HELD:
             action = np.asarray(message.action, dtype=np.float64)
             self._held_gripper = float(action[-1]) if action.size else 0.0
         self._step(action, message)

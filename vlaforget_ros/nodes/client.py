@@ -248,6 +248,7 @@ class RobotClient:
         protocol: str = "",
         on_status: Callable[[CanaryStatus], None] | None = None,
         timeout_s: float = 7 * 24 * 3600.0,
+        silence_s: float = 60.0,
     ) -> CanaryResult:
         """Test a candidate against the adapter that serves, to the verdict. On an interrupt it is cancelled: HOLD.
 
@@ -258,14 +259,18 @@ class RobotClient:
             protocol: path of a protocol file, as the safety monitor node sees it; "" for the default one.
             on_status: called with every status.
             timeout_s: how long it may take [s].
+            silence_s: how long the monitor, which tells where it stands all the time, may be silent [s].
 
         Raises:
             CanaryError: it was refused, or its verdict could not be carried out.
+            CellError: 606 the monitor went silent. One that was restarted and keeps its state goes on: to ask for the
+                same candidate and protocol again is to wait for it.
         """
         goal = RunCanary.Goal(candidate=candidate, protocol=protocol)
         told = on_status
         feedback = None if told is None else lambda message: told(message.status)
-        return canary_result(self._connection.act(RunCanary, "canary/run", goal, feedback, timeout_s))
+        answer = self._connection.act(RunCanary, "canary/run", goal, feedback, timeout_s, silence_s)
+        return canary_result(answer)
 
     def approve_canary(self) -> str:
         """Agree to the promotion that waits for an operator; returns what the monitor says."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -134,25 +136,65 @@ class Connection:
             return None
 
     def act(
-        self, action: type, name: str, goal: Any, feedback: Callable[[Any], None] | None, timeout_s: float
+        self,
+        action: type,
+        name: str,
+        goal: Any,
+        feedback: Callable[[Any], None] | None,
+        timeout_s: float,
+        silence_s: float = math.inf,
     ) -> Any:
-        """The result of an action. On a timeout or an interrupt the goal is cancelled and the error raised."""
+        """The result of an action. On a timeout or an interrupt the goal is cancelled and the error raised.
+
+        Args:
+            action: its type.
+            name: of the action.
+            goal: to send.
+            feedback: called with each one.
+            timeout_s: how long the action may take [s].
+            silence_s: how long its server may send no feedback [s]; a server that died never answers.
+        """
         if name not in self._actions:
             self._actions[name] = ActionClient(self._node, action, name)
         client = self._actions[name]
         if not client.wait_for_server(timeout_sec=self._timeout_s):
             raise timed_out(f"action {name} is not there", self._timeout_s)
-        listen = None if feedback is None else lambda message: feedback(message.feedback)
+        heard = [time.monotonic()]
+
+        def listen(message: Any) -> None:
+            heard[0] = time.monotonic()
+            if feedback is not None:
+                feedback(message.feedback)
+
         sent = self._in_thread(lambda: client.send_goal_async(goal, listen), name)
         handle = self._result(sent, self._timeout_s, name)
         if not handle.accepted:
             raise coded_error(int(ErrorCode.POLICY_NOT_ACTIVE), f"{name} did not accept the goal")
         result = self._in_thread(handle.get_result_async, name)
         try:
-            return self._result(result, timeout_s, name).result
+            self._heard_out(result, heard, timeout_s, silence_s, name)
+            return result.result().result
         except BaseException:
             self._cancel(handle, name)
             raise
+
+    def _heard_out(
+        self, result: Any, heard: list[float], timeout_s: float, silence_s: float, name: str
+    ) -> None:
+        """Wait for a result as long as its server is heard. Raises CellError 606."""
+        done, end = threading.Event(), time.monotonic() + timeout_s
+        result.add_done_callback(lambda _: done.set())
+        while not done.wait(max(0.0, min(end, heard[0] + silence_s) - time.monotonic())):
+            now = time.monotonic()
+            if now >= end:
+                raise timed_out(f"{name} did not answer", timeout_s)
+            if now - heard[0] >= silence_s:
+                raise CellError(
+                    ErrorCode.ROS_NO_ANSWER,
+                    f"nothing was heard of {name}: its node died or was restarted",
+                    limit=f"{silence_s:g} s",
+                    remedy="look after the node; one that keeps its state goes on, and may be asked again",
+                )
 
     def _client(self, service: type, name: str) -> Any:
         if name not in self._clients:

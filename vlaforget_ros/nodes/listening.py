@@ -11,7 +11,8 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rosbags.interfaces import Qos, QosDurability, QosReliability
 
-from vlaforget_ros.episodes.messages import recorded_qos, typestore
+from vlaforget_ros.episodes.definitions import learn, sourced
+from vlaforget_ros.episodes.messages import recorded_qos
 from vlaforget_ros.errors import did_you_mean
 from vlaforget_ros.nodes import qos
 from vlaforget_ros.nodes.topics import TOPICS, Topic
@@ -105,10 +106,10 @@ class Listening:
         (msgtype, *others) = types
         if others:
             said.warning(f"{full} is published as {', '.join(types)}: recorded as {msgtype} only")
-        if msgtype not in typestore().fielddefs:
+        if not learn(msgtype, sourced()):
+            package = msgtype.partition("/")[0]
             said.error(
-                f"{name} is not recorded: message type {msgtype} is not known; "
-                f"{did_you_mean(msgtype, typestore().fielddefs)}"
+                f"{name} is not recorded: no definition of {msgtype}; source the workspace of {package}"
             )
             return
         package, _, kind = msgtype.partition("/msg/")

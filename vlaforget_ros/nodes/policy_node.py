@@ -29,6 +29,7 @@ from vlaforget_ros.nodes import qos
 from vlaforget_ros.nodes.adapter_services import AdapterServices
 from vlaforget_ros.nodes.base import VlaNode
 from vlaforget_ros.nodes.control import Phase, RolloutControl, SafetyView, SafetyWatch, TickMeter
+from vlaforget_ros.nodes.model_share import ModelShare
 from vlaforget_ros.nodes.parameters import names_in
 from vlaforget_ros.nodes.policy_messages import (
     feedback_message,
@@ -36,15 +37,13 @@ from vlaforget_ros.nodes.policy_messages import (
     rollout_message,
     status_message,
 )
-from vlaforget_ros.nodes.policy_parameters import PARAMETERS, serving_engine
+from vlaforget_ros.nodes.policy_parameters import PARAMETERS
 from vlaforget_ros.nodes.responder import Responder
 from vlaforget_ros.nodes.routing import CanaryView, Route, Router
 from vlaforget_ros.nodes.views import Views
-from vlaforget_ros.paths import checkpoint_directory
 from vlaforget_ros.policy import boot
 from vlaforget_ros.policy.engine import InferenceEngine
-from vlaforget_ros.policy.memory import settle, unsettle
-from vlaforget_ros.policy.policy import VlaPolicy
+from vlaforget_ros.policy.memory import settle
 
 _LAST_OUTCOME_S = 1.0
 _LATE_VIOLATIONS_S = 0.05
@@ -53,13 +52,19 @@ _GOAL_END_S = 3.0
 
 class PolicyNode(VlaNode):
     """Threads: images are processed one at a time; swaps, goals and status run beside them. The engine's own
-    thread owns the model, so a swap lies between two inferences."""
+    thread owns the model, so a swap lies between two inferences.
+
+    Args:
+        namespace: where its relative names begin; None: as the command line says.
+        share: gives the model, which nodes of other arms in this process may share; None: its own.
+    """
 
     specs = PARAMETERS
     threads = 6
 
-    def __init__(self) -> None:
-        super().__init__("policy_node")
+    def __init__(self, namespace: str | None = None, share: ModelShare | None = None) -> None:
+        super().__init__("policy_node", namespace)
+        self._share = share or ModelShare()
         self._engine: InferenceEngine | None = None
         self._active = False
         self._rollout: RolloutControl | None = None
@@ -70,22 +75,13 @@ class PolicyNode(VlaNode):
 
     def configure(self, values: Mapping[str, Any]) -> None:
         """Load the base weights and make the topics."""
-        import torch
-
-        torch.set_num_threads(values["torch_threads"])
         self._values = values
-        self._policy = VlaPolicy.load(
-            checkpoint_directory(values["checkpoint"]),
-            values["device"],
-            checked_tokens=values["checked_tokens"],
-            weights=values["weights"],
-        )
-        engine = serving_engine(self._policy, values)
-        aliases = AdapterStore(Path(values["store"])).aliases()
+        self._policy, engine = self._share.take(values)
         try:
+            aliases = AdapterStore(Path(values["store"])).aliases()
             boot.start(engine, aliases, values["adapter"], values["allow_base"], self.get_logger().error)
         except VlaForgetError:
-            engine.close()
+            self._share.give_back(engine)
             raise
         self._engine = engine
         self._views = Views(
@@ -166,7 +162,6 @@ class PolicyNode(VlaNode):
         """Free the model and the topics."""
         if self._engine is None:
             return
-        unsettle()
         engine, self._engine = self._engine, None
         self._adapter_services.close()
         self._server.destroy()
@@ -175,7 +170,7 @@ class PolicyNode(VlaNode):
             self.destroy_subscription(subscription)
         for publisher in (self._actions, self._shadows, self._rollouts, self._status):
             self.destroy_lifecycle_publisher(publisher)
-        engine.close()
+        self._share.give_back(engine)
 
     # --- goals
 

@@ -88,17 +88,33 @@ PARAMETERS = (
         "After a swap, execute the chunk of the earlier adapter to its end; otherwise it is dropped.",
     ),
     Parameter(
+        "arms",
+        "",
+        "Namespaces of the arms that this process serves with one model, with commas; empty: one, its own.",
+    ),
+    Parameter(
+        "arms_wait_ms",
+        5.0,
+        "How long an inference waits for those of other running arms, to share a forward pass with them.",
+        "ms",
+        0.0,
+        1000.0,
+    ),
+    Parameter(
         "checked_tokens", 1, "Leading tokens of an action that may be text, which is a fault.", "", 0, 64
     ),
 )
 
 
-def serving_engine(policy: VlaPolicy, values: Mapping[str, Any]) -> InferenceEngine:
+def serving_engine(
+    policy: VlaPolicy, values: Mapping[str, Any], beside: InferenceEngine | None = None
+) -> InferenceEngine:
     """The engine as the parameters say.
 
     Args:
         policy: whose model becomes the engine's.
         values: checked parameters by name.
+        beside: engine of another arm with the same policy, whose model is shared.
 
     Raises:
         AdapterError: 112 for a trust policy that cannot be used.
@@ -107,7 +123,7 @@ def serving_engine(policy: VlaPolicy, values: Mapping[str, Any]) -> InferenceEng
     trust = TrustPolicy.load(Path(values["trust"])) if values["trust"] else None
     merge, rounds = values["merge_adapters"], values["probe_rounds"]
     probe = None
-    if rounds:
+    if rounds and beside is None:
         told = names_in(values["probe_instructions"])
         probe = Probe(policy, told, merge=merge, rounds=rounds, slowdown=values["probe_slowdown"])
     return InferenceEngine(
@@ -120,4 +136,6 @@ def serving_engine(policy: VlaPolicy, values: Mapping[str, Any]) -> InferenceEng
         probe=probe,
         chunk_steps=values["chunk_steps"],
         finish_chunks=values["finish_chunks"],
+        wait_ms=values["arms_wait_ms"],
+        beside=beside,
     )

@@ -21,6 +21,7 @@ from vlaforget_ros.episodes.ring import Heard
 from vlaforget_ros.errors import ErrorCode, UnlearningError, VlaForgetError
 from vlaforget_ros.nodes import qos
 from vlaforget_ros.nodes.base import VlaNode
+from vlaforget_ros.nodes.diagnosis import RECORDER, status_name
 from vlaforget_ros.nodes.listening import Listening
 from vlaforget_ros.nodes.parameters import names_in
 from vlaforget_ros.nodes.recorder_parameters import PARAMETERS, settings
@@ -204,7 +205,7 @@ class RecorderNode(VlaNode):
             level, text = DiagnosticStatus.WARN, "some messages were not recorded"
         else:
             level, text = DiagnosticStatus.OK, "recording" if self._recording.writing else "waiting"
-        entry = DiagnosticStatus(level=level, name="vlaforget: recorder", message=text)
+        entry = DiagnosticStatus(level=level, name=status_name(self.get_namespace(), RECORDER), message=text)
         entry.hardware_id = self.get_namespace()
         shown = {name: value for name, value in summary.items() if name not in _NOT_DIAGNOSED}
         shown["dropped"] = sum(summary["dropped"].values())

@@ -27,6 +27,7 @@ _TOPICS: dict[str, tuple[type, QoSProfile]] = {
     # Sensors often publish best-effort; a best-effort reader hears both kinds.
     "human_distance": (Range, qos.IMAGE),
     "action": (PolicyAction, qos.ACTION),
+    "reference_action": (PolicyAction, qos.ACTION),
 }
 
 
@@ -36,7 +37,7 @@ class SafetyInputs:
     Args:
         node: its owner.
         monitor: takes the samples.
-        names: inputs that some rule needs; one that has no topic (``drift``) is fed by somebody else.
+        names: inputs that some rule needs.
         tell: called with the events of each message and of each tick, also when there are none.
     """
 
@@ -53,7 +54,6 @@ class SafetyInputs:
         self._subscriptions = [
             node.create_subscription(_TOPICS[name][0], name, partial(self.take, name), _TOPICS[name][1])
             for name in sorted(self._names)
-            if name in _TOPICS
         ]
         self._timer = node.create_timer(TICK_S, self._on_tick, clock=node.steady)
 

@@ -8,20 +8,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from diagnostic_msgs.msg import DiagnosticArray, KeyValue
 from std_srvs.srv import Trigger
 
 from vlaforget_ros.adapters.store import AdapterStore
 from vlaforget_ros.adapters.trust import TrustPolicy
 from vlaforget_ros.errors import ErrorCode, SafetyError, VlaForgetError
 from vlaforget_ros.msg import Rollout, RolloutOutcome, SafetyStatus, SafetyViolation
-from vlaforget_ros.nodes import convert, qos
+from vlaforget_ros.nodes import convert, diagnosis, qos
 from vlaforget_ros.nodes.base import VlaNode
 from vlaforget_ros.nodes.canary_server import CanaryServer
 from vlaforget_ros.nodes.gate_relay import GateRelay
 from vlaforget_ros.nodes.parameters import Parameter
-from vlaforget_ros.nodes.rate_keeper import RateKeeper
 from vlaforget_ros.nodes.safety_inputs import SafetyInputs
+from vlaforget_ros.nodes.state_keeper import StateKeeper
 from vlaforget_ros.safety.command import CommandGate
 from vlaforget_ros.safety.config import default_config, load_config
 from vlaforget_ros.safety.messages import event_of
@@ -34,7 +34,9 @@ PARAMETERS = (
     Parameter(
         "trust", "", "File of the trust policy: who must have signed what a canary promotes; empty: nobody."
     ),
-    Parameter("state_file", "", "File that keeps the counts over a restart; empty keeps them in memory."),
+    Parameter(
+        "state_file", "", "File that keeps counts, a stop and a canary over a restart; empty: in memory only."
+    ),
     Parameter("heartbeat_s", 0.5, "Status is sent at least this often.", "s", 0.02, 10.0),
     Parameter("command_gate", False, "Stand between policy and arm: action in, action_checked out."),
     Parameter(
@@ -47,11 +49,6 @@ PARAMETERS = (
     Parameter("gripper_last", True, "The last number of an action is a gripper's position."),
 )
 
-_LEVELS = {
-    ArmState.NOMINAL: DiagnosticStatus.OK,
-    ArmState.SLOWED: DiagnosticStatus.WARN,
-    ArmState.STOPPED: DiagnosticStatus.ERROR,
-}
 _ENDED = {Rollout.PHASE_SUCCEEDED: True, Rollout.PHASE_FAILED: False, Rollout.PHASE_ABORTED: None}
 
 
@@ -66,6 +63,8 @@ class SafetyMonitorNode(VlaNode):
         self._monitor: SafetyMonitor | None = None
         self._active = False
         self._said: tuple[ArmState, float] | None = None
+        self._parts: tuple[KeyValue, ...] = ()
+        self._counted = True
         self._flags = 0
 
     def configure(self, values: Mapping[str, Any]) -> None:
@@ -78,8 +77,13 @@ class SafetyMonitorNode(VlaNode):
         self._aliases: dict[str, str] = {}
         self._stable: str | None = None
         self._monitor = SafetyMonitor(config, time.monotonic)
-        kept = Path(values["state_file"]) if values["state_file"] else None
-        self._keeper = RateKeeper(kept, self._monitor.rates, self._warn)
+        rates = self._monitor.rates
+        self._keeper = StateKeeper(_beside(values["state_file"], ""), "the counts", rates.state, self._warn)
+        self._keeper.load(rates.restore)
+        self._stops = StateKeeper(_beside(values["state_file"], ".stop"), "the stop", self._stop, self._warn)
+        self._stop_kept = ""
+        if not self._stops.load(self._stop_again):
+            self._monitor.stop("whether the arm was stopped before the restart cannot be read")
         self._violations = self.create_lifecycle_publisher(SafetyViolation, "safety/violation", qos.VIOLATION)
         self._status = self.create_lifecycle_publisher(SafetyStatus, "safety/status", qos.LATCHED)
         self._diagnostics = self.create_lifecycle_publisher(DiagnosticArray, "/diagnostics", qos.STATE)
@@ -89,7 +93,8 @@ class SafetyMonitorNode(VlaNode):
             self.create_subscription(RolloutOutcome, "outcome", self._on_outcome, qos.STATE),
             self.create_subscription(SafetyViolation, "safety/violation", self._on_violation, qos.VIOLATION),
         ]
-        self._canary = CanaryServer(self, self._monitor, self._store, values, self._publish_change)
+        kept = _beside(values["state_file"], ".canary")
+        self._canary = CanaryServer(self, self._monitor, self._store, values, self._publish_change, kept)
         self._gate: GateRelay | None = None
         if values["command_gate"]:
             gate = CommandGate(values["action_kind"], values["gripper_last"])
@@ -103,6 +108,7 @@ class SafetyMonitorNode(VlaNode):
     def activate(self) -> None:
         """Begin to judge."""
         self._active = self._samples.active = True
+        self._canary.resume()
         self._publish()
 
     def deactivate(self) -> None:
@@ -112,11 +118,18 @@ class SafetyMonitorNode(VlaNode):
             self._samples.active = False
             self._canary.cancel("the safety monitor was deactivated")
 
+    def close(self) -> None:
+        """The process ends: a canary that runs is not cancelled where a file keeps it for the next start."""
+        if self._monitor is not None:
+            self._canary.suspend()
+        super().close()
+
     def release(self) -> None:
         """Free the topics."""
         if self._monitor is None:
             return
         self._canary.close()
+        self._stops.close()
         self._monitor = None
         self._keeper.close()
         self._samples.close()
@@ -137,7 +150,7 @@ class SafetyMonitorNode(VlaNode):
         for event in events:
             self._tell(event)
         if events:
-            self._keeper.changed()
+            self._rates_changed()
         self._publish_change()
 
     def _on_rollout(self, message: Rollout) -> None:
@@ -149,7 +162,7 @@ class SafetyMonitorNode(VlaNode):
             success = _ENDED.get(message.phase)
             self._monitor.rollout_ended(message.rollout_id, message.adapter_digest, success)
         self._canary.rollout(message)
-        self._keeper.changed()
+        self._rates_changed()
         self._refresh_aliases()
         self._monitor.expect(self._expected(message))
         self._publish()
@@ -157,7 +170,7 @@ class SafetyMonitorNode(VlaNode):
     def _on_outcome(self, message: RolloutOutcome) -> None:
         if self._monitor is not None:
             self._monitor.outcome(message.rollout_id, message.success)
-            self._keeper.changed()
+            self._rates_changed()
 
     def _on_violation(self, message: SafetyViolation) -> None:
         """What others saw; what this node published itself comes back here and is no news."""
@@ -166,7 +179,7 @@ class SafetyMonitorNode(VlaNode):
         event = event_of(message)
         self._canary.violation(event)
         if self._monitor.violation(event):
-            self._keeper.changed()
+            self._rates_changed()
             self._publish()
 
     def _motion(self) -> tuple[ArmState, float] | None:
@@ -187,7 +200,7 @@ class SafetyMonitorNode(VlaNode):
         response.violation_id = f"{event.rollout_id or 'no-rollout'}/{event.rule}/{self._flags}"
         response.message = f"recorded {response.violation_id}"
         self._tell(event)
-        self._keeper.changed()
+        self._rates_changed()
         self._publish()
         return response
 
@@ -212,6 +225,21 @@ class SafetyMonitorNode(VlaNode):
 
     # --- outputs
 
+    def _stop(self) -> dict[str, Any] | None:
+        return {"form": 1, "reason": self._stop_kept} if self._stop_kept else None
+
+    def _stop_again(self, value: Any) -> None:
+        """What was latched when the process ended is released by an operator, not by a restart."""
+        if not isinstance(value, dict) or not isinstance(value.get("reason"), str) or not value["reason"]:
+            raise ValueError("not a stop")
+        if self._monitor is not None:
+            self._monitor.stop(value["reason"])
+            self._stop_kept = value["reason"]
+
+    def _rates_changed(self) -> None:
+        self._counted = True
+        self._keeper.changed()
+
     def _warn(self, text: str) -> None:
         self.get_logger().warning(text)
 
@@ -225,7 +253,11 @@ class SafetyMonitorNode(VlaNode):
 
     def _beat(self) -> None:
         if self._monitor is not None:
+            if self._counted:
+                # Exact intervals of every rule take a while: not after each event.
+                self._counted, self._parts = False, diagnosis.breakdown_values(self._monitor.rates)
             self._keeper.beat()
+            self._stops.beat()
             self._canary.beat()
         if self._active:
             self._publish()
@@ -239,6 +271,9 @@ class SafetyMonitorNode(VlaNode):
             return
         status = self._monitor.status()
         self._said = self._monitor.motion()
+        if self._monitor.latched != self._stop_kept:
+            self._stop_kept = self._monitor.latched
+            self._stops.changed_now()
         message = SafetyStatus(state=int(status.state), speed_scale=status.speed_scale, reason=status.reason)
         message.header.stamp = self.get_clock().now().to_msg()
         message.estimates = [
@@ -248,14 +283,7 @@ class SafetyMonitorNode(VlaNode):
         self._diagnose(status)
 
     def _diagnose(self, status: MonitorStatus) -> None:
-        entry = DiagnosticStatus(level=_LEVELS[status.state], name="vlaforget: safety monitor")
-        entry.message = status.reason or "nominal"
-        entry.hardware_id = self.get_namespace()
-        for e in status.estimates:
-            name = e.adapter_digest[:12] or "base"
-            entry.values.append(KeyValue(key=f"{name} rollouts", value=str(e.rollouts)))
-            entry.values.append(KeyValue(key=f"{name} violated", value=str(e.violated)))
-            entry.values.append(KeyValue(key=f"{name} succeeded", value=str(e.succeeded)))
+        entry = diagnosis.monitor_status(status, self.get_namespace(), self._parts)
         canary = self._canary.diagnosis()
         array = DiagnosticArray(status=[entry] if canary is None else [entry, canary])
         array.header.stamp = self.get_clock().now().to_msg()
@@ -278,3 +306,7 @@ class SafetyMonitorNode(VlaNode):
             self._stable = aliases.get("stable")
         except VlaForgetError as error:
             self.get_logger().warning(f"estimates show no aliases: {error}")
+
+
+def _beside(state_file: str, ending: str) -> Path | None:
+    return Path(f"{state_file}{ending}") if state_file else None

@@ -1,10 +1,11 @@
-"""Serving one lifecycle node until SIGINT or SIGTERM, and always closing what it holds."""
+"""Serving lifecycle nodes until SIGINT or SIGTERM, and always closing what they hold."""
 
 from __future__ import annotations
 
 import signal
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from types import FrameType
 
 import rclpy
@@ -17,18 +18,21 @@ _LOOK_S = 0.25
 _PAUSE_S = 0.0005
 
 
-def serve(make: Callable[[], VlaNode], args: Sequence[str] | None) -> int:
-    """Spin one node; returns the exit status (1 when it could not start itself).
+def serve(make: Callable[[], VlaNode | Sequence[VlaNode]], args: Sequence[str] | None) -> int:
+    """Spin the nodes of this process; returns the exit status (1 when one could not start itself).
 
     rclpy's own signal handlers would shut the context down first: then nobody could be told that the running
-    rollout ended. So the main thread waits for the signal, and the node lives and closes in a thread of its
+    rollout ended. So the main thread waits for the signal, and the nodes live and close in a thread of their
     own.
     """
     rclpy.init(args=list(args) if args is not None else None, signal_handler_options=SignalHandlerOptions.NO)
-    node = make()
-    executor = SingleThreadedExecutor() if node.threads == 1 else MultiThreadedExecutor(node.threads)
-    executor.add_node(node)
-    server = _Server(node, executor)
+    made = make()
+    nodes = [made] if isinstance(made, VlaNode) else list(made)
+    threads = sum(node.threads for node in nodes)
+    executor = SingleThreadedExecutor() if threads == 1 else MultiThreadedExecutor(threads)
+    for node in nodes:
+        executor.add_node(node)
+    server = _Server(nodes, executor)
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
         server.stop()
@@ -41,15 +45,16 @@ def serve(make: Callable[[], VlaNode], args: Sequence[str] | None) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     executor.shutdown(timeout_sec=2.0)
-    node.destroy_node()
+    for node in nodes:
+        node.destroy_node()
     rclpy.try_shutdown()
     return server.status
 
 
 class _Server(threading.Thread):
-    def __init__(self, node: VlaNode, executor: Executor) -> None:
+    def __init__(self, nodes: Sequence[VlaNode], executor: Executor) -> None:
         super().__init__(name="spin")
-        self._node = node
+        self._nodes = nodes
         self._spinner = executor
         self._over = threading.Event()
         self.status = 1
@@ -60,7 +65,7 @@ class _Server(threading.Thread):
 
     def run(self) -> None:
         try:
-            if self._node.start_itself():
+            if all(node.start_itself() for node in self._nodes):
                 while not self._over.is_set():
                     # Waking an executor that has nothing to do does not make it return: it must look by
                     # itself.
@@ -70,4 +75,6 @@ class _Server(threading.Thread):
                     self._over.wait(_PAUSE_S)
                 self.status = 0
         finally:
-            self._node.close()
+            with ExitStack() as closing:
+                for node in self._nodes:
+                    closing.callback(node.close)

@@ -26,13 +26,13 @@ def require_ros() -> None:
 
 
 def run_node(module: str, name: str, args: Sequence[str] | None, **options: Any) -> int:
-    """Make a node, bring it up if it shall start itself, and serve until stopped.
+    """Make a node or several, bring them up if they shall start themselves, and serve until stopped.
 
     Args:
         module: where the node class is.
-        name: the class.
+        name: the class, or a function that makes the nodes.
         args: ROS arguments; None takes them from the command line.
-        options: of the class.
+        options: of the class or function.
 
     Returns:
         0 after a stop by signal, 1 when the node could not be made or could not start itself.

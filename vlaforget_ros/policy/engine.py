@@ -8,23 +8,23 @@ the owner.
 from __future__ import annotations
 
 import logging
-import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import TypeVar
 
 import numpy as np
 
-from vlaforget_ros.adapters.lora import LoraWeights
-from vlaforget_ros.errors import AdapterError, ErrorCode
+from vlaforget_ros.errors import AdapterError, ErrorCode, PolicyError
 from vlaforget_ros.policy.answering import answer
+from vlaforget_ros.policy.arm import Arm, Ask
 from vlaforget_ros.policy.chunk import Chunk
 from vlaforget_ros.policy.memory import free_cached_memory, is_out_of_memory, out_of_memory
-from vlaforget_ros.policy.merged import slots_for
-from vlaforget_ros.policy.owner import OwnerThread
-from vlaforget_ros.policy.policy import Prediction
-from vlaforget_ros.policy.probe import Observation, Probe
+from vlaforget_ros.policy.owner import not_active
+from vlaforget_ros.policy.policy import Observation, Prediction
+from vlaforget_ros.policy.probe import Probe
 from vlaforget_ros.policy.residents import Residents
+from vlaforget_ros.policy.served_model import ServedModel
 from vlaforget_ros.policy.serving import (
     AdapterInfo,
     AdapterSource,
@@ -47,11 +47,11 @@ __all__ = [
 ]
 
 _log = logging.getLogger(__name__)
-_WINDOW = 200
+T = TypeVar("T")
 
 
 class InferenceEngine:
-    """Serves a policy with exchangeable adapters.
+    """Serves a policy with exchangeable adapters to one arm; engines of several arms may share its model.
 
     Args:
         policy: the policy; from now on its model belongs to the engine's thread.
@@ -64,10 +64,14 @@ class InferenceEngine:
         pinned: aliases whose adapters stay in memory once they were used.
         finish_chunks: whether a chunk is executed to its end after a swap; otherwise it is dropped. A rollback always
             drops it.
+        wait_ms: how long an inference waits for those of other arms whose rollouts run, to share a forward pass [ms].
+        beside: engine of another arm, with which the model is shared: each arm has its own adapter, rollbacks and
+            chunk, and observations that wait at once are answered in one batch. The policy must then be that engine's;
+            what concerns model and memory (limits, merge, probe, wait_ms, clock) is as it was said there.
         clock: steady clock [s].
 
     Raises:
-        PolicyError: 208 for a resident limit below 2.
+        PolicyError: 208 for a resident limit below 2, or for another policy than that of ``beside``.
     """
 
     def __init__(
@@ -82,22 +86,28 @@ class InferenceEngine:
         probe: Probe | None = None,
         resident_mb: float = 0.0,
         pinned: Sequence[str] = (),
+        wait_ms: float = 0.0,
+        beside: InferenceEngine | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self._policy = policy
-        self._source = source
-        self._clock = clock
-        self._residents = Residents(resident_limit, int(resident_mb * 1e6))
-        self._probe, self._pinned = probe, tuple(pinned)
-        self._seen: Observation | None = None
-        self._swaps = threading.Lock()
-        self._slots = slots_for(policy.model, merge)
-        self._chunk = Chunk(chunk_steps, finish_chunks)
-        self._latencies: deque[float] = deque(maxlen=_WINDOW)
-        self._latency_lock = threading.Lock()
-        self._last_step = -1
+        if beside is None:
+            self._model: ServedModel = ServedModel(policy, merge, probe, wait_ms / 1e3, clock)
+            residents = Residents(resident_limit, int(resident_mb * 1e6))
+        else:
+            self._model = beside._model
+            if policy is not self._model.policy:
+                raise PolicyError(
+                    ErrorCode.POLICY_BAD_PARAMETER,
+                    "arms that share a model have one policy",
+                    value=policy.base_digest[:12],
+                    limit=self._model.policy.base_digest[:12],
+                )
+            residents = beside._arm.residents.beside()
+        self._source, self._pinned = source, tuple(pinned)
+        self._arm: Arm = Arm(residents, Chunk(chunk_steps, finish_chunks), self._model.policy.steps)
+        self._clock, self._closed = self._model.clock, False
         self._rollbacks = 0
-        self._owner = OwnerThread("inference")
+        self._model.join(self._arm)
 
     def __enter__(self) -> InferenceEngine:
         return self
@@ -108,17 +118,17 @@ class InferenceEngine:
     @property
     def active_digest(self) -> str:
         """Digest of the adapter of the next action; "" = base model."""
-        return self._residents.active
+        return self._arm.residents.active
 
     @property
     def previous_digest(self) -> str | None:
         """Where a rollback goes; None if there is nothing to go back to."""
-        return self._residents.previous
+        return self._arm.residents.previous
 
     @property
     def resident(self) -> tuple[str, ...]:
         """Digests in memory, least recently used first."""
-        return self._residents.digests
+        return self._arm.residents.digests
 
     def infer(
         self, image: np.ndarray, instruction: str, step: int = 0, state: np.ndarray | None = None
@@ -141,11 +151,18 @@ class InferenceEngine:
         Raises:
             PolicyError: 205 after :meth:`close`.
         """
-        return self._owner.submit(lambda: self._infer(image, instruction, step, state), step=step).result()
+        ask = Ask(self._arm, Observation(image, instruction, state), step)
+        if self._closed:
+            raise not_active()
+        self._model.desk.hand_in(ask)
+        try:
+            return self._submit(lambda: self._model.serve(ask)).result()
+        finally:
+            self._model.desk.withdraw(ask)
 
     def rollout_ended(self) -> None:
         """Tell the engine that no rollout runs, so that the next swap reports effective_step -1."""
-        self._owner.submit(self._forget_step).result()
+        self._submit(self._forget_step).result()
 
     def swap(self, reference: str, reason: str = "") -> SwapResult:
         """Make another adapter active from the next inference on.
@@ -165,10 +182,10 @@ class InferenceEngine:
 
     def prepare(self, reference: str) -> str:
         """Read, check and stage an adapter without serving it; returns its digest. Raises as :meth:`swap`."""
-        with self._swaps:
+        with self._model.changes:
             digest, staged, _ = self._made_ready(reference)
             if staged is not None:
-                self._residents.keep(staged)
+                self._arm.residents.keep(staged)
         return digest
 
     def route(self, reference: str) -> SwapResult:
@@ -180,7 +197,7 @@ class InferenceEngine:
 
     def unroute(self) -> None:
         """The active adapter serves itself again."""
-        self._owner.submit(self._unroute).result()
+        self._submit(self._unroute).result()
 
     def shadow(
         self, digest: str, image: np.ndarray, instruction: str, state: np.ndarray | None = None
@@ -189,11 +206,12 @@ class InferenceEngine:
 
         The adapter that serves, its chunk and its latencies are as before. A prediction of a chunk holds all of it.
         """
-        return self._owner.submit(lambda: self._shadow(digest, image, instruction, state)).result()
+        asked = Observation(image, instruction, state)
+        return self._submit(lambda: self._shadow(digest, asked)).result()
 
     def forget_base(self) -> None:
         """Take the base model off what a rollback can go to."""
-        self._owner.submit(self._residents.forget_base).result()
+        self._submit(self._arm.residents.forget_base).result()
 
     def rollback(self, reason: str, *, by_operator: bool = True, only_from: str = "") -> SwapResult:
         """Go back to the adapter before the last swap. It is resident: no disk, no device memory is needed.
@@ -212,7 +230,7 @@ class InferenceEngine:
                 adapter; the active one then stays.
             PolicyError: 205 closed.
         """
-        result = self._owner.submit(lambda: self._roll_back(by_operator, only_from), first=True).result()
+        result = self._submit(lambda: self._roll_back(by_operator, only_from), first=True).result()
         return self._recorded("rollback", result, reason=reason)
 
     def adapters(self) -> list[AdapterInfo]:
@@ -225,54 +243,42 @@ class InferenceEngine:
 
     def latency(self) -> Latency:
         """Percentiles over the last 200 inferences that ran to their end; zeros before the first."""
-        with self._latency_lock:
-            times = list(self._latencies)
-        if not times:
-            return Latency(0.0, 0.0, 0)
-        p50, p99 = np.percentile(times, [50, 99])
-        return Latency(float(p50), float(p99), len(times))
+        return self._arm.latency()
 
     def close(self) -> None:
-        """Finish the running inference, refuse what waits with 205, give the model back as the base model."""
-        self._owner.close()
-        self._slots.remove()
+        """Finish the running inference, refuse what waits with 205, give the model back as the base model.
+
+        Where other arms are served by the same model, they go on, and this arm alone is refused from now on.
+        """
+        self._closed = True
+        self._model.leave(self._arm)
 
     # --- in the caller's thread
 
+    def _submit(self, run: Callable[[], T], *, first: bool = False) -> Future[T]:
+        if self._closed:
+            raise not_active()
+        return self._model.owner.submit(run, first=first)
+
     def _change(self, reference: str, routed: bool) -> SwapResult:
         rollbacks = self._rollbacks
-        # The memory of two that are being staged at once would be nobody's.
-        with self._swaps:
+        with self._model.changes:
             digest, staged, staged_ms = self._made_ready(reference)
-            flip = self._owner.submit(lambda: self._swap(digest, staged, staged_ms, rollbacks, routed))
-            return flip.result()
+            flip = self._submit(lambda: self._swap(digest, staged, staged_ms, rollbacks, routed))
+            try:
+                return flip.result()
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                free_cached_memory()
+                raise out_of_memory(f"making {digest[:12]} active") from error
 
     def _made_ready(self, reference: str) -> tuple[str, StagedAdapter | None, float]:
-        resident = reference in self._residents.digests
+        resident = reference in self._arm.residents.digests
         digest = reference if resident else self._source.resolve(reference)
-        staged, staged_ms = self._staged(digest)
-        self._residents.pin(self._pinned_digests())
+        staged, staged_ms = self._model.staged(self._source, self._arm, digest) if digest else (None, 0.0)
+        self._arm.residents.pin(self._pinned_digests())
         return digest, staged, staged_ms
-
-    def _staged(self, digest: str) -> tuple[StagedAdapter | None, float]:
-        if not digest:
-            return None, 0.0
-        resident = self._residents.get(digest)
-        if resident is not None:
-            self._source.check_revoked(digest)
-            return resident, 0.0
-        start = self._clock()
-        weights = self._source.load(digest, base_digest=self._policy.base_digest)
-        try:
-            staged = self._slots.stage(weights)
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-            staged = self._stage_with_less(weights, error)
-        if self._probe is not None:
-            active = self._residents.active
-            self._probe.check(staged, self._residents.get(active) if active else None, self._seen)
-        return staged, (self._clock() - start) * 1e3
 
     def _pinned_digests(self) -> set[str]:
         if not self._pinned:
@@ -283,18 +289,6 @@ class InferenceEngine:
             _log.warning("no adapter is pinned: %s", error)
             return set()
         return {aliases[name] for name in self._pinned if aliases.get(name)}
-
-    def _stage_with_less(self, weights: LoraWeights, error: Exception) -> StagedAdapter:
-        """Second and last try, after dropping adapters that are neither active nor previous."""
-        dropped = self._residents.drop_idle()
-        _log.warning("out of memory while staging %s; dropped %d idle adapters", weights.digest[:12], dropped)
-        free_cached_memory()
-        try:
-            return self._slots.stage(weights)
-        except Exception as second:
-            if not is_out_of_memory(second):
-                raise
-            raise out_of_memory(f"staging {weights.bytes / 1e6:.1f} MB") from error
 
     def _recorded(self, event: str, result: SwapResult, **details: str) -> SwapResult:
         try:
@@ -310,28 +304,6 @@ class InferenceEngine:
 
     # --- in the owner thread
 
-    def _infer(self, image: np.ndarray, instruction: str, step: int, state: np.ndarray | None) -> Inference:
-        digest = self._residents.active
-        start = self._clock()
-        waiting = self._chunk.take(instruction, step, digest)
-        if waiting is not None:
-            self._last_step = step
-            elapsed_ms = (self._clock() - start) * 1e3
-            return Inference(waiting.prediction, waiting.digest, elapsed_ms, step, decided=False)
-        prediction, message = answer(self._policy, image, instruction, state)
-        if not prediction.fault:
-            prediction = self._chunk.fill(
-                self._policy.steps(prediction.action), prediction, instruction, step, digest
-            )
-        elapsed_ms = (self._clock() - start) * 1e3
-        self._last_step = step
-        if not prediction.fault:
-            self._seen = Observation(image, instruction, state)
-        if prediction.tokens:
-            with self._latency_lock:
-                self._latencies.append(elapsed_ms)
-        return Inference(prediction, digest, elapsed_ms, step, message)
-
     def _swap(
         self, digest: str, staged: StagedAdapter | None, staged_ms: float, rollbacks: int, routed: bool
     ) -> SwapResult:
@@ -342,57 +314,54 @@ class InferenceEngine:
                 value=digest or "base",
                 remedy="look why it was rolled back, then swap again",
             )
-        previous = self._residents.active
+        previous = self._arm.residents.active
         start = self._clock()
-        self._slots.activate(staged)
+        self._model.show(staged)
         swap_ms = (self._clock() - start) * 1e3
-        (self._residents.routed if routed else self._residents.swapped)(digest, staged)
+        (self._arm.residents.routed if routed else self._arm.residents.swapped)(digest, staged)
         return SwapResult(previous, digest, staged_ms, swap_ms, self._effective_step())
 
     def _unroute(self) -> None:
-        self._slots.activate(self._residents.unrouted()[1])
-        self._chunk.drop()
+        self._model.show(self._arm.residents.unrouted()[1])
+        self._arm.chunk.drop()
 
-    def _shadow(
-        self, digest: str, image: np.ndarray, instruction: str, state: np.ndarray | None
-    ) -> Prediction | None:
-        staged = self._residents.get(digest) if digest else None
+    def _shadow(self, digest: str, asked: Observation) -> Prediction | None:
+        staged = self._arm.residents.get(digest) if digest else None
         if digest and staged is None:
             return None
-        serving = self._residents.active
-        self._slots.activate(staged)
+        self._model.show(staged)
         try:
-            return answer(self._policy, image, instruction, state)[0]
+            return answer(self._model.policy, asked)[0]
         finally:
-            self._slots.activate(self._residents.get(serving) if serving else None)
+            self._model.show(self._arm.residents.serving)
 
     def _roll_back(self, by_operator: bool, only_from: str) -> SwapResult:
-        if only_from and only_from != self._residents.active:
+        if only_from and only_from != self._arm.residents.active:
             raise AdapterError(
                 ErrorCode.ADAPTER_SUPERSEDED,
                 "another adapter serves by now",
-                value=self._residents.active or "base",
+                value=self._arm.residents.active or "base",
                 limit=only_from,
                 remedy="nothing is left to take back",
             )
         self._rollbacks += 1
-        digest, staged = self._residents.before()
+        digest, staged = self._arm.residents.before()
         self._source.check_rollback(digest, by_operator=by_operator)
-        previous = self._residents.active
+        previous = self._arm.residents.active
         start = self._clock()
-        self._slots.activate(staged)
+        self._model.show(staged)
         # Whoever rolls back wants the arm to stop doing this now, finish_chunks or not.
-        self._chunk.drop()
+        self._arm.chunk.drop()
         swap_ms = (self._clock() - start) * 1e3
-        self._residents.rolled_back()
+        self._arm.residents.rolled_back()
         return SwapResult(previous, digest, 0.0, swap_ms, self._effective_step())
 
     def _effective_step(self) -> int:
-        waiting = self._owner.next_step()
+        waiting = self._model.desk.next_step(self._arm)
         if waiting is not None:
             return waiting
-        return self._last_step + 1 if self._last_step >= 0 else -1
+        return self._arm.last_step + 1 if self._arm.last_step >= 0 else -1
 
     def _forget_step(self) -> None:
-        self._last_step = -1
-        self._chunk.drop()
+        self._arm.forget_step()
+        self._model.desk.ended(self._arm)

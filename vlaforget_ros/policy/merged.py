@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from vlaforget_ros.adapters.lora import LoraModule
 from vlaforget_ros.errors import ErrorCode, PolicyError
 from vlaforget_ros.policy.slots import AdapterSlots, require_finite
+from vlaforget_ros.policy.staging import Staging
 from vlaforget_ros.policy.weight_only import is_rounded
 
 
@@ -24,23 +25,36 @@ class MergedSlots(AdapterSlots):
     caller's thread; in single precision outputs are those of the factors up to rounding.
     """
 
+    mixes = False
+
     def _attach(self) -> None:
         self._base = [module.weight for module in self._modules.values()]
         self._index = {name: index for index, name in enumerate(self._modules)}
 
-    def _part(self, name: str, weights: LoraModule, module: nn.Linear) -> Tensor:
+    def _part(self, name: str, weights: LoraModule, module: nn.Linear, staging: Staging) -> Tensor:
         base = self._base[self._index[name]]
-        a, b = (t.detach().to(base.device, torch.float32) for t in (weights.a, weights.b))
+        a, b = (staging.send(tensor, torch.float32) for tensor in (weights.a, weights.b))
         merged = (base.detach().float() + weights.scale * (b @ a)).to(base.dtype)
         require_finite(name, base.dtype, merged)
         return merged
 
     def _flip(self, parts: Sequence[Tensor | None]) -> None:
-        for module, base, old, new in zip(
-            self._modules.values(), self._base, self._active, parts, strict=True
-        ):
-            if old is not new:
+        changes = [
+            change
+            for change in zip(self._modules.values(), self._base, self._active, parts, strict=True)
+            if change[2] is not change[3]
+        ]
+        placed = 0
+        try:
+            for module, base, _, new in changes:
                 self._place(module, base, new)
+                placed += 1
+        except BaseException:
+            # A device without room for one more spare: half of the layers must not be another adapter's. What was
+            # placed has its room, so that going back needs none.
+            for module, base, old, _ in changes[:placed]:
+                self._place(module, base, old)
+            raise
         self._active = parts
 
     def _place(self, module: nn.Linear, base: nn.Parameter, merged: Tensor | None) -> None:

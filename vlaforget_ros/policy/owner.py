@@ -19,7 +19,6 @@ T = TypeVar("T")
 @dataclass(frozen=True)
 class _Call:
     run: Callable[[], Any]
-    step: int | None
     future: Future[Any] = field(default_factory=Future)
 
 
@@ -37,32 +36,26 @@ class OwnerThread:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
-    def submit(self, run: Callable[[], T], *, first: bool = False, step: int | None = None) -> Future[T]:
+    def submit(self, run: Callable[[], T], *, first: bool = False) -> Future[T]:
         """Queue a call.
 
         Args:
             run: what the owner shall do; its result or exception goes into the future.
             first: overtake everything that waits.
-            step: control tick the call belongs to, for :meth:`next_step`.
 
         Raises:
             PolicyError: 205 after :meth:`close`.
         """
-        call = _Call(run, step)
+        call = _Call(run)
         with self._condition:
             if self._closed:
-                raise _not_active()
+                raise not_active()
             if first:
                 self._calls.appendleft(call)
             else:
                 self._calls.append(call)
             self._condition.notify()
         return call.future
-
-    def next_step(self) -> int | None:
-        """Control tick of the first waiting call that has one."""
-        with self._condition:
-            return next((call.step for call in self._calls if call.step is not None), None)
 
     def close(self, timeout_s: float = 10.0) -> None:
         """Finish the running call, refuse those that wait with 205, end the thread. May be called twice."""
@@ -71,7 +64,7 @@ class OwnerThread:
             waiting, self._calls = list(self._calls), deque()
             self._condition.notify()
         for call in waiting:
-            call.future.set_exception(_not_active())
+            call.future.set_exception(not_active())
         if self._thread is not threading.current_thread():
             self._thread.join(timeout_s)
             if self._thread.is_alive():
@@ -94,7 +87,8 @@ class OwnerThread:
             return self._calls.popleft() if self._calls else None
 
 
-def _not_active() -> PolicyError:
+def not_active() -> PolicyError:
+    """What is said (205) once the thread has ended."""
     return PolicyError(
         ErrorCode.POLICY_NOT_ACTIVE,
         "the inference engine is closed",

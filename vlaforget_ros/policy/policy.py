@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,15 @@ from vlaforget_ros.policy.graphs import Graphs, has_hooks
 from vlaforget_ros.policy.images import check_observation, pixel_values
 from vlaforget_ros.policy.model import OpenVla
 from vlaforget_ros.policy.weight_only import Weights, shared_parts
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What a policy is asked about, as in :meth:`VlaPolicy.act`."""
+
+    image: np.ndarray
+    instruction: str
+    state: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -191,12 +200,41 @@ class VlaPolicy:
         states = None if state is None else np.asarray(state, dtype=np.float64)[None]
         return self.act_batch(image[None], [instruction], states)[0]
 
+    def act_together(
+        self, asked: Sequence[Observation], entering: Callable[[Sequence[int]], None]
+    ) -> list[Prediction]:
+        """As :meth:`act` for several robots at once; their images may differ in size.
+
+        Args:
+            asked: one observation of each.
+            entering: called before each forward pass with the indices of the observations that share it, in its order:
+                what each needs of its own, such as an adapter, is given to it there.
+
+        Raises:
+            PolicyError: as :meth:`act`, before anything is computed.
+        """
+        for one in asked:
+            check_observation(one.image, one.state, self.config)
+        told = [one.state for one in asked if one.state is not None]
+        states = np.stack([np.asarray(state, dtype=np.float64) for state in told]) if told else None
+        prompts = self._prompts([one.instruction for one in asked], states)
+        pixels = torch.cat([pixel_values(one.image[None], self.config, self.device) for one in asked])
+        return self._answered(pixels, prompts, states, entering)
+
     def act_batch(
         self, images: np.ndarray, instructions: Sequence[str], states: np.ndarray | None = None
     ) -> list[Prediction]:
         """As :meth:`act` for N observations, which share forward passes as far as the form of the policy allows."""
         prompts = self._prompts(instructions, states)
-        pixels = pixel_values(images, self.config, self.device)
+        return self._answered(pixel_values(images, self.config, self.device), prompts, states)
+
+    def _answered(
+        self,
+        pixels: Tensor,
+        prompts: Sequence[tuple[int, ...]],
+        states: np.ndarray | None,
+        entering: Callable[[Sequence[int]], None] | None = None,
+    ) -> list[Prediction]:
         scaled = self._form.scaled(states)
         found: dict[int, Prediction] = {}
         for rows in self._together(prompts):
@@ -204,6 +242,8 @@ class VlaPolicy:
             padded = [[*prompts[i], *[self._pad_id] * (longest - len(prompts[i]))] for i in rows]
             ids = torch.tensor(padded, device=self.device)
             inputs = (pixels[rows], ids) if scaled is None else (pixels[rows], ids, scaled[rows])
+            if entering is not None:
+                entering(rows)
             answers = self._run(*inputs).cpu().numpy()
             told = [None if states is None else states[i] for i in rows]
             found.update(

@@ -9,27 +9,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from vlaforget_ros.errors import AdapterError, ErrorCode, VlaForgetError
 from vlaforget_ros.policy.memory import free_cached_memory, is_out_of_memory
 from vlaforget_ros.policy.merged import MergedSlots
-from vlaforget_ros.policy.policy import Prediction, VlaPolicy
+from vlaforget_ros.policy.policy import Observation, Prediction, VlaPolicy
 from vlaforget_ros.policy.slots import AdapterSlots, StagedAdapter
 
 _PATIENCE = 8
 """Times the rounds that an adapter which seems slow is tried before it is refused."""
-
-
-@dataclass(frozen=True)
-class Observation:
-    """What a policy is asked about, as in :meth:`VlaPolicy.act`."""
-
-    image: np.ndarray
-    instruction: str
-    state: np.ndarray | None = None
 
 
 def fixed_observations(policy: VlaPolicy, instructions: Sequence[str]) -> list[Observation]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -12,7 +12,7 @@ from torch import nn
 
 from vlaforget_ros.adapters.lora import LoraWeights
 from vlaforget_ros.adapters.manifest import Manifest
-from vlaforget_ros.policy.policy import Prediction
+from vlaforget_ros.policy.policy import Observation, Prediction
 
 
 class ServedPolicy(Protocol):
@@ -23,6 +23,9 @@ class ServedPolicy(Protocol):
     @property
     def base_digest(self) -> str: ...
     def act(self, image: np.ndarray, instruction: str, state: np.ndarray | None = None) -> Prediction: ...
+    def act_together(
+        self, asked: Sequence[Observation], entering: Callable[[Sequence[int]], None]
+    ) -> list[Prediction]: ...
     def hold_step(self, state: np.ndarray | None = None) -> np.ndarray: ...
     def steps(self, action: np.ndarray) -> np.ndarray: ...
 

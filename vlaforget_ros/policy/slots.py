@@ -18,6 +18,7 @@ from torch.utils.hooks import RemovableHandle
 
 from vlaforget_ros.adapters.lora import LoraModule, LoraWeights
 from vlaforget_ros.errors import AdapterError, ErrorCode
+from vlaforget_ros.policy.staging import Staging, staging_to
 
 _LM_HEAD = "lm_head"
 
@@ -34,6 +35,34 @@ class Delta:
         """Output of the layer with this delta; its operations are those of PEFT's LoRA layer."""
         low = functional.linear(inputs.to(self.a.dtype), self.a)
         return functional.linear(low, self.b).mul_(self.scale).add_(output).to(output.dtype)
+
+
+@dataclass(frozen=True)
+class RowDeltas:
+    """The deltas of one layer where the observations of a batch have adapters of their own.
+
+    Args:
+        runs: (first, stop, delta) of neighbouring observations with one adapter; those of the base model are left out.
+        count: observations of the batch.
+    """
+
+    runs: tuple[tuple[int, int, Delta], ...]
+    count: int
+
+    def add_to(self, output: Tensor, inputs: Tensor) -> Tensor:
+        """Output of the layer, each row with its own delta; written into ``output``, which is nobody else's yet.
+
+        Raises:
+            ValueError: for a batch of other observations than were announced.
+        """
+        # An observation of several cameras is several rows of a vision tower, one behind the other.
+        each, left = divmod(len(inputs), self.count)
+        if left or not each:
+            raise ValueError(f"{len(inputs)} rows for {self.count} observations with adapters of their own")
+        for first, stop, delta in self.runs:
+            rows = slice(first * each, stop * each)
+            output[rows] = delta.add_to(output[rows], inputs[rows])
+        return output
 
 
 @dataclass(frozen=True)
@@ -60,6 +89,9 @@ class AdapterSlots:
     Threads: :meth:`stage` may run in any thread while the model serves. :meth:`activate` and the model itself
     belong to one thread: an activation in the middle of a forward pass would mix two adapters.
 
+    Observations of one batch may have adapters of their own (:meth:`activate_rows`): the base weights are then used
+    once for all of them, the deltas for the rows that they belong to.
+
     Args:
         model: the network that serves; it keeps its modules, parameters and state_dict keys.
         module_names: linear layers that adapters may change; if None all of them but the LM head, of which serving
@@ -68,6 +100,9 @@ class AdapterSlots:
     Raises:
         AdapterError: 104 where a name is no linear layer of the model.
     """
+
+    mixes = True
+    """Whether the observations of one batch may have different adapters."""
 
     def __init__(self, model: nn.Module, module_names: Iterable[str] | None = None) -> None:
         linear = {name: module for name, module in model.named_modules() if _is_served_linear(module)}
@@ -102,10 +137,11 @@ class AdapterSlots:
         """
         weights.check()
         weights.check_fits(self.shapes)
-        parts = tuple(
-            self._part(name, weights.modules[name], module) if name in weights.modules else None
-            for name, module in self._modules.items()
-        )
+        with staging_to(self._device) as staging:
+            parts = tuple(
+                self._part(name, weights.modules[name], module, staging) if name in weights.modules else None
+                for name, module in self._modules.items()
+            )
         return StagedAdapter(weights.digest, parts, sum(_bytes(part) for part in parts), self)
 
     def activate(self, staged: StagedAdapter | None) -> None:
@@ -114,14 +150,43 @@ class AdapterSlots:
         Raises:
             AdapterError: 104 for an adapter staged on another model.
         """
-        if staged is None:
-            self._flip(self._none)
+        self._flip(self._parts(staged))
+
+    def activate_rows(self, staged: Sequence[StagedAdapter | None]) -> None:
+        """Give each observation of the next batches its own adapter, or with None the base model.
+
+        Where all have the same one this is :meth:`activate`, and the batch may have any size. Otherwise it must have
+        the size of ``staged``; neighbours with one adapter share their work.
+
+        Args:
+            staged: one for each observation, in their order.
+
+        Raises:
+            AdapterError: 104 for an adapter staged on another model, and for different ones where they are merged:
+                those cannot share a batch.
+        """
+        first = staged[0] if staged else None
+        if all(one is first for one in staged):
+            self.activate(first)
             return
+        if not self.mixes:
+            raise AdapterError(
+                ErrorCode.ADAPTER_BAD_SHAPE,
+                "merged adapters cannot share a batch",
+                value=", ".join(one.digest[:12] if one else "base" for one in staged),
+                limit="one adapter",
+                remedy="set merge_adapters to false, or ask for one adapter after the other",
+            )
+        self._flip(_rows([self._parts(one) for one in staged]))
+
+    def _parts(self, staged: StagedAdapter | None) -> Sequence[Any]:
+        if staged is None:
+            return self._none
         if staged.owner is not self:
             raise AdapterError(
                 ErrorCode.ADAPTER_BAD_SHAPE, "the adapter was staged on another model", value=staged.digest
             )
-        self._flip(staged.parts)
+        return staged.parts
 
     def show(self, staged: StagedAdapter | None) -> None:
         """As :meth:`activate`, for an adapter that was staged on a network of which this one is a twin."""
@@ -140,9 +205,14 @@ class AdapterSlots:
             for index, module in enumerate(self._modules.values())
         ]
 
-    def _part(self, name: str, weights: LoraModule, module: nn.Linear) -> Delta | Tensor:
+    @property
+    def _device(self) -> torch.device:
+        found = next(iter(self._modules.values()), None)
+        return torch.device("cpu") if found is None else found.weight.device
+
+    def _part(self, name: str, weights: LoraModule, module: nn.Linear, staging: Staging) -> Delta | Tensor:
         """What this adapter needs at one layer."""
-        return _delta(name, weights, module)
+        return _delta(name, weights, module, staging)
 
     def _flip(self, parts: Sequence[Any]) -> None:
         self._active = parts
@@ -161,13 +231,11 @@ def _is_served_linear(module: nn.Module) -> bool:
     return isinstance(module, nn.Linear) and type(module).__name__ != "NonDynamicallyQuantizableLinear"
 
 
-def _delta(name: str, module: LoraModule, layer: nn.Linear) -> Delta:
+def _delta(name: str, module: LoraModule, layer: nn.Linear, staging: Staging) -> Delta:
     weight = layer.weight
     # A quantised layer has integer weights; its delta stays in float32.
     dtype = weight.dtype if weight.dtype.is_floating_point else torch.float32
-    a, b = (
-        t.detach().to(device=weight.device, dtype=dtype, copy=True).contiguous() for t in (module.a, module.b)
-    )
+    a, b = (staging.send(tensor, dtype) for tensor in (module.a, module.b))
     require_finite(name, dtype, a, b)
     return Delta(a, b, module.scale)
 
@@ -181,6 +249,21 @@ def require_finite(name: str, dtype: torch.dtype, *tensors: Tensor) -> None:
             value=str(dtype),
             remedy="serve the base in float32 or bfloat16, or edit with a smaller scale",
         )
+
+
+def _rows(parts: Sequence[Sequence[Delta | None]]) -> tuple[RowDeltas | None, ...]:
+    """One entry per layer, from one sequence of parts per observation."""
+    runs: list[tuple[int, int]] = []
+    for index, one in enumerate(parts):
+        if runs and one is parts[runs[-1][0]]:
+            runs[-1] = (runs[-1][0], index + 1)
+        else:
+            runs.append((index, index + 1))
+    found: list[RowDeltas | None] = []
+    for layer in range(len(parts[0])):
+        deltas = [(first, stop, delta) for first, stop in runs if (delta := parts[first][layer]) is not None]
+        found.append(RowDeltas(tuple(deltas), len(parts)) if deltas else None)
+    return tuple(found)
 
 
 def _bytes(part: Delta | Tensor | None) -> int:

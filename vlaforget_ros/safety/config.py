@@ -71,16 +71,17 @@ def load_config(path: Path) -> SafetyConfig:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise _bad(f"the rules file cannot be read: {error.strerror}", path) from error
-    return parse_config(text, str(path))
+    return parse_config(text, str(path), path.parent)
 
 
-def parse_config(text: str, origin: str = "rules") -> SafetyConfig:
+def parse_config(text: str, origin: str = "rules", folder: Path = Path()) -> SafetyConfig:
     """Check the YAML text of a rules file.
 
     Args:
         text: a mapping with ``rules`` (list) and optionally ``frame``, ``stale_after_s``, ``level`` and
             ``max_rollout_s``.
         origin: where it came from, for messages.
+        folder: where relative paths of mesh files begin.
     """
     try:
         data = yaml.safe_load(text)
@@ -92,7 +93,9 @@ def parse_config(text: str, origin: str = "rules") -> SafetyConfig:
     for key in data:
         if key not in known:
             raise _bad(f"{origin}: unknown key", key, did_you_mean(str(key), known))
-    rules = tuple(_rule(entry, f"{origin}: rule {index}") for index, entry in enumerate(data["rules"]))
+    rules = tuple(
+        _rule(entry, f"{origin}: rule {index}", folder) for index, entry in enumerate(data["rules"])
+    )
     _check_unique(rules, origin)
     check_together(rules, origin)
     return SafetyConfig(
@@ -104,7 +107,7 @@ def parse_config(text: str, origin: str = "rules") -> SafetyConfig:
     )
 
 
-def _rule(entry: Any, where: str) -> RuleSettings:
+def _rule(entry: Any, where: str, folder: Path) -> RuleSettings:
     if not isinstance(entry, Mapping) or "type" not in entry:
         raise _bad(f"{where} has no type", entry, f"types: {', '.join(sorted(RULES))}")
     kind = RULES.get(str(entry["type"]))
@@ -116,7 +119,7 @@ def _rule(entry: Any, where: str) -> RuleSettings:
             remedy=did_you_mean(str(entry["type"]), RULES),
         )
     try:
-        return kind.settings.model_validate(dict(entry))
+        return kind.settings.model_validate(dict(entry), context={"folder": folder})
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from vlaforget_ros.safety.events import Event
@@ -14,6 +15,7 @@ from vlaforget_ros.safety.samples import (
     JointSample,
     Point,
     PoseSample,
+    ReferenceSample,
     Sample,
     WrenchSample,
 )
@@ -64,15 +66,16 @@ def distance_sample(message: Any) -> DistanceSample:
     return DistanceSample(seconds(message.header.stamp), distance)
 
 
-def action_sample(message: Any) -> ActionSample:
+def action_sample(message: Any, kind: type[ActionSample] = ActionSample) -> ActionSample:
     """vlaforget_ros/PolicyAction."""
-    return ActionSample(
+    return kind(
         seconds(message.header.stamp),
         str(message.rollout_id),
         int(message.step),
         tuple(float(value) for value in message.action),
         str(message.adapter_digest),
         int(message.fault),
+        observed_s=seconds(message.observation_stamp),
     )
 
 
@@ -82,6 +85,7 @@ READERS: dict[str, Callable[[Any], Sample]] = {
     "wrench": wrench_sample,
     "human_distance": distance_sample,
     "action": action_sample,
+    "reference_action": partial(action_sample, kind=ReferenceSample),
 }
 """Input, which is also the relative name of its topic, to how its messages are read."""
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
+from vlaforget_ros.episodes.flags import OPERATOR_RULE, flag_message
 from vlaforget_ros.errors import ErrorCode, SafetyError, did_you_mean
 from vlaforget_ros.safety.config import SafetyConfig
 from vlaforget_ros.safety.events import ArmState, Event, MonitorStatus
@@ -16,9 +17,6 @@ from vlaforget_ros.safety.samples import NAMES, SENSORS, Point, PoseSample, Samp
 from vlaforget_ros.safety.watch import Watch
 
 __all__ = ["OPERATOR_RULE", "ArmState", "Event", "MonitorStatus", "SafetyMonitor"]
-
-OPERATOR_RULE = "operator/flag"
-"""Rule id an operator may always flag, besides the configured ones."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +57,11 @@ class SafetyMonitor:
     def rates(self) -> RateBook:
         """The counts behind the rates, for reports and for keeping them over a restart."""
         return self._book
+
+    @property
+    def latched(self) -> str:
+        """Reason of the stop that only an operator releases, "" without one."""
+        return self._latched
 
     def take(self, sample: Sample) -> tuple[Event, ...]:
         """Judge one sample of any input; returns the events to publish.
@@ -201,7 +204,7 @@ class SafetyMonitor:
             1.0,
             0.0,
             "",
-            f"operator: {note}" if note else "flagged by an operator",
+            flag_message(note),
             self._running.rollout_id,
             self._running.digest,
         )

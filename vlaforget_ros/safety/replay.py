@@ -106,7 +106,7 @@ class Replay:
             "adapters": [asdict(one) for one in self.breakdown],
             "problems": [asdict(problem) for problem in self.problems],
         }
-        cleaned: dict[str, Any] = _finite(value)
+        cleaned: dict[str, Any] = finite(value)
         return cleaned
 
 
@@ -162,9 +162,14 @@ class Replayer:
             self._seen.update(topics.values())
             # A topic that was not recorded is no silent sensor.
             self._absent = INPUTS.keys() - topics.values()
-            total, broken, last_ns = bag.count(topics), 0, 0
+            total, broken, last_ns, rollout = bag.count(topics), 0, 0, b""
             for number, (message, step_ns) in enumerate(_in_time(bag, topics), 1):
                 self._pass_time(step_ns, message.time_ns, path, home)
+                if topics[message.topic] == "rollout":
+                    # Each file of a split bag says again what runs; the arm did not begin again.
+                    repeated, rollout = rollout == message.data, bytes(message.data)
+                    if repeated:
+                        continue
                 try:
                     content = bag.deserialize(message)
                 except SerdeError:
@@ -274,9 +279,10 @@ def _in_time(bag: Bag, topics: Mapping[str, str]) -> Iterator[tuple[Message, int
         before = message.time_ns if before is None else max(before, message.time_ns)
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """A value for JSON: numbers that are not finite become null."""
     if isinstance(value, dict):
-        return {str(key): _finite(one) for key, one in value.items()}
+        return {str(key): finite(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(one) for one in value]
+        return [finite(one) for one in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -125,6 +125,7 @@ class ActionSample:
         adapter_digest: adapter that made it, "" for the base model.
         fault: 0, or why this is the hold action.
         chunk_start: first action of a chunk, where somebody knows.
+        observed_s: stamp of the image it was computed from [s], 0 where nobody knows.
     """
 
     input: ClassVar[str] = "action"
@@ -135,6 +136,12 @@ class ActionSample:
     adapter_digest: str = ""
     fault: int = 0
     chunk_start: bool = False
+    observed_s: float = 0.0
+
+    @property
+    def moment(self) -> float | tuple[str, int]:
+        """What it has in common with another policy's action for the same image."""
+        return self.observed_s or (self.rollout_id, self.step)
 
     @property
     def finite(self) -> bool:
@@ -148,24 +155,10 @@ class ActionSample:
 
 
 @dataclass(frozen=True)
-class DriftSample:
-    """How far an action is from what a reference policy would have done.
+class ReferenceSample(ActionSample):
+    """What a reference policy would have done; nothing carries it out."""
 
-    Args:
-        stamp_s: stamp of the action [s].
-        distance: normalised distance of the two actions, 0 (the same) .. 1.
-    """
-
-    input: ClassVar[str] = "drift"
-    stamp_s: float
-    distance: float
-
-    @property
-    def problem(self) -> str:
-        """Why it cannot be judged, "" when it can."""
-        if not _finite((self.stamp_s, self.distance)):
-            return "the drift is not finite"
-        return "" if 0.0 <= self.distance <= 1.0 else f"the drift {self.distance:g} is not within 0..1"
+    input: ClassVar[str] = "reference_action"
 
 
 @dataclass(frozen=True)
@@ -189,12 +182,14 @@ class TickSample:
         return ""
 
 
-Sample = PoseSample | JointSample | WrenchSample | DistanceSample | ActionSample | DriftSample | TickSample
+Sample = (
+    PoseSample | JointSample | WrenchSample | DistanceSample | ActionSample | ReferenceSample | TickSample
+)
 """Anything that a rule may judge."""
 
 INPUTS: dict[str, type] = {
     kind.input: kind
-    for kind in (PoseSample, JointSample, WrenchSample, DistanceSample, ActionSample, DriftSample)
+    for kind in (PoseSample, JointSample, WrenchSample, DistanceSample, ActionSample, ReferenceSample)
 }
 """Input, as its topic is called where it has one, to the samples it gives."""
 

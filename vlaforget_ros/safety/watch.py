@@ -5,7 +5,7 @@ from __future__ import annotations
 from vlaforget_ros.safety.debounce import Debounce
 from vlaforget_ros.safety.rules.base import Reading, RuleSettings, Severity, slow_scale
 from vlaforget_ros.safety.rules.registry import make_rule
-from vlaforget_ros.safety.samples import ActionSample, DriftSample, Sample
+from vlaforget_ros.safety.samples import ActionSample, ReferenceSample, Sample
 
 
 class Watch:
@@ -25,7 +25,7 @@ class Watch:
         self.settings = settings
         self.rule = make_rule(settings)
         self.judged = 0
-        self.momentary = all(kind in (ActionSample, DriftSample) for kind in self.rule.judges)
+        self.momentary = all(kind in (ActionSample, ReferenceSample) for kind in self.rule.judges)
         self._debounce = Debounce(settings.trigger_s, settings.release_s)
         self._scale = 1.0
 

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vlaforget_ros.episodes.objects import names_object, words_of
 from vlaforget_ros.episodes.selection import Selection, select
-from vlaforget_ros.episodes.types import Episode, EpisodeSlice
+from vlaforget_ros.episodes.types import EpisodeInfo, EpisodeSlice
 from vlaforget_ros.errors import ErrorCode, PolicyError, UnlearningError, did_you_mean
 
 if TYPE_CHECKING:
@@ -28,11 +29,12 @@ def require_consistent(request: Request) -> None:
         if both:
             raise _both(name, both)
     for name, selection in {"forget": request.forget, **_kept(request)}.items():
-        if selection.has_violation is False and (selection.violation_rules or selection.windowed):
+        asks = selection.violation_rules or selection.windowed or selection.flagged
+        if selection.has_violation is False and asks:
             raise _bad(
                 f"{name}: asks for violations in episodes without any",
                 str(selection.model_dump(mode="json", exclude_defaults=True)),
-                f"has_violation: false, or {', '.join(('violation_rules', 'before_s', 'after_s'))}",
+                f"has_violation: false, or {', '.join(('violation_rules', 'flagged', 'before_s', 'after_s'))}",
                 f"leave out has_violation, or what needs violations, in {name}",
             )
     if request.gates.fc_low_min > request.gates.fc_min:
@@ -66,8 +68,8 @@ def require_separate(request: Request, forget: Sequence[EpisodeSlice]) -> None:
                 raise _both(name, both)
 
 
-def require_known(request: Request, episodes: Sequence[Episode]) -> None:
-    """Every rule and every instruction that a selection names occurs in the bags.
+def require_known(request: Request, episodes: Sequence[EpisodeInfo]) -> None:
+    """Every rule, instruction and object that a selection names occurs in the bags.
 
     A misspelt one beside a right one would silently leave out a part of the set, and in the boundary selection all of
     it. Patterns may match nothing; bags without any violation at all say nothing about the names of rules.
@@ -90,6 +92,16 @@ def require_known(request: Request, episodes: Sequence[Episode]) -> None:
                     ", ".join(sorted(known)),
                     did_you_mean(unknown[0], known),
                 )
+        strange = [text for text in selection.objects if not any(names_object(i, text) for i in instructions)]
+        strange = [text for text in strange if not _is_pattern(text)]
+        if strange and instructions:
+            words = {word for instruction in instructions for word in words_of(instruction)}
+            raise _bad(
+                f"{name}.objects: no instruction of the bags names it",
+                strange[0],
+                ", ".join(sorted(words)),
+                did_you_mean(strange[0], words),
+            )
 
 
 def require_base(base: str) -> None:

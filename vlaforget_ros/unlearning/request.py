@@ -15,9 +15,11 @@ from pydantic import (
     BaseModel,
     Field,
     SerializeAsAny,
+    SerializerFunctionWrapHandler,
     ValidationError,
     create_model,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
@@ -32,6 +34,7 @@ from vlaforget_ros.unlearning.methods import make_method, method_class
 from vlaforget_ros.unlearning.methods.base import Method
 from vlaforget_ros.unlearning.methods.vla_forget import VlaForget
 from vlaforget_ros.unlearning.parameters import MethodParameters, Strict
+from vlaforget_ros.unlearning.selected import Selected
 
 _ADDED_LATER = ("cameras", "state", "mapping")
 _TOPIC = re.compile(r"/?[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*")
@@ -92,6 +95,8 @@ class Request(Strict):
         retain: what must keep working.
         boundary: near neighbours that must keep working.
         counterfactual: sources of the right behaviour, all used; empty ones are reported and left out.
+        selected: what the selections chose when the request was made, and the hashes of the bags; an edit refuses bags
+            and sets that have become others since. Written by ``vlaforget request new``.
         method: key of the method.
         parameters: of the method.
         gates: limits for promotion.
@@ -115,6 +120,7 @@ class Request(Strict):
     retain: Selection
     boundary: Selection | None = None
     counterfactual: tuple[CounterfactualSource, ...] = ()
+    selected: Selected | None = None
     method: str = VlaForget.key
     parameters: SerializeAsAny[MethodParameters] = Field(default_factory=MethodParameters)
     gates: Gates = Field(default_factory=Gates)
@@ -165,6 +171,20 @@ class Request(Strict):
     def _earlier_needs_a_start(self) -> Request:
         if self.earlier and not self.start_from:
             raise ValueError("`earlier` goes with `start_from`: the base model holds no earlier edit")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """``selected`` appears only where it is set, in records and in the digest: requests without it are as ever."""
+        values: dict[str, Any] = handler(self)
+        return {k: v for k, v in values.items() if k != "selected" or v is not None}
+
+    @model_validator(mode="after")
+    def _selected_fits(self) -> Request:
+        if self.selected is not None and len(self.selected.bags) != len(self.bags):
+            raise ValueError(
+                f"`selected.bags` has {len(self.selected.bags)} entries for {len(self.bags)} `bags`"
+            )
         return self
 
     def make_method(self, ordered: bool = True) -> Method[Any]:
@@ -297,6 +317,7 @@ def _fields(place: tuple[Any, ...], method: str) -> list[str]:
         "forget": Selection,
         "retain": Selection,
         "boundary": Selection,
+        "selected": Selected,
         "counterfactual": CounterfactualSource,
         "parameters": method_class(method).Parameters,
         "gates": Gates,

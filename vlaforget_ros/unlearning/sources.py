@@ -17,6 +17,7 @@ from vlaforget_ros.episodes.types import Episode, EpisodeInfo, EpisodeSlice
 from vlaforget_ros.errors import ErrorCode, UnlearningError
 from vlaforget_ros.policy.policy import VlaPolicy
 from vlaforget_ros.unlearning import teacher
+from vlaforget_ros.unlearning.checks import check_balance
 from vlaforget_ros.unlearning.contradictions import require_known, require_separate
 from vlaforget_ros.unlearning.data import Earlier, EditData
 from vlaforget_ros.unlearning.earlier import EarlierRequest, read_earlier
@@ -24,6 +25,9 @@ from vlaforget_ros.unlearning.innocence import retained_causes
 from vlaforget_ros.unlearning.needed import Needed, read_needed
 from vlaforget_ros.unlearning.observation import require_topics, require_views
 from vlaforget_ros.unlearning.request import CounterfactualSource, Request
+from vlaforget_ros.unlearning.selected import require_same_bags, require_same_sets
+from vlaforget_ros.unlearning.sets import Sets, choose_sets
+from vlaforget_ros.unlearning.units import foreign_units, require_actions
 
 
 @dataclass(frozen=True)
@@ -50,12 +54,14 @@ def gather(request: Request, policy: VlaPolicy) -> Gathered:
 
     Raises:
         UnlearningError: 300 for selections that contradict each other or name what no episode has, and for
-            cameras or a state that do not fit the policy (before a bag is read), 301 for an unreadable bag, 302 for
+            cameras or a state that do not fit the policy (before a bag is read), or when bags or sets are not those
+            that a request names as ``selected``, 301 for an unreadable bag, 302 for
             an empty forget set, 303 for an empty retain set, or when every source of counterfactual data is empty.
     """
     before = read_earlier(request.earlier)
     for each in (request, *(part.request for part in before)):
         require_topics(each, policy.config)
+        require_same_bags(each)
     found = read_needed(request)
     _require_complete(found, request)
     notes = [f"left out: {problem.count} {problem.kind} ({problem.message})" for problem in found.problems]
@@ -83,7 +89,10 @@ def from_episodes(
         earlier: what must stay forgotten: with the policy's present answers these frames join the boundary set, and
             their rollouts are left out of all others but the forget set.
     """
-    require_views((episode for episode in known if isinstance(episode, Episode)), policy.config)
+    pictured = [info for info in known if isinstance(info, Episode)]
+    require_views(pictured, policy.config)
+    require_actions(pictured, policy.normalisation)
+    remarks = foreign_units(pictured, policy.normalisation)
     chunks = [chunked(info, policy.config.chunk) if isinstance(info, Episode) else info for info in known]
     # What has no images is chosen by nothing; it is there for the texts of errors.
     episodes = cast("list[Episode]", chunks)
@@ -95,6 +104,9 @@ def from_episodes(
     episodes = [episode for episode in episodes if episode.rollout_id not in shown]
     retain = select_retain(episodes, request.retain, forget)
     require_known(request, everything)
+    if request.selected is not None:
+        chosen = choose_sets(everything, request.forget, request.retain, request.boundary)
+        require_same_sets(request, chosen.sizes())
     boundary: list[EpisodeSlice] = []
     if request.boundary is not None:
         boundary = [p for p in select(episodes, request.boundary) if p.episode.rollout_id not in present]
@@ -102,6 +114,7 @@ def from_episodes(
     sets = [forget_frames, frames_of(retain, f"retain: {len(retain)} episodes")]
     notes = [f"{frames.origin}, {len(frames)} frames" for frames in sets]
     near: list[FrameSet] = []
+    notes += _odd(request, forget, retain, boundary)
     if boundary:
         near = [frames_of(boundary, f"boundary: {len(boundary)} episodes")]
         notes.append(f"{near[0].origin}, {len(near[0])} frames")
@@ -121,8 +134,20 @@ def from_episodes(
             earlier=tuple(earlier),
         ),
         notes,
-        tuple(retained_causes(request.counterfactual, forget, _kept(retain, boundary), repair.triggers)),
+        (
+            *remarks,
+            *retained_causes(request.counterfactual, forget, _kept(retain, boundary), repair.triggers),
+        ),
     )
+
+
+def _odd(
+    request: Request, forget: list[EpisodeSlice], retain: list[EpisodeSlice], boundary: list[EpisodeSlice]
+) -> list[str]:
+    """Warnings about the balance of the sets, for the record."""
+    sets = Sets(*([(part.episode, part.indices) for part in parts] for parts in (forget, retain, boundary)))
+    told_otherwise = any(source.kind == "neighbour" for source in request.counterfactual)
+    return [str(f) for f in check_balance(sets, told_otherwise) if f.severity == "warning"]
 
 
 def _require_complete(found: Needed, request: Request) -> None:
@@ -134,7 +159,8 @@ def _require_complete(found: Needed, request: Request) -> None:
     raise UnlearningError(
         ErrorCode.UNLEARNING_BAG_UNREADABLE,
         "not one frame of the bags has an image of every camera, and a state where one is asked for",
-        value="; ".join(dict.fromkeys(problem.message for problem in lost or found.problems)),
+        value="; ".join(dict.fromkeys(problem.message for problem in lost or found.problems))
+        or "no episodes",
         limit=", ".join([*cameras, *([state] if state else [])]),
         remedy="record these topics while the policy runs, in the clock and the size of the main camera",
     )

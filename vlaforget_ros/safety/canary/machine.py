@@ -62,13 +62,8 @@ class Canary:
                 remedy="stage another adapter as candidate",
             )
         phase = Phase[protocol.phases[0].upper()]
-        memory = Memory(
-            protocol=protocol,
-            candidate=candidate,
-            stable=stable,
-            phase=phase,
-            history=history or ArmCounts(),
-        )
+        memory = Memory(protocol=protocol, candidate=candidate, stable=stable, phase=phase)
+        memory.history = history or ArmCounts()
         memory.reason = memory.where()
         self._resume(memory, clock)
 
@@ -89,9 +84,14 @@ class Canary:
 
     def to_dict(self) -> dict[str, Any]:
         """All of it as JSON can hold it. The time until :meth:`from_dict` counts for nothing."""
+        return self.memory.model_dump(mode="json")
+
+    @property
+    def memory(self) -> Memory:
+        """All that it remembers, to be looked at and not changed."""
         self._memory.elapsed_s = self._clock() - self._started_s
         self._memory.idle_s = self._clock() - self._heard_s
-        return self._memory.model_dump(mode="json")
+        return self._memory
 
     @property
     def protocol(self) -> Protocol:
@@ -115,14 +115,7 @@ class Canary:
 
     def shadow(self) -> dict[str, float]:
         """What the shadow phase found: rollouts, steps, mean_distance (0 without steps), would_be_violations."""
-        m = self._memory
-        mean = m.shadow_distance / m.shadow_steps if m.shadow_steps else 0.0
-        return {
-            "rollouts": m.shadow_rollouts,
-            "steps": m.shadow_steps,
-            "mean_distance": mean,
-            "would_be_violations": m.would_be_violations,
-        }
+        return self._memory.shadow()
 
     @property
     def trace(self) -> list[TracePoint]:
@@ -255,6 +248,24 @@ class Canary:
             self._end(verdict, f"no data for {silent_s:.0f} s, at most {m.protocol.no_data_s:g} s")
         return self.state
 
+    def returned(self, away_s: float) -> CanaryState:
+        """Whoever feeds the canary was away, and goes on now.
+
+        Away for longer than ``no_data_s`` is HOLD: rollouts that nobody saw tell nothing, also nothing against the
+        candidate. One that waits for its operator goes on waiting.
+
+        Args:
+            away_s: for how long [s].
+        """
+        m = self._memory
+        if m.verdict is not Verdict.RUNNING:
+            return self.state
+        self._heard_s = self._clock()
+        self._note("restart", f"goes on after {away_s:.0f} s in which nobody watched")
+        if not m.awaiting and away_s > (limit := m.protocol.no_data_s):
+            self._end(Verdict.HOLD, f"nobody watched for {away_s:.0f} s, at most {limit:g} s")
+        return self.state
+
     def approve(self, operator: str) -> CanaryState:
         """An operator agrees to the promotion.
 
@@ -325,12 +336,9 @@ class Canary:
         elif ready:
             self._end(Verdict.PROMOTE, _ACCEPTED)
         elif full >= m.protocol.max_rollouts:
-            open_tests = [
-                name for name, test in (("violations", violation), ("success", success)) if not test.accepts
-            ]
-            self._end(
-                Verdict.HOLD, f"undecided after {full} rollouts at full speed: {' and '.join(open_tests)}"
-            )
+            tests = (("violations", violation), ("success", success))
+            undecided = " and ".join(name for name, test in tests if not test.accepts)
+            self._end(Verdict.HOLD, f"undecided after {full} rollouts at full speed: {undecided}")
         elif was_ready:
             m.reason = m.where()
 

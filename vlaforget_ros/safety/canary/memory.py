@@ -89,6 +89,16 @@ class Memory(BaseModel):
             return self.protocol.ramp.weights[self.step]
         return 1.0 if self.phase is Phase.REDUCED_SPEED else 0.0
 
+    def shadow(self) -> dict[str, float]:
+        """As :meth:`Canary.shadow`."""
+        mean = self.shadow_distance / self.shadow_steps if self.shadow_steps else 0.0
+        return {
+            "rollouts": self.shadow_rollouts,
+            "steps": self.shadow_steps,
+            "mean_distance": mean,
+            "would_be_violations": self.would_be_violations,
+        }
+
     def where(self) -> str:
         """Phase and step, one line for a person."""
         protocol = self.protocol
@@ -114,6 +124,8 @@ class Memory(BaseModel):
             return "not counted: somebody chose its adapter"
         if record.adapter_digest != expected[record.arm]:
             return f"refused: said to be {record.arm.value}, driven by the other adapter"
+        if record.unseen and not record.rules:
+            return "not counted: the monitor was away for some of it"
         known = record.rollout_id in self.entries
         if record.arm is Arm.CANDIDATE and not known and self.phase < Phase.REDUCED_SPEED:
             return f"refused: the candidate does not drive in {self.phase.name.lower()}"

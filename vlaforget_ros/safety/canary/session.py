@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from vlaforget_ros.safety.canary.machine import Canary
 from vlaforget_ros.safety.canary.state import Arm, Phase, RolloutRecord, Verdict
@@ -21,6 +25,17 @@ class _Rollout:
     rules: set[str] = field(default_factory=set)
     worst: Severity | None = None
     ended: RolloutRecord | None = None
+    unseen: bool = False
+
+
+_ROLLOUT = TypeAdapter(_Rollout)
+
+
+class _Kept(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    rollouts: dict[str, _Rollout]
+    driving: str
 
 
 class CanarySession:
@@ -40,6 +55,43 @@ class CanarySession:
         self._rollouts: dict[str, _Rollout] = {}
         self._driving = ""
         self._position: Position | None = None
+        self._told_of_past = True
+        self._changes = 0
+        self._texts: dict[str, str] = {}
+
+    def to_json(self) -> str:
+        """Its rollouts as JSON text, of which only what changed is made anew; the canary itself has its own."""
+        for rollout_id, rollout in self._rollouts.items():
+            if rollout_id not in self._texts:
+                self._texts[rollout_id] = f"{json.dumps(rollout_id)}: {_ROLLOUT.dump_json(rollout).decode()}"
+        rollouts = ", ".join(self._texts.values())
+        return f'{{"driving": {json.dumps(self._driving)}, "rollouts": {{{rollouts}}}}}'
+
+    def resume(self, data: dict[str, Any]) -> None:
+        """Go on after a gap with what :meth:`to_json` gave.
+
+        A rollout that ran when the gap began counts with the rules that were seen broken, as one that was aborted;
+        without any, it counts for nothing. The first message about a rollout may be old news: where it tells of a
+        beginning, nobody knows whether all of that rollout is seen.
+
+        Raises:
+            ValueError: for data that are none (pydantic.ValidationError).
+        """
+        kept = _Kept.model_validate(data)
+        self._rollouts, self._driving, self._told_of_past = kept.rollouts, kept.driving, False
+        for rollout_id, rollout in self._rollouts.items():
+            rollout.began_s = self._clock()
+            if rollout.ended is not None:
+                continue
+            rollout.unseen = True
+            if rollout.rules:
+                rollout.ended = RolloutRecord(rollout_id, rollout.arm, rollout.digest, unseen=True)
+                self.canary.rollout(_with_rules(rollout, rollout.ended))
+
+    @property
+    def mark(self) -> tuple[int, int]:
+        """Another one each time that this session or its canary has changed."""
+        return self._changes, len(self.canary.memory.trace)
 
     @property
     def candidate_drives(self) -> bool:
@@ -75,8 +127,10 @@ class CanarySession:
 
     def began(self, rollout_id: str, arm: Arm, digest: str) -> None:
         """A rollout began."""
-        self._rollouts.setdefault(rollout_id, _Rollout(arm, digest, self._clock()))
+        unseen, self._told_of_past = not self._told_of_past, True
+        self._rollouts.setdefault(rollout_id, _Rollout(arm, digest, self._clock(), unseen=unseen))
         self._driving = rollout_id
+        self._changed(rollout_id)
 
     def violated(self, rollout_id: str, rule: str, severity: Severity) -> None:
         """A rule was broken in a rollout, whoever saw it, also after its end."""
@@ -85,6 +139,7 @@ class CanarySession:
             return
         rollout.rules.add(rule)
         rollout.worst = max(rollout.worst or Severity.WARN, severity)
+        self._changed(rollout_id)
         self.canary.violation(rollout.digest, severity, rule)
         if rollout.ended is not None:
             self.canary.rollout(_with_rules(rollout, rollout.ended))
@@ -92,8 +147,10 @@ class CanarySession:
     def ended(self, rollout_id: str, digest: str, success: bool | None) -> None:
         """A rollout ended with this adapter; ``success`` is None where it was aborted."""
         rollout = self._rollouts.get(rollout_id)
+        self._told_of_past = True
         if self._driving == rollout_id:
             self._driving = ""
+            self._changed(rollout_id)
         if rollout is None or rollout.ended is not None:
             return
         rollout.ended = RolloutRecord(
@@ -103,11 +160,17 @@ class CanarySession:
             success=success,
             duration_s=self._clock() - rollout.began_s,
             mixed=digest != rollout.digest,
+            unseen=rollout.unseen,
         )
-        if self._in_shadow():
+        self._changed(rollout_id)
+        if self._in_shadow() and not rollout.unseen:
             found = self._shadows.ended(rollout_id)
             self.canary.shadow_rollout(found.mean_distance, found.would_be_violations, found.steps)
         self.canary.rollout(_with_rules(rollout, rollout.ended))
+
+    def _changed(self, rollout_id: str) -> None:
+        self._texts.pop(rollout_id, None)
+        self._changes += 1
 
     def _in_shadow(self) -> bool:
         state = self.canary.state

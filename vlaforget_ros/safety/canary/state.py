@@ -59,6 +59,7 @@ class RolloutRecord:
         success: None: aborted.
         duration_s: how long it took [s].
         mixed: the adapter changed on the way: it counts for neither.
+        unseen: nobody watched some of it: it counts for neither, unless a rule was seen to be broken.
     """
 
     rollout_id: str
@@ -69,6 +70,7 @@ class RolloutRecord:
     success: bool | None = None
     duration_s: float = 0.0
     mixed: bool = False
+    unseen: bool = False
 
     @property
     def rules(self) -> tuple[str, ...]:
@@ -145,7 +147,7 @@ class TracePoint:
     Args:
         index: 0, 1, 2, ...
         stamp_s: seconds since the canary started [s].
-        event: rollout, shadow, offline, violation, operator, phase, or verdict.
+        event: rollout, shadow, offline, violation, operator, restart, phase, or verdict.
         phase: in which it was heard, the phase's name.
         weight: the candidate's share then.
         arm: of the rollout, "" for other events.

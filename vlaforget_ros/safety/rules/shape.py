@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, model_validator
 
+from vlaforget_ros.safety.mesh_file import read_corners
 from vlaforget_ros.safety.rules.base import RuleSettings
 from vlaforget_ros.safety.samples import Point
 from vlaforget_ros.safety.volumes import Box, Cylinder, Hull, Sphere, Volume
@@ -24,7 +26,7 @@ class VolumeSettings(RuleSettings):
 
     Args:
         shape: box (``low_m``, ``high_m``), sphere (``centre_m``, ``radius_m``), cylinder (``base_m``, ``top_m``,
-            ``radius_m``) or mesh (``vertices_m``).
+            ``radius_m``) or mesh (``vertices_m`` or ``file``).
         low_m: smallest corner of a box [m].
         high_m: largest corner of a box [m].
         centre_m: of a sphere [m].
@@ -32,6 +34,9 @@ class VolumeSettings(RuleSettings):
         base_m: centre of one end of a cylinder [m].
         top_m: centre of the other end [m].
         vertices_m: corners of a mesh [m]; their convex hull is meant.
+        file: STL or OBJ file of a mesh in place of its corners; a relative path begins at the rules file's folder.
+        scale: metres in a unit of that file.
+        convex_hull: the hull of a file's mesh is meant, where it is not convex itself.
     """
 
     shape: Literal["box", "sphere", "cylinder", "mesh"] = "box"
@@ -42,6 +47,28 @@ class VolumeSettings(RuleSettings):
     base_m: Point | None = None
     top_m: Point | None = None
     vertices_m: tuple[Point, ...] | None = None
+    file: Path | None = None
+    scale: float = Field(default=1.0, gt=0.0, le=1000.0)
+    convex_hull: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_file(cls, entry: Any, info: ValidationInfo) -> Any:
+        """Put a file's corners where given ones would be."""
+        if not isinstance(entry, dict):
+            return entry
+        if entry.get("file") is None:
+            alone = [key for key in ("scale", "convex_hull") if key in entry]
+            if alone:
+                raise ValueError(f"{alone[0]} goes with file")
+            return entry
+        if entry.get("shape") != "mesh" or "vertices_m" in entry:
+            raise ValueError("file goes with shape: mesh, in place of vertices_m")
+        scale, hull = entry.get("scale", 1.0), entry.get("convex_hull", False)
+        if isinstance(scale, bool) or not isinstance(scale, int | float) or not isinstance(hull, bool):
+            raise ValueError("scale is a number, convex_hull true or false")
+        folder = (info.context or {}).get("folder", Path())
+        return {**entry, "vertices_m": read_corners(folder / str(entry["file"]), float(scale), hull)}
 
     def slow_until(self) -> float | None:
         """The surface: depth 0."""

@@ -15,7 +15,7 @@ class StaleInputSettings(RuleSettings):
     """Longest silence of one input.
 
     Args:
-        input: ee_pose, joint_states, wrench, human_distance, action or drift.
+        input: ee_pose, joint_states, wrench, human_distance, action or reference_action.
         limit_s: longest time without a usable sample [s].
         always: watched outside rollouts, too.
     """

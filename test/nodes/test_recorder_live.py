@@ -1,0 +1,301 @@
+"""The recorder as a process: incidents with all an edit needs, topics of other packages, masks, a full disk."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from live_parts import wait_for_listener
+from rosbags.rosbag2 import Reader
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+
+from vlaforget_ros.episodes import read_episodes
+from vlaforget_ros.episodes.bags import Bag
+
+pytestmark = pytest.mark.ros
+
+SECOND = 1_000_000_000
+
+
+def eventually(there: Callable[[], bool], timeout_s: float = 20.0) -> bool:
+    pause, end = threading.Event(), time.monotonic() + timeout_s
+    while not there() and time.monotonic() < end:
+        pause.wait(0.05)
+    return there()
+
+
+class Arm:
+    """What publishes on a robot: camera, policy, monitor."""
+
+    def __init__(self) -> None:
+        import rclpy
+
+        self._context = rclpy.Context()
+        rclpy.init(context=self._context)
+        self.node = rclpy.create_node("arm", context=self._context)
+        self._publishers: dict[str, Any] = {}
+
+    def publisher(self, name: str, kind: Any = None, quality: Any = None) -> Any:
+        """The publisher of a topic, heard by somebody."""
+        from vlaforget_ros.nodes.topics import TOPICS
+
+        if name not in self._publishers:
+            if kind is None:
+                (topic,) = [topic for topic in TOPICS if topic.name == name]
+                kind, quality = topic.type, topic.qos
+            self._publishers[name] = self.node.create_publisher(kind, name, quality)
+        wait_for_listener(self._publishers[name])
+        return self._publishers[name]
+
+    def say(self, name: str, stamp_ns: int | None = None, **fields: Any) -> int:
+        from vlaforget_ros.nodes import convert
+        from vlaforget_ros.nodes.topics import TOPICS
+
+        stamp_ns = time.time_ns() if stamp_ns is None else stamp_ns
+        (topic,) = [topic for topic in TOPICS if topic.name == name]
+        message = topic.type(**fields)
+        if hasattr(message, "header"):
+            message.header.stamp = convert.time_message(stamp_ns)
+        self.publisher(name).publish(message)
+        return stamp_ns
+
+    def tick(self, number: int, rollout: str) -> None:
+        """An image and the action that answers it."""
+        from vlaforget_ros.nodes import convert
+
+        stamp_ns = time.time_ns()
+        image = np.full((16, 16, 3), 50 + number, np.uint8)
+        self.publisher("image").publish(
+            convert.image_message(image, convert.time_message(stamp_ns), "camera")
+        )
+        stamp = convert.time_message(stamp_ns)
+        self.say(
+            "action",
+            stamp_ns,
+            observation_stamp=stamp,
+            rollout_id=rollout,
+            step=number,
+            action=[float(number)],
+        )
+
+    def close(self) -> None:
+        import rclpy
+
+        self.node.destroy_node()
+        rclpy.try_shutdown(context=self._context)
+
+
+@pytest.fixture
+def arm(domain: None) -> Iterator[Arm]:
+    made = Arm()
+    yield made
+    made.close()
+
+
+def recorder(graph: Any, client: Any, **parameters: Any) -> None:
+    graph.start("recorder", **parameters)
+    client.wait_until_ready(["recorder_node"], 60.0)
+
+
+def test_a_violation_makes_a_bag_with_its_rollout_and_instruction(
+    graph: Any, client: Any, arm: Arm, tmp_path: Path
+) -> None:
+    bags = tmp_path / "bags"
+    recorder(
+        graph,
+        client,
+        bag=str(bags),
+        pre_trigger_s=1.5,
+        post_trigger_s=1.0,
+        compression="zstd",
+        mask="image: black 0,0,8,8",
+    )
+    pause = threading.Event()
+    arm.say("instruction", data="open the faucet")
+    arm.say("rollout", rollout_id="r1", instruction="open the faucet", phase=0)
+    for name in ("image", "action", "safety/violation"):
+        arm.publisher(name)
+    for number in range(60):
+        arm.tick(number, "r1")
+        if number == 45:
+            arm.say("safety/violation", rollout_id="r1", rule="keep_out/hand_zone", value=0.1, severity=2)
+        pause.wait(0.05)
+    assert eventually((bags / "incident_1" / "metadata.yaml").is_file)
+    assert graph.stop("recorder") == 0
+    assert [path.name for path in bags.iterdir()] == ["incident_1"]
+    report = read_episodes(bags / "incident_1")
+    (episode,) = report.episodes
+    assert (episode.rollout_id, episode.instruction) == ("r1", "open the faucet")
+    assert [v.rule for v in episode.violations] == ["keep_out/hand_zone"]
+    # The start left the ring long ago, and is there.
+    assert {p.kind for p in report.problems} <= {
+        "end_missing",
+        "frames_without_action",
+        "actions_without_frame",
+    }
+    before = (episode.violations[0].stamp_ns - episode.stamps_ns) / SECOND
+    assert 0.5 < before.max() < 1.7
+    assert -1.2 < before.min() < 0.0
+    assert not episode.images[:, :8, :8].any()
+    assert episode.images[:, 8:].all()
+    with Bag(bags / "incident_1") as bag:
+        assert "/instruction" in bag.topics
+    assert "waiting for safety/violation" in graph.log("recorder")
+
+
+def test_a_killed_recorder_has_kept_what_it_heard(graph: Any, client: Any, arm: Arm, tmp_path: Path) -> None:
+    recorder(graph, client, bag=str(tmp_path / "bag"), split_s=0.5)
+    arm.say("rollout", rollout_id="r3", instruction="go", phase=0)
+    for name in ("image", "action"):
+        arm.publisher(name)
+    pause = threading.Event()
+    # Best effort: the listener may not know the publisher yet.
+    pause.wait(1.0)
+    for number in range(20):
+        arm.tick(number, "r3")
+        pause.wait(0.05)
+    # Nobody says anything more; the rest is flushed while it waits.
+    pause.wait(4.0)
+    graph.kill("recorder")
+    report = read_episodes(tmp_path / "bag")
+    (episode,) = report.episodes
+    assert (episode.rollout_id, len(episode)) == ("r3", 20)
+    assert report.count("bag_damaged") == 1
+
+
+def test_named_topics_and_no_others_are_recorded_also_of_unknown_ones(
+    graph: Any, client: Any, arm: Arm, tmp_path: Path
+) -> None:
+    from geometry_msgs.msg import Twist
+    from test_msgs.msg import Nested
+
+    from vlaforget_ros.nodes import convert, qos
+
+    recorder(graph, client, bag=str(tmp_path / "bag"), topics="image,probe/twist,probe/nested,imagee")
+    # Of a package that nothing here knows; its definition comes from the environment.
+    nested = arm.node.create_publisher(Nested, "probe/nested", qos.STATE)
+    wait_for_listener(nested)
+    deep = Nested()
+    deep.basic_types_value.int32_value = 7
+    nested.publish(deep)
+    probe = arm.node.create_publisher(Twist, "probe/twist", qos.LATCHED)
+    wait_for_listener(probe)
+    message = Twist()
+    message.linear.x = 4.0
+    probe.publish(message)
+    arm.node.create_publisher(Twist, "other", qos.STATE).publish(message)
+
+    def seen() -> bool:
+        image = np.full((8, 8, 3), 5, np.uint8)
+        stamp = convert.time_message(time.time_ns())
+        arm.publisher("image").publish(convert.image_message(image, stamp, "camera"))
+        return "nobody publishes imagee" in graph.log("recorder")
+
+    assert eventually(seen)
+    assert "did you mean image" in graph.log("recorder")
+    assert graph.stop("recorder") == 0
+    with Bag(tmp_path / "bag") as bag:
+        assert bag.topics == {
+            "/image": "sensor_msgs/msg/Image",
+            "/probe/twist": "geometry_msgs/msg/Twist",
+            "/probe/nested": "test_msgs/msg/Nested",
+        }
+        (found,) = [bag.deserialize(m) for m in bag.messages(["/probe/twist"])]
+    assert found.linear.x == 4.0
+    # The bag itself says what the type consists of.
+    with Reader(tmp_path / "bag") as reader:
+        store = get_typestore(Stores.EMPTY)
+        for connection in reader.connections:
+            store.register(get_types_from_msg(connection.msgdef.data, connection.msgtype))
+        ((_, _, data),) = reader.messages([c for c in reader.connections if c.topic == "/probe/nested"])
+    assert store.deserialize_cdr(data, "test_msgs/msg/Nested").basic_types_value.int32_value == 7  # type: ignore[attr-defined]
+    # Played again it is latched, as it was.
+    assert "durability: transient_local" in (tmp_path / "bag" / "metadata.yaml").read_text()
+
+
+def test_a_rollout_that_began_before_the_recording_has_its_start_in_the_bag(
+    graph: Any, client: Any, arm: Arm, tmp_path: Path
+) -> None:
+    recorder(graph, client, out=str(tmp_path), min_free_mb=0.0)
+    client.change_state("recorder_node", "deactivate")
+    (first,) = tmp_path.iterdir()
+    arm.say("rollout", rollout_id="r2", instruction="go on", phase=0)
+    heard: list[Any] = []
+    client.subscribe("rollout", heard.append)
+    assert eventually(lambda: bool(heard))
+    client.change_state("recorder_node", "activate")
+    arm.publisher("action")
+    for number in range(10):
+        arm.tick(number, "r2")
+        threading.Event().wait(0.02)
+    client.change_state("recorder_node", "deactivate")
+    assert graph.stop("recorder") == 0
+    (second,) = set(tmp_path.iterdir()) - {first}
+    report = read_episodes(second)
+    assert [(e.rollout_id, e.instruction) for e in report.episodes] == [("r2", "go on")]
+    assert report.count("start_missing") == 0
+
+
+def test_a_disk_that_is_almost_full_is_refused_with_limit_and_remedy(
+    graph: Any, client: Any, arm: Arm, tmp_path: Path
+) -> None:
+    process = graph.start("recorder", bag=str(tmp_path / "bag"), min_free_mb=1e8)
+    assert process.wait(60) == 1
+    log = graph.log("recorder")
+    assert "[310 UNLEARNING_BAG_UNWRITABLE]" in log
+    assert "limit: 1e+08 MB (min_free_mb); remedy:" in log
+    assert not (tmp_path / "bag").exists()
+
+
+def test_a_trigger_that_would_not_be_heard_and_a_mask_of_nothing_are_refused(
+    graph: Any, domain: None, tmp_path: Path
+) -> None:
+    process = graph.start("recorder", bag=str(tmp_path / "a"), topics="image", pre_trigger_s=5.0)
+    assert process.wait(60) == 1
+    assert "add safety/violation to topics" in graph.log("recorder")
+    process = graph.start("recorder", bag=str(tmp_path / "a"), mask="imagee: black 0,0,8,8")
+    assert process.wait(60) == 1
+    assert "did you mean image" in graph.log("recorder")
+    assert not (tmp_path / "a").exists()
+
+
+def test_diagnostics_say_what_is_recorded(graph: Any, client: Any, arm: Arm, tmp_path: Path) -> None:
+    import rclpy
+    from diagnostic_msgs.msg import DiagnosticArray
+    from rclpy.executors import SingleThreadedExecutor
+
+    from vlaforget_ros.nodes import convert
+
+    recorder(graph, client, bag=str(tmp_path / "bag"), topics="image", mask="image: black 0,0,64,64")
+    heard: list[Any] = []
+    arm.node.create_subscription(DiagnosticArray, "/diagnostics", heard.append, 10)
+    executor = SingleThreadedExecutor(context=arm.node.context)
+    executor.add_node(arm.node)
+
+    def spun(level: bytes) -> bool:
+        rclpy.spin_once(arm.node, executor=executor, timeout_sec=0.1)
+        return bool(heard) and heard[-1].status[0].level == level
+
+    assert eventually(lambda: spun(b"\0"))
+
+    def warned() -> bool:
+        small = convert.image_message(
+            np.ones((8, 8, 3), np.uint8), convert.time_message(time.time_ns()), "camera"
+        )
+        arm.publisher("image").publish(small)
+        return spun(b"\1")
+
+    # The mask is not within the image: it is not written, and that is said.
+    assert eventually(warned)
+    (status,) = heard[-1].status
+    values = {value.key: value.value for value in status.values}
+    assert status.name == "vlaforget: recorder"
+    assert int(values["left out, not masked"]) >= 1
+    assert values["messages"] == "0"
+    assert graph.stop("recorder") == 0
+    assert "cannot be masked" in graph.log("recorder")
