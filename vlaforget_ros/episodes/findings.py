@@ -87,6 +87,10 @@ MEANING: Mapping[str, tuple[str, str]] = MappingProxyType(
         "episode_short": ("the rollout is left out", "see `cut` of the mapping file (min_frames, gap_s)"),
         "frames_without_instruction": ("these frames are left out", "see `instruction` of the mapping file"),
         "frames_without_action": ("these frames are left out", "see `tolerance_s` of the mapping file"),
+        "frames_without_next": (
+            "these frames are left out",
+            "one of each rollout is as it must be with `delta`",
+        ),
         "frames_without_camera": ("these frames are left out", _NETWORK),
         "frames_without_state": ("these frames are left out", "look at the rate of the joint states"),
         **dict.fromkeys(
@@ -105,6 +109,7 @@ _FRAMES = (
     "images_other_size",
     "frames_without_instruction",
     "frames_without_action",
+    "frames_without_next",
     "frames_without_camera",
     "frames_without_state",
     "camera_broken",

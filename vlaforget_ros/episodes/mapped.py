@@ -228,7 +228,11 @@ class _Plan:
         following = np.where(np.append(action[1:], -1) >= 0, np.arange(1, len(images) + 1), -1)
         actions = to_action(_taken(recorded.action, action), following, mapping.action)
         made = np.isfinite(actions).all(axis=1)
-        self._drop("actions_non_finite", rollout_id, good & ~made, "frames whose action cannot be made")
+        last = good & (following < 0) if mapping.action.delta else np.zeros(len(images), dtype=bool)
+        self._drop("frames_without_next", rollout_id, last, "images with no pose after them to go to")
+        self._drop(
+            "actions_non_finite", rollout_id, good & ~made & ~last, "frames whose action cannot be made"
+        )
         good &= made
         kept = np.flatnonzero(good)
         return _Frames(
