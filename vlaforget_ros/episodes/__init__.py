@@ -6,7 +6,8 @@ Parts, and the only direction in which they may call each other (left calls righ
     reader -> views, rollouts -> bags -> salvage;  reader, views -> topics, matching, images -> messages -> types
     writer -> sink, images -> messages
     intake -> recording -> ring, privacy, sink -> bag_files -> storages;  definitions -> messages
-    index -> index_file; checks -> findings;  index, checks -> cadence, reader, roles;  roles -> mapped_topics, topics
+    index -> index_file;  checks -> findings;  index, checks -> cadence, reader, roles -> mapped_topics, topics
+    glimpse -> reels -> reader
 
 ``reader`` turns bags into :class:`Episode` values, ``selection`` picks frames of them (forget and retain
 sets), ``dataset`` packs the frames for training and ``counterfactual`` makes frames that were never recorded:
