@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
+from rosbags.rosbag2.errors import ReaderError
 from rosbags.serde import SerdeError
 
 from vlaforget_ros.episodes.bags import Bag
@@ -286,7 +287,8 @@ def _read_images(bag: Bag, topic: str, frames: list[Frames], tracks: Mapping[str
         for index, action in enumerate(frame.wanted):
             wanted.setdefault(action.observation_ns, []).append((which, index))
     unmatched: list[int] = []
-    for message in bag.messages((topic, *tracks), tuple(tracks)):
+    # An image that nobody takes is not read.
+    for message in bag.messages((topic, *tracks), (topic, *tracks)):
         if message.topic != topic:
             track(message, tracks)
             continue
@@ -295,8 +297,8 @@ def _read_images(bag: Bag, topic: str, frames: list[Frames], tracks: Mapping[str
             stamp = header_stamp_ns(message.data)
             takers = [(w, i) for w, i in wanted.get(stamp, ()) if frames[w].takes(i, message.time_ns)]
             if takers:
-                image = decode(bag.deserialize(message))
-        except (BrokenImage, SerdeError):
+                image = decode(bag.deserialize(message.whole()))
+        except (BrokenImage, SerdeError, ReaderError):
             for which, _ in takers:
                 frames[which].broken += 1
             continue
