@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +9,7 @@ import typer
 import yaml
 
 from vlaforget_ros.cli.output import bar, console, errors, plain_table
+from vlaforget_ros.cli.record import record
 from vlaforget_ros.errors import ErrorCode, VlaForgetError
 from vlaforget_ros.paths import models_directory
 
@@ -78,31 +77,6 @@ def up(
 
     processes = table.processes(graph, _pairs(arguments or []))
     raise typer.Exit(run_graph(processes, logs, say=lambda text: console.print(text, highlight=False)))
-
-
-def record(
-    out: Path | None = typer.Argument(
-        None, help="Folder of the new bag; one under runs/bags when not given."
-    ),
-    storage: str = typer.Option("mcap", help="mcap or sqlite3."),
-    cameras: str = typer.Option("", help="Topics of further cameras, with commas."),
-    state: str = typer.Option("", help="Topic of the robot's state (JointState)."),
-    namespace: str = _NAMESPACE,
-) -> None:
-    """Record the graph's topics into a rosbag2 until Ctrl-C; `ros2 bag record -a -s mcap` does the same job."""
-    from vlaforget_ros.nodes.start import require_ros
-
-    require_ros()
-    from vlaforget_ros.nodes.recorder import main
-
-    line = ["--ros-args", "-p", f"storage:={storage}", "-p", "autostart:=true"]
-    # Quoted: a topic alone may look like another YAML value.
-    for name, value in (("bag", out), ("cameras", cameras), ("state", state)):
-        line += ["-p", f'{name}:="{value}"'] if value else []
-    if namespace:
-        line += ["-r", f"__ns:=/{namespace.strip('/')}"]
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    raise typer.Exit(main([sys.argv[0], *line]))
 
 
 def execute(

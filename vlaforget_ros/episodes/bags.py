@@ -1,51 +1,57 @@
 """Opening a rosbag2, whole or damaged, and walking through its messages.
 
-A bag is a folder with metadata.yaml and one or more mcap or sqlite3 files, or one such file. A killed
-recorder leaves no metadata.yaml and an mcap file without its end: what is readable is read, and the damage is
-reported.
+A bag is a folder with metadata.yaml and one or more mcap or sqlite3 files, or one such file. A killed recorder leaves
+no metadata.yaml and an mcap file without its end, a bad disk flips bits: what is sound is read, what is lost has
+its time and, where the index knows, its number.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from types import MappingProxyType
+from typing import Any, Protocol
 
-from rosbags.interfaces import MessageDefinitionFormat
-from rosbags.rosbag2 import Reader
-from rosbags.typesys import Stores, TypesysError, get_types_from_idl, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
-from vlaforget_ros.episodes.folders import STORAGE_SUFFIXES
-from vlaforget_ros.episodes.messages import ADDED_LATER, PACKAGE, typestore
-from vlaforget_ros.episodes.salvage import McapSalvage
+from vlaforget_ros.episodes.bag_folder import BagFolder, bag_folder
+from vlaforget_ros.episodes.bag_types import BagTypes
+from vlaforget_ros.episodes.folders import storage_of
+from vlaforget_ros.episodes.indexed import Times
+from vlaforget_ros.episodes.losses import NEVER_NS, Hole, Loss, hole_in
+from vlaforget_ros.episodes.mcap_source import McapSource
+from vlaforget_ros.episodes.message import Message
+from vlaforget_ros.episodes.messages import typestore
+from vlaforget_ros.episodes.packing import ZSTD_MAGIC, unpack_file, unpack_message
+from vlaforget_ros.episodes.sqlite_source import SqliteSource
 from vlaforget_ros.episodes.types import Problem
 from vlaforget_ros.errors import ErrorCode, UnlearningError
 
 
-@dataclass(frozen=True)
-class Message:
-    """One message: topic, its type, log time [ns] and CDR bytes."""
+class Source(Protocol):
+    """One open file of a bag."""
 
-    topic: str
-    msgtype: str
-    time_ns: int
-    data: bytes
+    topics: dict[str, tuple[str, str]]
+    losses: list[Loss]
+    remarks: list[str]
+    checked: bool
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """Topic to messages."""
 
-_Walk = Callable[[Collection[str]], Iterator[Message]]
+    def messages(
+        self, topics: Collection[str], heads: Collection[str] = (), at: Times = MappingProxyType({})
+    ) -> Iterator[Message]:
+        """Messages of some topics by log time; the rest as :meth:`Bag.messages`."""
 
+    def span(self) -> tuple[int, int] | None:
+        """First and last log time [ns]; None without a message."""
 
-@dataclass(frozen=True)
-class _Part:
-    """One readable file, or a folder that rosbags reads as a whole."""
-
-    topics: dict[str, tuple[str, str]]  # topic to message type and definition
-    walk: _Walk
-    close: Callable[[], None]
-    counts: dict[str, int]  # topic to messages
+    def close(self) -> None:
+        """Close the file."""
 
 
 class Bag:
@@ -54,176 +60,173 @@ class Bag:
     Args:
         path: folder or file.
 
+    Attributes:
+        topics: topic to message type.
+
     Raises:
         UnlearningError: 301 when nothing in it can be read.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.problems: list[Problem] = []
-        self._parts = self._open()
-        self.topics: dict[str, str] = {}
-        for part in self._parts:
-            self.topics.update({topic: msgtype for topic, (msgtype, _) in part.topics.items()})
-        self.store = _store_for(path, (pair for part in self._parts for pair in part.topics.values()))
+        self._remarks: list[str] = []
+        self._losses: list[Loss] = []
+        self._broken = 0
+        self._stack = ExitStack()
+        with ExitStack() as stack:
+            self._sources = self._open(stack)
+            definitions: dict[str, str] = {}
+            self.topics: dict[str, str] = {}
+            for source in self._sources:
+                for topic, (msgtype, text) in source.topics.items():
+                    self.topics[topic] = msgtype
+                    definitions[msgtype] = definitions.get(msgtype) or text
+            self._types = BagTypes(path, definitions)
+            self._stack = stack.pop_all()
 
     def __enter__(self) -> Bag:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for part in self._parts:
-            part.close()
+        self._stack.close()
 
-    def messages(self, topics: Collection[str]) -> Iterator[Message]:
-        """Messages of some topics, by log time within each file.
+    @property
+    def checked(self) -> bool:
+        """Whether checksums cover every message: without them a flipped bit inside a message is not seen."""
+        return all(source.checked for source in self._sources)
 
-        Damage ends a file early and is reported once.
+    @property
+    def losses(self) -> list[Loss]:
+        """What is lost; complete once the topics of interest were read."""
+        return [*self._losses, *(loss for source in self._sources for loss in source.losses)]
+
+    @property
+    def problems(self) -> list[Problem]:
+        """What is wrong with the bag; complete once the topics of interest were read."""
+        remarks = [*self._remarks, *(remark for source in self._sources for remark in source.remarks)]
+        found = [Problem("bag_damaged", "", 1, remark, str(self.path)) for remark in remarks]
+        if self._broken:
+            text = f"{self._broken} messages cannot be unpacked"
+            found.append(Problem("messages_broken", "", self._broken, text, str(self.path)))
+        for loss in self.losses:
+            if not loss.is_cut:
+                count = None if loss.counts is None else sum(loss.counts.values())
+                text = f"{'unknown number of' if count is None else count} messages lost: {loss.what}"
+                found.append(Problem("messages_lost", "", count or 1, text, str(self.path)))
+        return found
+
+    def hole(self, topics: Collection[str], start_ns: int, end_ns: int) -> Hole | None:
+        """What is lost of some topics in a span of log time; ask when they were read."""
+        return hole_in(self.losses, topics, start_ns, end_ns)
+
+    def messages(
+        self, topics: Collection[str], heads: Collection[str] = (), at: Times = MappingProxyType({})
+    ) -> Iterator[Message]:
+        """Messages of some topics, by log time within each file; what is damaged is left out and noted.
+
+        Args:
+            topics: whose messages to give.
+            heads: topics among them of whose messages the first bytes are enough; the others may be left unread.
+            at: of a topic, the log times [ns] of the messages that matter; others may be left out.
         """
-        for part in self._parts:
-            walk = part.walk(topics)
-            while True:
+        for source in self._sources:
+            packed = bool(heads) and self._is_packed(source)
+            for message in source.messages(topics, () if packed else heads, at):
+                if bytes(message.data[:4]) != ZSTD_MAGIC:
+                    yield message
+                    continue
                 try:
-                    message = next(walk)
-                except StopIteration:
-                    break
-                except Exception as error:
-                    # Whatever a damaged file makes the storage layer raise, the messages before it were good.
-                    self._damaged(f"reading stopped early: {_clause(error)}")
-                    break
-                yield message
+                    yield message._replace(data=unpack_message(bytes(message.data)))
+                except ValueError:
+                    self._broken += 1
+
+    @staticmethod
+    def _is_packed(source: Source) -> bool:
+        """Whether messages were compressed one by one: the first bytes of such a one say nothing."""
+        first = next(iter(source.messages(source.topics)), None)
+        return first is not None and bytes(first.data[:4]) == ZSTD_MAGIC
 
     def count(self, topics: Collection[str]) -> int:
         """How many messages of some topics there are, as far as the bag knows; for a progress bar."""
-        return sum(part.counts.get(topic, 0) for part in self._parts for topic in topics)
+        return sum(source.counts.get(topic, 0) for source in self._sources for topic in topics)
 
     def deserialize(self, message: Message) -> Any:
-        """The message as an object of rosbags' typestore. Raises rosbags' SerdeError for damaged bytes."""
-        return self.store.deserialize_cdr(message.data, message.msgtype)
+        """The message as an object of rosbags' typestore.
 
-    def _open(self) -> list[_Part]:
+        Raises:
+            SerdeError: its bytes are damaged.
+            UnlearningError: 301 when neither the bag nor this package defines its type.
+        """
+        return self._types.deserialize(message.data, message.msgtype)
+
+    def fields(self, msgtype: str) -> tuple[tuple[str, Any], ...]:
+        """Names and types of a message type's fields, as rosbags has them. Raises UnlearningError 301."""
+        return tuple(self._types.store(msgtype).fielddefs[msgtype][1])
+
+    @property
+    def store(self) -> Typestore:
+        """Types of ROS 2 and of this package; :meth:`fields` also knows those that the bag defines itself."""
+        return typestore()
+
+    def _open(self, stack: ExitStack) -> list[Source]:
         if not self.path.exists():
             raise _unreadable(
                 self.path, "bag does not exist", "check the path; `ros2 bag info` shows what is there"
             )
         try:
-            return [_whole(self.path)]
+            folder = bag_folder(self.path)
+            opened = [self._opened(file, stack) for file in folder.files]
         except PermissionError as error:
             raise _unreadable(
                 self.path, f"bag may not be read: {_clause(error)}", "change its permissions"
             ) from error
-        except Exception as error:
-            # rosbags meets foreign bytes here and raises whatever they lead to.
-            return self._salvage(error)
-
-    def _salvage(self, cause: Exception) -> list[_Part]:
-        parts: list[_Part] = []
-        for file in _storage_files(self.path):
-            try:
-                parts.append(_whole(file))
-            except Exception as error:
-                if file.suffix == ".mcap" and (part := _damaged_mcap(file)).topics:
-                    parts.append(part)
-                    self._damaged(f"{file.name} was not closed ({_clause(error)}); read up to the damage")
-                else:
-                    self._damaged(f"{file.name} was left out: {_clause(error)}")
-        if not parts:
+        sources = [source for source in opened if source is not None]
+        if not sources:
             raise _unreadable(
                 self.path,
-                f"bag cannot be read: {_clause(cause)}",
+                f"bag cannot be read: {_reason(folder, self._remarks)}",
                 "record again, or try `ros2 bag reindex` on a copy",
-            ) from cause
-        if not self.problems:
-            self._damaged(f"metadata are missing or wrong ({_clause(cause)}); the files themselves were read")
-        return parts
-
-    def _damaged(self, what: str) -> None:
-        problem = Problem("bag_damaged", "", 1, what, str(self.path))
-        if problem not in self.problems:
-            self.problems.append(problem)
-
-
-def _whole(path: Path) -> _Part:
-    reader = Reader(path)
-    reader.open()
-
-    def walk(topics: Collection[str]) -> Iterator[Message]:
-        wanted = [c for c in reader.connections if c.topic in topics]
-        if not wanted:
-            return
-        for connection, time_ns, data in reader.messages(wanted):
-            yield Message(connection.topic, connection.msgtype, time_ns, data)
-
-    definitions = {
-        c.topic: (c.msgtype, c.msgdef.data if c.msgdef.format != MessageDefinitionFormat.NONE else "")
-        for c in reader.connections
-    }
-    counts: Counter[str] = Counter()
-    for connection in reader.connections:
-        counts[connection.topic] += connection.msgcount
-    return _Part(definitions, walk, reader.close, counts)
-
-
-def _damaged_mcap(path: Path) -> _Part:
-    def walk(topics: Collection[str]) -> Iterator[Message]:
-        for channel, time_ns, data in McapSalvage(path).messages():
-            if channel.topic in topics:
-                yield Message(channel.topic, channel.msgtype, time_ns, data)
-
-    survey = McapSalvage(path)
-    counts = Counter(channel.topic for channel, _, _ in survey.messages())
-    found = {channel.topic: (channel.msgtype, channel.definition) for channel in survey.topics.values()}
-    return _Part(found, walk, lambda: None, counts)
-
-
-def _storage_files(path: Path) -> list[Path]:
-    if path.is_file():
-        return [path] if path.suffix in STORAGE_SUFFIXES else []
-    return sorted((file for file in path.iterdir() if file.suffix in STORAGE_SUFFIXES), key=_natural)
-
-
-def _natural(path: Path) -> tuple[int, str]:
-    # rosbag2 splits into name_0, name_1, ... name_10.
-    tail = path.stem.rpartition("_")[2]
-    return (int(tail) if tail.isdigit() else -1, path.name)
-
-
-def _store_for(path: Path, definitions: Iterable[tuple[str, str]]) -> Typestore:
-    """This package's types; the bag's own where it was recorded with other definitions that will do."""
-    ours = typestore()
-    theirs: dict[str, Any] = {}
-    for msgtype, text in definitions:
-        if msgtype.startswith(f"{PACKAGE}/") and text:
-            parsed = _parse(path, msgtype, text)
-            theirs.update({name: fields for name, fields in parsed.items() if name.startswith(f"{PACKAGE}/")})
-    for name, (_, fields) in theirs.items():
-        lacking = _fields(ours, name) - {field[0] for field in fields} - ADDED_LATER.get(name, frozenset())
-        if lacking:
-            raise _unreadable(
-                path,
-                f"bag was recorded with another definition of {name}: it lacks {', '.join(sorted(lacking))}",
-                "read it with the version of this package that recorded it",
             )
-    if all(len(_fields(ours, name)) == len(fields) for name, (_, fields) in theirs.items()):
-        return ours
-    store = get_typestore(Stores.ROS2_KILTED)
-    store.register(theirs)
-    store.register({n: f for n, f in ours.fielddefs.items() if n not in store.fielddefs})
-    return store
+        self._between(opened)
+        if folder.wrong and not (self._remarks or any(source.remarks for source in sources)):
+            self._remarks.append(f"{folder.wrong}; the files themselves were read")
+        return sources
+
+    def _opened(self, file: Path, stack: ExitStack) -> Source | None:
+        if not file.is_file():
+            self._remarks.append(f"{file.name} is missing")
+            return None
+        try:
+            plain = file
+            if file.name.endswith(".zstd"):
+                plain, wrong = unpack_file(
+                    file, Path(stack.enter_context(TemporaryDirectory(prefix="vlaforget-bag-")))
+                )
+                if wrong:
+                    self._remarks.append(f"{file.name}: {wrong}; read up to there")
+            source: Source = McapSource(plain) if storage_of(file) == ".mcap" else SqliteSource(plain)
+        except ValueError as error:
+            self._remarks.append(f"{file.name} was left out: {_clause(error)}")
+            return None
+        stack.callback(source.close)
+        return source
+
+    def _between(self, opened: list[Source | None]) -> None:
+        """A file that ends too early, or was left out, makes a hole when another one follows."""
+        for number, source in enumerate(opened[:-1]):
+            cuts = [loss for loss in source.losses if loss.is_cut] if source is not None else []
+            if source is not None and not cuts:
+                continue
+            before = [span for each in opened[: number + 1] if each is not None and (span := each.span())]
+            after = [span for each in opened[number + 1 :] if each is not None and (span := each.span())]
+            start = max((last for _, last in before), default=0)
+            end = min((first for first, _ in after), default=NEVER_NS)
+            what = cuts[0].what if cuts else "a file of the bag is missing or was left out"
+            self._losses.append(Loss(start + 1, max(start + 1, end - 1), None, what))
 
 
-def _parse(path: Path, msgtype: str, text: str) -> Any:
-    try:
-        if text.startswith("=" * 80 + "\nIDL: "):
-            return get_types_from_idl(text)
-        return get_types_from_msg(text, msgtype)
-    except TypesysError as error:
-        raise _unreadable(
-            path, f"bag defines {msgtype} in an unknown way: {_clause(error)}", "record again"
-        ) from error
-
-
-def _fields(store: Typestore, name: str) -> set[str]:
-    return {field[0] for field in store.fielddefs[name][1]} if name in store.fielddefs else set()
+def _reason(folder: BagFolder, remarks: list[str]) -> str:
+    return "; ".join(remarks) or folder.wrong or "no storage file"
 
 
 def _clause(error: BaseException) -> str:

@@ -7,17 +7,24 @@ from pathlib import Path
 
 from vlaforget_ros.errors import ErrorCode, UnlearningError
 
-STORAGE_SUFFIXES = (".mcap", ".db3")
+STORAGE_SUFFIXES = (".mcap", ".db3", ".mcap.zstd", ".db3.zstd")
+"""Last the files that rosbag2 compressed as a whole."""
+
+
+def storage_of(path: Path) -> str:
+    """``.mcap`` or ``.db3`` for a storage file, by its name; "" for any other file."""
+    ending = next((suffix for suffix in STORAGE_SUFFIXES if path.name.endswith(suffix)), "")
+    return ending.removesuffix(".zstd")
 
 
 def is_bag(path: Path) -> bool:
     """Whether this is one recording: a storage file, or a folder with metadata.yaml or storage files in it."""
     if path.is_file():
-        return path.suffix in STORAGE_SUFFIXES
+        return bool(storage_of(path))
     if not path.is_dir():
         return False
     return (path / "metadata.yaml").is_file() or any(
-        file.is_file() and file.suffix in STORAGE_SUFFIXES for file in path.iterdir()
+        file.is_file() and storage_of(file) for file in path.iterdir()
     )
 
 

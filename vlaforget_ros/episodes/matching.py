@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class StampedAction:
     """What matching needs of a PolicyAction."""
 
@@ -75,6 +75,7 @@ class Frames:
     broken: int = 0
     other_size: int = 0
     _image_times: dict[int, int] = field(default_factory=dict)
+    _shape: tuple[int, ...] | None = None
 
     def takes(self, index: int, time_ns: int) -> bool:
         """Whether the image logged at ``time_ns`` shall (re)place frame ``index``.
@@ -98,9 +99,23 @@ class Frames:
         self.images[index if self.cameras == 1 else (index, 0)] = image
         self.see(index, time_ns)
 
-    def see(self, index: int, time_ns: int) -> None:
-        """Note that frame ``index`` has an image; one that is not decoded is not looked at further."""
+    def see(self, index: int, time_ns: int, shape: tuple[int, ...] | None = None) -> bool:
+        """Note that frame ``index`` has an image, without storing it.
+
+        Args:
+            index: of the frame.
+            time_ns: log time of the image.
+            shape: (H, W, 3) where it is known; other sizes than the first are left out then.
+
+        Returns:
+            whether it counts.
+        """
+        if shape is not None and shape != (self._shape or shape):
+            self.other_size += 1
+            return False
+        self._shape = shape or self._shape
         self._image_times[index] = time_ns
+        return True
 
     def put_beside(self, index: int, camera: int, image: np.ndarray) -> bool:
         """Store what a further camera (1, 2, ...) showed beside the image of frame ``index``, which is there already.

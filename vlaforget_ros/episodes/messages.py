@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
+from rosbags.serde import SerdeError
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
@@ -62,7 +63,9 @@ ADDED_LATER: Mapping[str, frozenset[str]] = MappingProxyType(
 RECORDED_TOPICS: tuple[str, ...] = tuple(TOPIC_TYPES)
 """What a recorder subscribes to so that episodes can be read back in full."""
 
-_LATCHED = ("rollout", "safety/status", "policy/status")
+_LATCHED = ("instruction", "rollout", "safety/status", "policy/status", "canary/status")
+
+_STARTED = 0  # Rollout.PHASE_STARTED
 
 
 @lru_cache(maxsize=1)
@@ -97,7 +100,9 @@ def recorded_qos(topic: str, msgtype: str = "") -> Qos:
         topic: full name.
         msgtype: further cameras have names of their own: they are known by their type.
     """
-    name = relative_topic(topic)
+    name = next(
+        (name for name in _LATCHED if f"/{topic.lstrip('/')}".endswith(f"/{name}")), relative_topic(topic)
+    )
     is_image = name == "image" or msgtype in TOPIC_TYPES["image"]
     reliability = QosReliability.BEST_EFFORT if is_image else QosReliability.RELIABLE
     durability = QosDurability.TRANSIENT_LOCAL if name in _LATCHED else QosDurability.VOLATILE
@@ -115,6 +120,22 @@ def recorded_qos(topic: str, msgtype: str = "") -> Qos:
         unset,
         False,
     )
+
+
+def still_holds(msgtype: str, data: bytes) -> bool:
+    """Whether a latched message says something of the time after it: a rollout that ended is no state any more.
+
+    Args:
+        msgtype: as bags call it.
+        data: CDR bytes.
+    """
+    if msgtype != ROLLOUT:
+        return True
+    try:
+        message: Any = typestore().deserialize_cdr(data, msgtype)
+    except SerdeError:
+        return False
+    return int(message.phase) == _STARTED
 
 
 def stamp_to_ns(stamp: Any) -> int:

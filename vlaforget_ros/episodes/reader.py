@@ -8,9 +8,11 @@ reads what was shown beside these images. Whatever had to be left out becomes a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -18,8 +20,13 @@ from rosbags.serde import SerdeError
 
 from vlaforget_ros.episodes.bags import Bag
 from vlaforget_ros.episodes.images import BrokenImage, decode, header_stamp_ns
+from vlaforget_ros.episodes.losses import Hole, hole_problem
+from vlaforget_ros.episodes.mapped import read_mapped, scan_mapped
+from vlaforget_ros.episodes.mapping import TopicMapping
 from vlaforget_ros.episodes.matching import Frames, Usable, usable_actions
-from vlaforget_ros.episodes.rollouts import RecordedRollout, collect_rollouts
+from vlaforget_ros.episodes.message import Message
+from vlaforget_ros.episodes.rollouts import RecordedRollout, collect_rollouts, spans
+from vlaforget_ros.episodes.sightings import Place, Sightings, assign
 from vlaforget_ros.episodes.topics import Topics, resolve
 from vlaforget_ros.episodes.types import (
     Episode,
@@ -44,22 +51,30 @@ class _Report(Protocol[_Known]):
 
 
 def read_episodes(
-    bag: Path, topics: TopicMap | None = None, rollouts: Collection[str] | None = None
+    bag: Path,
+    topics: TopicMap | TopicMapping | None = None,
+    rollouts: Collection[str] | None = None,
+    *,
+    damaged: bool = False,
 ) -> EpisodeReport:
     """Episodes of one bag.
 
     Args:
         bag: rosbag2 folder, or a single .mcap or .db3 file.
-        topics: names of the topics; the live graph's by default, with one camera and without a state.
+        topics: names of the topics, the live graph's by default, with one camera and without a state; or what the
+            topics of somebody else's bag mean (:func:`read_mapping`).
         rollouts: ids of the rollouts to read; all by default. Images of the others are never held in memory.
+        damaged: also give rollouts that a damaged bag lost something of; otherwise they are only named.
 
     Raises:
         UnlearningError: 300 when one topic is named twice, 301 when the bag is missing or unreadable, or lacks a
             needed topic.
     """
+    if isinstance(topics, TopicMapping):
+        return read_mapped(Path(bag), topics, rollouts, damaged)
     wanted = topics or TopicMap()
     with Bag(Path(bag)) as opened:
-        found = _collect(opened, wanted, rollouts)
+        found = _collect(opened, resolve(opened.topics, wanted, opened.path), rollouts)
         names, frames = found.names, found.frames
         tracks = {topic: Track() for topic in names.beside}
         strays = _read_images(opened, names.image, frames, tracks)
@@ -68,49 +83,46 @@ def read_episodes(
             views = read_views(opened, names, frames, tracks, wanted.stale_after_s)
         episodes: list[Episode] = []
         problems = found.problems
+        holes = damage(opened, names, found.rollouts)
         for index, rollout in enumerate(found.rollouts):
             problems += _left_out(rollout.rollout_id, found.usable[index], frames[index], strays[index])
             shown = views[index] if views else None
             problems += [] if shown is None else shown.problems(rollout.rollout_id)
             problems += rollout.problems()
             episode = _episode(rollout, found.usable[index], frames[index], shown, strays[index], str(bag))
-            if len(episode):
+            hole = holes.get(rollout.rollout_id)
+            problems += [] if hole is None else [hole_problem(rollout.rollout_id, hole)]
+            if hole is not None and len(episode):
+                episode = replace(episode, damage=hole.what)
+            if len(episode) and (damaged or hole is None):
                 episodes.append(episode)
-            else:
+            elif not len(episode):
                 problems.append(_empty(rollout))
         problems = [*opened.problems, *problems]
     return EpisodeReport(tuple(_at(problem, str(bag)) for problem in problems), tuple(episodes))
 
 
-def scan_episodes(bag: Path, topics: TopicMap | None = None) -> ScanReport:
+def scan_episodes(
+    bag: Path, topics: TopicMap | TopicMapping | None = None, *, damaged: bool = False
+) -> ScanReport:
     """What one bag holds, without decoding an image: quick, and small in memory however long the bag is.
 
-    An image that cannot be decoded, or has another size than the others, still counts as a frame here; further
-    cameras and the state are not looked at.
+    An image that cannot be decoded still counts as a frame here, and so does a compressed one of another size than the
+    others; further cameras and the state are not looked at.
 
     Args:
         bag: as for :func:`read_episodes`.
         topics: as for :func:`read_episodes`.
+        damaged: as for :func:`read_episodes`.
 
     Raises:
         UnlearningError: as :func:`read_episodes`.
     """
+    if isinstance(topics, TopicMapping):
+        return scan_mapped(Path(bag), topics, damaged)
     with Bag(Path(bag)) as opened:
-        found = _collect(opened, topics or TopicMap(), None)
-        strays = _read_images(opened, found.names.image, found.frames, {}, decoding=False)
-        episodes: list[EpisodeInfo] = []
-        problems = found.problems
-        for rollout, usable, frames, stray in zip(
-            found.rollouts, found.usable, found.frames, strays, strict=True
-        ):
-            problems += _left_out(rollout.rollout_id, usable, frames, stray) + rollout.problems()
-            kept = frames.matched()
-            if len(kept):
-                episodes.append(EpisodeInfo(**_info(rollout, usable, kept, stray, str(bag))))
-            else:
-                problems.append(_empty(rollout))
-        problems = [*opened.problems, *problems]
-    return ScanReport(tuple(_at(problem, str(bag)) for problem in problems), tuple(episodes))
+        found = survey(opened, topics or TopicMap(), damaged=damaged)
+    return ScanReport(found.problems, tuple(info for info in found.infos if info is not None))
 
 
 @dataclass
@@ -124,9 +136,75 @@ class _Found:
     problems: list[Problem]
 
 
-def _collect(bag: Bag, wanted: TopicMap, only: Collection[str] | None) -> _Found:
+@dataclass(frozen=True)
+class Survey:
+    """What one walk through a bag tells without its images.
+
+    Attributes:
+        names: the topics.
+        infos: of each rollout; None for one without a single frame, or that a damaged bag lost something of.
+        usable: its actions.
+        frames: what is known of its images.
+        chosen: frame to the place of its image.
+        tracks: of each topic beside the image, where they were asked for.
+        problems: what was left out.
+    """
+
+    names: Topics
+    infos: list[EpisodeInfo | None]
+    usable: list[Usable]
+    frames: list[Frames]
+    chosen: list[dict[int, Place]]
+    tracks: dict[str, Track]
+    problems: tuple[Problem, ...]
+
+
+def survey(bag: Bag, wanted: TopicMap, beside: bool = False, damaged: bool = False) -> Survey:
+    """Everything but the images, in one walk: of a compressed bag it takes about as long as reading it.
+
+    Args:
+        bag: open.
+        wanted: names of the topics.
+        beside: note the messages of further cameras and of the state as well.
+        damaged: as for :func:`read_episodes`.
+
+    Raises:
+        UnlearningError: as :func:`read_episodes`.
+    """
     names = resolve(bag.topics, wanted, bag.path)
-    rollouts, problems = collect_rollouts(bag, names)
+    sightings = Sightings()
+    tracks = {topic: Track() for topic in names.beside} if beside else {}
+    found = _collect(
+        bag, names, None, {names.image: sightings.note, **{t: partial(track, tracks=tracks) for t in tracks}}
+    )
+    seen = assign(sightings, found.frames)
+    stamps = np.sort(np.array(seen.unmatched, dtype=np.int64))
+    infos: list[EpisodeInfo | None] = []
+    problems = found.problems
+    holes = damage(bag, names, found.rollouts)
+    for rollout, usable, frames in zip(found.rollouts, found.usable, found.frames, strict=True):
+        stray = _between(stamps, frames)
+        problems += _left_out(rollout.rollout_id, usable, frames, stray) + rollout.problems()
+        kept = frames.matched()
+        hole = holes.get(rollout.rollout_id)
+        what = "" if hole is None else hole.what
+        problems += [] if hole is None else [hole_problem(rollout.rollout_id, hole)]
+        problems += [] if len(kept) else [_empty(rollout)]
+        given = len(kept) and (damaged or hole is None)
+        known = _info(rollout, usable, kept, stray, str(bag.path)) if given else {}
+        infos.append(EpisodeInfo(**known, damage=what) if given else None)
+    problems = [*bag.problems, *problems]
+    located = tuple(_at(problem, str(bag.path)) for problem in problems)
+    return Survey(names, infos, found.usable, found.frames, seen.chosen, tracks, located)
+
+
+def _collect(
+    bag: Bag,
+    names: Topics,
+    only: Collection[str] | None,
+    beside: Mapping[str, Callable[[Message], None]] = MappingProxyType({}),
+) -> _Found:
+    rollouts, problems = collect_rollouts(bag, names, beside)
     if only is not None:
         rollouts = [rollout for rollout in rollouts if rollout.rollout_id in only]
     usable = [usable_actions(rollout.actions) for rollout in rollouts]
@@ -134,7 +212,7 @@ def _collect(bag: Bag, wanted: TopicMap, only: Collection[str] | None) -> _Found
     return _Found(names, rollouts, usable, frames, problems)
 
 
-def read_many(bags: Iterable[Path], topics: TopicMap | None = None) -> EpisodeReport:
+def read_many(bags: Iterable[Path], topics: TopicMap | TopicMapping | None = None) -> EpisodeReport:
     """Episodes of several bags in order; a bag that cannot be read becomes a problem.
 
     The same rollout recorded in two bags counts once, with the frames of the longer recording.
@@ -142,17 +220,17 @@ def read_many(bags: Iterable[Path], topics: TopicMap | None = None) -> EpisodeRe
     Raises:
         UnlearningError: 301 when not one of the bags could be read.
     """
-    problems, episodes = _merged(bags, lambda bag: read_episodes(bag, topics))
+    problems, episodes = merged(bags, lambda bag: read_episodes(bag, topics))
     return EpisodeReport(problems, episodes)
 
 
-def scan_many(bags: Iterable[Path], topics: TopicMap | None = None) -> ScanReport:
+def scan_many(bags: Iterable[Path], topics: TopicMap | TopicMapping | None = None) -> ScanReport:
     """As :func:`read_many`, without decoding an image: see :func:`scan_episodes`."""
-    problems, episodes = _merged(bags, lambda bag: scan_episodes(bag, topics))
+    problems, episodes = merged(bags, lambda bag: scan_episodes(bag, topics))
     return ScanReport(problems, episodes)
 
 
-def _merged(
+def merged(
     bags: Iterable[Path], read: Callable[[Path], _Report[_Known]]
 ) -> tuple[tuple[Problem, ...], tuple[_Known, ...]]:
     episodes: dict[str, _Known] = {}
@@ -180,10 +258,8 @@ def _merged(
     return tuple(problems), tuple(episodes.values())
 
 
-def _read_images(
-    bag: Bag, topic: str, frames: list[Frames], tracks: Mapping[str, Track], decoding: bool = True
-) -> list[int]:
-    """Fill the frames, and the tracks of the topics beside the image; or only note which images there are.
+def _read_images(bag: Bag, topic: str, frames: list[Frames], tracks: Mapping[str, Track]) -> list[int]:
+    """Fill the frames, and the tracks of the topics beside the image.
 
     Returns:
         how many images between each rollout's first and last action had none.
@@ -193,7 +269,7 @@ def _read_images(
         for index, action in enumerate(frame.wanted):
             wanted.setdefault(action.observation_ns, []).append((which, index))
     unmatched: list[int] = []
-    for message in bag.messages((topic, *tracks)):
+    for message in bag.messages((topic, *tracks), tuple(tracks)):
         if message.topic != topic:
             track(message, tracks)
             continue
@@ -201,17 +277,14 @@ def _read_images(
         try:
             stamp = header_stamp_ns(message.data)
             takers = [(w, i) for w, i in wanted.get(stamp, ()) if frames[w].takes(i, message.time_ns)]
-            if takers and decoding:
+            if takers:
                 image = decode(bag.deserialize(message))
         except (BrokenImage, SerdeError):
             for which, _ in takers:
                 frames[which].broken += 1
             continue
         for which, index in takers:
-            if decoding:
-                frames[which].put(index, message.time_ns, image)
-            else:
-                frames[which].see(index, message.time_ns)
+            frames[which].put(index, message.time_ns, image)
         if stamp not in wanted:
             unmatched.append(stamp)
     stamps = np.sort(np.array(unmatched, dtype=np.int64))
@@ -259,6 +332,16 @@ def _info(
         "source": source,
         "dropped_frames": incomplete + unusable + strays,
     }
+
+
+def damage(bag: Bag, names: Topics, rollouts: Sequence[RecordedRollout]) -> dict[str, Hole]:
+    """Rollouts that a damaged bag lost something of; ask when their topics were read."""
+    topics = (names.rollout, names.action, names.image, names.outcome, names.violation, *names.beside)
+    found = {}
+    for rollout, (start_ns, end_ns) in zip(rollouts, spans(rollouts), strict=True):
+        if (hole := bag.hole(topics, start_ns, end_ns)) is not None:
+            found[rollout.rollout_id] = hole
+    return found
 
 
 def _empty(rollout: RecordedRollout) -> Problem:

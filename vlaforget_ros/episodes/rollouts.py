@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from rosbags.serde import SerdeError
 
 from vlaforget_ros.episodes.bags import Bag
+from vlaforget_ros.episodes.losses import NEVER_NS
 from vlaforget_ros.episodes.matching import StampedAction
+from vlaforget_ros.episodes.message import Message
 from vlaforget_ros.episodes.messages import stamp_to_ns
 from vlaforget_ros.episodes.topics import Topics
 from vlaforget_ros.episodes.types import SEVERITIES, Phase, Problem, Violation
@@ -34,6 +38,12 @@ class RecordedRollout:
     outcomes: list[bool] = field(default_factory=list)
     actions: list[StampedAction] = field(default_factory=list)
     violations: list[Violation] = field(default_factory=list)
+    first_ns: int = NEVER_NS
+    last_ns: int = 0
+
+    def saw(self, time_ns: int) -> None:
+        """A message of it was logged then [ns]."""
+        self.first_ns, self.last_ns = min(self.first_ns, time_ns), max(self.last_ns, time_ns)
 
     @property
     def success(self) -> bool | None:
@@ -75,8 +85,16 @@ class RecordedRollout:
         return [Problem(kind, self.rollout_id, count, text) for kind, count, text in found]
 
 
-def collect_rollouts(bag: Bag, topics: Topics) -> tuple[list[RecordedRollout], list[Problem]]:
-    """All rollouts that were announced, in order of their first message, and what belongs to none."""
+def collect_rollouts(
+    bag: Bag, topics: Topics, beside: Mapping[str, Callable[[Message], None]] = MappingProxyType({})
+) -> tuple[list[RecordedRollout], list[Problem]]:
+    """All rollouts that were announced, in order of their first message, and what belongs to none.
+
+    Args:
+        bag: open.
+        topics: of the bag.
+        beside: further topics, and who takes the first bytes of their messages: it saves another walk.
+    """
     rollouts: dict[str, RecordedRollout] = {}
     lost: Counter[str] = Counter()
     handlers: dict[str, Callable[[RecordedRollout, Any, int], None]] = {
@@ -86,7 +104,10 @@ def collect_rollouts(bag: Bag, topics: Topics) -> tuple[list[RecordedRollout], l
         topics.violation: _on_violation,
     }
     handlers.pop("", None)
-    for message in bag.messages(tuple(handlers)):
+    for message in bag.messages((*handlers, *beside), tuple(beside)):
+        if message.topic in beside:
+            beside[message.topic](message)
+            continue
         try:
             content = bag.deserialize(message)
         except SerdeError:
@@ -96,11 +117,28 @@ def collect_rollouts(bag: Bag, topics: Topics) -> tuple[list[RecordedRollout], l
             lost["outside_rollouts"] += 1
             continue
         rollout = rollouts.setdefault(content.rollout_id, RecordedRollout(content.rollout_id))
+        rollout.saw(message.time_ns)
         handlers[message.topic](rollout, content, message.time_ns)
     for rollout in rollouts.values():
         if not rollout.announced:
             lost["rollout_unknown"] += 1
     return [rollout for rollout in rollouts.values() if rollout.announced], _lost(lost)
+
+
+def spans(rollouts: Sequence[RecordedRollout]) -> list[tuple[int, int]]:
+    """First and last log time that each rollout may have had [ns], both ends included.
+
+    Where no start was recorded, it may have begun as soon as the one before had ended; where no end, it may have gone
+    on until the next one began.
+    """
+    found = []
+    for rollout in rollouts:
+        before = [r.last_ns for r in rollouts if r.last_ns < rollout.first_ns]
+        after = [r.first_ns for r in rollouts if r.first_ns > rollout.last_ns]
+        start = rollout.first_ns if rollout.started else max(before, default=0)
+        end = rollout.last_ns if rollout.end is not None else min(after, default=NEVER_NS)
+        found.append((start, end))
+    return found
 
 
 def _lost(lost: Counter[str]) -> list[Problem]:
@@ -126,9 +164,11 @@ def _on_action(rollout: RecordedRollout, message: Any, time_ns: int) -> None:
         StampedAction(
             stamp_to_ns(message.observation_stamp),
             time_ns,
-            np.asarray(message.action, dtype=np.float32),
+            # A copy: the message's own is a view of the bag's bytes.
+            np.array(message.action, dtype=np.float32),
             int(message.fault),
-            message.adapter_digest,
+            # One text for all actions of a long bag.
+            sys.intern(message.adapter_digest),
         )
     )
 

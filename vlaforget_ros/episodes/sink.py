@@ -8,22 +8,21 @@ makes it whole for other tools. An sqlite3 bag is committed as a whole when it i
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
 
-from rosbags.interfaces import Connection
-from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.interfaces import Connection, Qos, QosDurability
 from rosbags.rosbag2.errors import WriterError
-from rosbags.rosbag2.storage_mcap import McapWriter
 
+from vlaforget_ros.episodes.bag_files import BagFiles, Storage
 from vlaforget_ros.episodes.messages import recorded_qos, typestore
+from vlaforget_ros.episodes.storages import Compression
 from vlaforget_ros.errors import ErrorCode, UnlearningError, did_you_mean
 
-_PLUGINS = {"mcap": StoragePlugin.MCAP, "sqlite3": StoragePlugin.SQLITE3}
+_MEGABYTE = 1_000_000
+_NANOSECONDS = 1_000_000_000
 
 
 class BagSink:
@@ -32,18 +31,28 @@ class BagSink:
     Args:
         path: folder to create; it must not exist.
         storage: ``mcap`` or ``sqlite3``.
+        compression: ``none`` or ``zstd``, of mcap's chunks; sqlite3 knows none.
+        split_mb: size of a file after which the next one begins [MB, millions of bytes]; 0 for one file.
+        split_s: log time in a file after which the next one begins [s]; 0 for one file.
         flush_every_s: seconds of wall-clock time after which a write also flushes; 0 flushes only on request.
         clock: monotonic seconds, for tests.
 
+    A bag that is split has one folder and one metadata.yaml all the same. The newest message of each latched topic
+    is written again at the head of every further file, so that a file alone says which rollout runs and what it was
+    told.
+
     Raises:
-        UnlearningError: 310 when the folder exists or cannot be made.
+        UnlearningError: 310 when the folder exists or cannot be made, or sqlite3 shall be compressed.
     """
 
     def __init__(
         self,
         path: Path,
         *,
-        storage: Literal["mcap", "sqlite3"] = "mcap",
+        storage: Storage = "mcap",
+        compression: Compression = "none",
+        split_mb: float = 0.0,
+        split_s: float = 0.0,
         flush_every_s: float = 2.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -54,8 +63,12 @@ class BagSink:
         self._flushed_at = clock()
         self._connections: dict[str, Connection] = {}
         self._messages = 0
+        if storage == "sqlite3" and compression != "none":
+            raise self._unwritable("sqlite3 has no compression", "store as mcap, or set compression to none")
         try:
-            self._writer = Writer(self.path, version=Writer.VERSION_LATEST, storage_plugin=_PLUGINS[storage])
+            self._writer = BagFiles(
+                self.path, storage, compression, round(split_mb * _MEGABYTE), round(split_s * _NANOSECONDS)
+            )
             self._writer.open()
         except (WriterError, OSError) as error:
             raise self._unwritable(error, "name a new folder on a disk with space") from error
@@ -67,12 +80,32 @@ class BagSink:
         return self._messages
 
     @property
+    def repeats(self) -> int:
+        """Latched messages written again at the head of further files, not among :attr:`messages`."""
+        return self._writer.repeats
+
+    @property
+    def files(self) -> list[str]:
+        """Names of the files so far."""
+        return self._writer.names
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of the bag so far."""
+        return self._writer.size_bytes
+
+    @property
     def topics(self) -> dict[str, str]:
         """Topic to message type, of the topics added so far."""
         return {topic: connection.msgtype for topic, connection in self._connections.items()}
 
-    def add_topic(self, topic: str, msgtype: str) -> None:
+    def add_topic(self, topic: str, msgtype: str, qos: Qos | None = None) -> None:
         """Register a topic; adding the same topic with the same type again does nothing.
+
+        Args:
+            topic: full name.
+            msgtype: as bags call it.
+            qos: what ``ros2 bag play`` shall offer; without it what the live graph does.
 
         Raises:
             UnlearningError: 310 for a type that is unknown, or other than before.
@@ -89,9 +122,13 @@ class BagSink:
                     f"{topic} was {known.msgtype} before and is {msgtype} now", "record into another bag"
                 )
             if known is None:
-                self._connections[topic] = self._writer.add_connection(
-                    topic, msgtype, typestore=store, offered_qos_profiles=(recorded_qos(topic, msgtype),)
+                offered = qos or recorded_qos(topic, msgtype)
+                connection = self._writer.add_connection(
+                    topic, msgtype, typestore=store, offered_qos_profiles=(offered,)
                 )
+                if offered.durability == QosDurability.TRANSIENT_LOCAL:
+                    self._writer.repeat(connection)
+                self._connections[topic] = connection
 
     def write(self, topic: str, data: bytes | memoryview, time_ns: int) -> None:
         """Append one message: CDR bytes as they came from the wire, logged at ``time_ns``.
@@ -109,7 +146,7 @@ class BagSink:
                 self._messages += 1
                 if self._flush_every_s > 0 and self._clock() - self._flushed_at >= self._flush_every_s:
                     self._flush()
-            except OSError as error:
+            except (OSError, WriterError) as error:
                 raise self._unwritable(
                     error, "make room on the disk; what was flushed can be read"
                 ) from error
@@ -121,7 +158,7 @@ class BagSink:
                 return
             try:
                 self._flush()
-            except OSError as error:
+            except (OSError, WriterError) as error:
                 raise self._unwritable(
                     error, "make room on the disk; what was flushed can be read"
                 ) from error
@@ -134,9 +171,7 @@ class BagSink:
             self._open = False
             try:
                 self._writer.close()
-                _sync(self.path / "metadata.yaml")
-                _sync(self.path)
-            except OSError as error:
+            except (OSError, WriterError) as error:
                 raise self._unwritable(
                     error, "make room on the disk; what was flushed can be read"
                 ) from error
@@ -149,12 +184,7 @@ class BagSink:
 
     def _flush(self) -> None:
         self._flushed_at = self._clock()
-        storage = self._writer.storage
-        if isinstance(storage, McapWriter):
-            if storage.chunk.msgs:
-                storage.close_chunk()
-            storage.bio.flush()
-            os.fsync(storage.bio.fileno())
+        self._writer.file.flush()
 
     def _unwritable(self, cause: object, remedy: str) -> UnlearningError:
         text = str(cause).rstrip(".")
@@ -164,11 +194,3 @@ class BagSink:
             value=str(self.path),
             remedy=remedy,
         )
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -60,6 +60,7 @@ class EpisodeInfo:
         violations: in order of time.
         source: path of the bag.
         dropped_frames: images and actions of this rollout without a partner, or with a fault.
+        damage: what a damaged bag lost in its time, one line; "" when it is whole (the others are read on demand only).
     """
 
     rollout_id: str
@@ -71,6 +72,7 @@ class EpisodeInfo:
     violations: tuple[Violation, ...]
     source: str
     dropped_frames: int
+    damage: str = ""
 
     def __len__(self) -> int:
         return len(self.stamps_ns)

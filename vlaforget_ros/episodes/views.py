@@ -17,9 +17,10 @@ from functools import cached_property
 import numpy as np
 from rosbags.serde import SerdeError
 
-from vlaforget_ros.episodes.bags import Bag, Message
+from vlaforget_ros.episodes.bags import Bag
 from vlaforget_ros.episodes.images import BrokenImage, decode, header_stamp_ns
 from vlaforget_ros.episodes.matching import Frames, StampedAction
+from vlaforget_ros.episodes.message import Message
 from vlaforget_ros.episodes.topics import Topics
 from vlaforget_ros.episodes.types import NANOSECONDS, Problem
 
@@ -184,7 +185,7 @@ def read_views(
             continue
         try:
             value = (
-                _state(bag, message) if message.topic == topics.state else decode(bag.deserialize(message))
+                state_of(bag, message) if message.topic == topics.state else decode(bag.deserialize(message))
             )
         except (BrokenImage, BrokenState, SerdeError):
             for view, indices in found:
@@ -208,7 +209,13 @@ def _stamp_ns(message: Message) -> int:
         return _NEVER_NS
 
 
-def _state(bag: Bag, message: Message) -> np.ndarray:
+def state_of(bag: Bag, message: Message) -> np.ndarray:
+    """(P,) positions of a sensor_msgs/JointState.
+
+    Raises:
+        BrokenState: there are none, or they are not finite.
+        SerdeError: the bytes are damaged.
+    """
     positions = np.array(bag.deserialize(message).position, dtype=np.float64)
     if not len(positions) or not np.all(np.isfinite(positions)):
         raise BrokenState(f"positions {positions}")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 from vlaforget_ros.errors import CellError, ErrorCode, VlaForgetError
 
@@ -23,13 +25,14 @@ def require_ros() -> None:
             ) from error
 
 
-def run_node(module: str, name: str, args: Sequence[str] | None) -> int:
+def run_node(module: str, name: str, args: Sequence[str] | None, **options: Any) -> int:
     """Make a node, bring it up if it shall start itself, and serve until stopped.
 
     Args:
         module: where the node class is.
         name: the class.
         args: ROS arguments; None takes them from the command line.
+        options: of the class.
 
     Returns:
         0 after a stop by signal, 1 when the node could not be made or could not start itself.
@@ -41,4 +44,4 @@ def run_node(module: str, name: str, args: Sequence[str] | None) -> int:
         return 1
     from vlaforget_ros.nodes.spin import serve
 
-    return serve(getattr(importlib.import_module(module), name), args)
+    return serve(partial(getattr(importlib.import_module(module), name), **options), args)

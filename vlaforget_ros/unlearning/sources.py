@@ -145,14 +145,15 @@ def _odd(
 def _require_complete(report: EpisodeReport, request: Request) -> None:
     """Raises UnlearningError 301 where not one frame has everything that was asked for beside the main image."""
     lost = [problem for problem in report.problems if "_camera" in problem.kind or "_state" in problem.kind]
-    if report.episodes or not (request.cameras or request.state):
+    cameras, state = request.shown
+    if report.episodes or not (cameras or state):
         return
     raise UnlearningError(
         ErrorCode.UNLEARNING_BAG_UNREADABLE,
         "not one frame of the bags has an image of every camera, and a state where one is asked for",
         value="; ".join(dict.fromkeys(problem.message for problem in lost or report.problems))
         or "no episodes",
-        limit=", ".join([*request.cameras, *([request.state] if request.state else [])]),
+        limit=", ".join([*cameras, *([state] if state else [])]),
         remedy="record these topics while the policy runs, in the clock and the size of the main camera",
     )
 

@@ -1,0 +1,93 @@
+"""Which images a bag has, told by the first bytes of their messages, and which of them each frame gets."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from vlaforget_ros.episodes.images import BrokenImage, header_stamp_ns
+from vlaforget_ros.episodes.matching import Frames
+from vlaforget_ros.episodes.message import Message
+from vlaforget_ros.episodes.messages import IMAGE
+from vlaforget_ros.episodes.plain_image import plain_image
+
+Place = tuple[int, int, int]
+"""Stamp and log time of an image [ns], and how many with these two came just before it."""
+
+
+class Places:
+    """Numbers images of one topic as they come by: two walks through a bag give each the same place."""
+
+    def __init__(self) -> None:
+        self._time_ns = -1
+        self._before: dict[int, int] = {}
+
+    def next(self, stamp: int, time_ns: int) -> Place:
+        """The place of the next image."""
+        if time_ns != self._time_ns:
+            self._before.clear()
+            self._time_ns = time_ns
+        count = self._before.get(stamp, 0)
+        self._before[stamp] = count + 1
+        return (stamp, time_ns, count)
+
+
+@dataclass
+class Sightings:
+    """Stamp, log time and size of every image, in the order of the bag: 20 bytes for each."""
+
+    _stamps: array[int] = field(default_factory=lambda: array("q"))
+    _times: array[int] = field(default_factory=lambda: array("q"))
+    _kinds: array[int] = field(default_factory=lambda: array("i"))
+    _shapes: dict[tuple[int, ...] | None, int] = field(default_factory=dict)
+
+    def note(self, message: Message) -> None:
+        """One more image; one that is too short to have a stamp is none."""
+        try:
+            self._stamps.append(header_stamp_ns(message.data))
+        except BrokenImage:
+            return
+        # How a compressed image will turn out is not plain to see.
+        plain = plain_image(message.data, message.missing) if message.msgtype == IMAGE else None
+        shape = None if plain is None else plain.shape
+        self._times.append(message.time_ns)
+        self._kinds.append(self._shapes.setdefault(shape, len(self._shapes)))
+
+    def __iter__(self) -> Iterator[tuple[int, int, tuple[int, ...] | None]]:
+        shapes = list(self._shapes)
+        for stamp, time_ns, kind in zip(self._stamps, self._times, self._kinds, strict=True):
+            yield stamp, time_ns, shapes[kind]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What became of the images.
+
+    Attributes:
+        chosen: for each rollout, frame to the place of its image.
+        unmatched: stamps of images that no action answers.
+    """
+
+    chosen: list[dict[int, Place]]
+    unmatched: list[int]
+
+
+def assign(sightings: Sightings, frames: Sequence[Frames]) -> Seen:
+    """Note in the frames of each rollout which of them have an image, by the rule by which they would be filled."""
+    wanted: dict[int, list[tuple[int, int]]] = {}
+    for which, frame in enumerate(frames):
+        for index, action in enumerate(frame.wanted):
+            wanted.setdefault(action.observation_ns, []).append((which, index))
+    seen = Seen([{} for _ in frames], [])
+    places = Places()
+    for stamp, time_ns, shape in sightings:
+        place = places.next(stamp, time_ns)
+        takers = wanted.get(stamp)
+        if takers is None:
+            seen.unmatched.append(stamp)
+            continue
+        for which, index in takers:
+            if frames[which].takes(index, time_ns) and frames[which].see(index, time_ns, shape):
+                seen.chosen[which][index] = place
+    return seen

@@ -1,0 +1,136 @@
+"""Recorded frames as training batches, from bags of any size in bounded memory.
+
+A first walk through each bag reads everything but the images, and settles which frames there are: those that
+:func:`read_episodes` finds, by the same rule. Every further walk reads just the images of the frames that were asked
+for, each straight into its place in a batch. What is held in memory is some hundred bytes for each frame of the bags,
+and two batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+
+from vlaforget_ros.episodes.bags import Bag
+from vlaforget_ros.episodes.batches import Batch, BatchMaker
+from vlaforget_ros.episodes.reader import merged, survey
+from vlaforget_ros.episodes.reels import Reel, reels
+from vlaforget_ros.episodes.selection import Selection, select
+from vlaforget_ros.episodes.showing import Showing
+from vlaforget_ros.episodes.topics import resolve
+from vlaforget_ros.episodes.types import Episode, EpisodeInfo, ScanReport, TopicMap
+from vlaforget_ros.errors import ErrorCode, UnlearningError
+
+
+class BatchStream:
+    """Frames of some bags in batches, in the order in which their images were recorded, bag by bag.
+
+    Each iteration goes through the bags once more; what the first walk found stays known.
+
+    Args:
+        bags: rosbag2 folders, or single .mcap or .db3 files. A rollout that is in two of them comes from the longer
+            recording.
+        topics: as for :func:`read_episodes`.
+        batch: frames of a batch; the last one of a size may have fewer.
+        chosen: which frames; a selection, or frame indices for each rollout id. All by default.
+        chunk: control ticks of an answer, as for ``chunked``.
+
+    Attributes:
+        report: the episodes, and what was left out.
+        lost: frames of the last iteration whose image turned out broken or missing only then.
+
+    Raises:
+        UnlearningError: 300 for frames that an episode does not have, 301 as :func:`read_many`.
+    """
+
+    def __init__(
+        self,
+        bags: Iterable[Path],
+        topics: TopicMap | None = None,
+        *,
+        batch: int = 64,
+        chosen: Selection | Mapping[str, np.ndarray] | None = None,
+        chunk: int = 1,
+    ) -> None:
+        self._topics = topics or TopicMap()
+        self._batch, self._chunk = batch, chunk
+        self._reels: dict[tuple[str, str], Reel] = {}
+        self.report = ScanReport(*merged([Path(bag) for bag in bags], self._survey))
+        self._frames = _frames(self.report.episodes, chosen)
+        used = {(info.source, info.rollout_id) for info in self.report.episodes}
+        self._reels = {key: reel for key, reel in self._reels.items() if key in used}
+        self.lost = 0
+
+    def __len__(self) -> int:
+        """Frames of an iteration, as far as none is lost."""
+        return sum(map(len, self._frames.values()))
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Raises UnlearningError 301 for an image encoding that is not known."""
+        self.lost = 0
+        maker = BatchMaker(self._batch)
+        for source in dict.fromkeys(info.source for info in self.report.episodes):
+            yield from self._bag(Path(source), maker)
+        yield from maker.rest()
+
+    def _survey(self, path: Path) -> ScanReport:
+        with Bag(path) as bag:
+            found = survey(bag, self._topics, beside=True)
+        made = reels(found, self._topics.stale_after_s)
+        self._reels.update({(reel.info.source, reel.info.rollout_id): reel for reel in made})
+        return ScanReport(found.problems, tuple(reel.info for reel in made))
+
+    def _bag(self, path: Path, maker: BatchMaker) -> Iterator[Batch]:
+        wanted = [
+            (self._reels[info.source, info.rollout_id], self._frames[info.rollout_id])
+            for info in self.report.episodes
+            if info.source == str(path) and len(self._frames[info.rollout_id])
+        ]
+        if not wanted:
+            return
+        with Bag(path) as bag:
+            names = resolve(bag.topics, self._topics, path)
+            showing = Showing(names, wanted)
+            for message in bag.messages((names.image, *names.beside), at=showing.times):
+                for reel, index, image, state in showing.take(bag, message):
+                    yield from maker.add(reel.frame(index, image, state, self._chunk))
+        self.lost += showing.missing
+
+
+def stream_batches(
+    bags: Iterable[Path],
+    topics: TopicMap | None = None,
+    *,
+    batch: int = 64,
+    chosen: Selection | Mapping[str, np.ndarray] | None = None,
+    chunk: int = 1,
+) -> Iterator[Batch]:
+    """One iteration of a :class:`BatchStream`, which says what the arguments are and what is raised."""
+    return iter(BatchStream(bags, topics, batch=batch, chosen=chosen, chunk=chunk))
+
+
+def _frames(
+    episodes: Sequence[EpisodeInfo], chosen: Selection | Mapping[str, np.ndarray] | None
+) -> dict[str, np.ndarray]:
+    """Frame indices for each rollout."""
+    everything = {info.rollout_id: np.arange(len(info), dtype=np.int64) for info in episodes}
+    if chosen is None:
+        return everything
+    found = dict.fromkeys(everything, np.zeros(0, dtype=np.int64))
+    if isinstance(chosen, Selection):
+        # Selections ask for no more than an EpisodeInfo has.
+        parts = select(cast("Sequence[Episode]", episodes), chosen)
+        return found | {part.episode.rollout_id: part.indices for part in parts}
+    for rollout, indices in chosen.items():
+        wrong = np.setdiff1d(indices, everything.get(rollout, ()))
+        if len(wrong):
+            raise UnlearningError(
+                ErrorCode.UNLEARNING_BAD_REQUEST,
+                f"episode has no such frame: {rollout}",
+                value=", ".join(map(str, wrong[:5])),
+                limit=f"0 .. {len(everything[rollout]) - 1}" if rollout in everything else "no such episode",
+            )
+    return found | {rollout: np.unique(indices) for rollout, indices in chosen.items()}
