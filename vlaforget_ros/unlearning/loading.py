@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from vlaforget_ros.episodes.mapping import TopicMapping
 from vlaforget_ros.episodes.reader import read_episodes
 from vlaforget_ros.episodes.types import Episode, EpisodeInfo, TopicMap
 
@@ -14,7 +15,9 @@ FIRST_FRAMES = 200
 """Frames of the first part, before it is known how large an image is."""
 
 
-def load(infos: Iterable[EpisodeInfo], topics: TopicMap, most: int = MOST_BYTES) -> Iterator[Episode]:
+def load(
+    infos: Iterable[EpisodeInfo], topics: TopicMap | TopicMapping, most: int = MOST_BYTES
+) -> Iterator[Episode]:
     """The episodes again, with images, bag by bag; those that turn out to have no frame are left out.
 
     Args:

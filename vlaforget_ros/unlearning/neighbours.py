@@ -15,6 +15,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 
+from vlaforget_ros.episodes.mapping import TopicMapping
 from vlaforget_ros.episodes.types import Episode, EpisodeInfo, TopicMap
 from vlaforget_ros.policy.images import pixel_values
 from vlaforget_ros.policy.policy import VlaPolicy
@@ -136,7 +137,7 @@ def find_neighbours(
     policy: VlaPolicy,
     episodes: Sequence[EpisodeInfo],
     forget: Sequence[str],
-    topics: TopicMap,
+    topics: TopicMap | TopicMapping,
     told: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Neighbour]:
     """All candidates that were looked at, the nearest first: reads the images of these and of the forget episodes.

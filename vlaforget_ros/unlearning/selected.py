@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 _BLOCK = 1 << 20
 _SHOWN = 5
-_PACKED = tuple(f"{suffix}.zstd" for suffix in STORAGE_SUFFIXES)
 
 Sizes = Mapping[str, int]
 """Rollout id to the number of its frames that are chosen."""
@@ -46,12 +45,14 @@ class Selected(Strict):
 
     Attributes:
         bags: in the order of the request's ``bags``.
+        mapping: SHA-256 of the request's ``mapping`` file, "" where it has none.
         forget: rollout id to the number of its frames in D_f.
         retain: the same of D_r.
         boundary: the same of D_b; empty without a boundary selection.
     """
 
     bags: tuple[SelectedBag, ...]
+    mapping: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
     forget: dict[str, int]
     retain: dict[str, int]
     boundary: dict[str, int] = Field(default_factory=dict)
@@ -65,9 +66,7 @@ def storage_files(bag: Path) -> list[Path]:
     """The files of a bag that hold its messages, in order of their names."""
     if bag.is_file():
         return [bag]
-    return sorted(
-        file for file in bag.iterdir() if file.is_file() and file.name.endswith((*STORAGE_SUFFIXES, *_PACKED))
-    )
+    return sorted(file for file in bag.iterdir() if file.is_file() and file.name.endswith(STORAGE_SUFFIXES))
 
 
 def hash_bag(bag: Path, told: Callable[[int], None] = lambda count: None) -> SelectedBag:
@@ -122,15 +121,31 @@ def hash_bags(bags: Sequence[Path], told: Told | None = None) -> tuple[SelectedB
     return tuple(hash_bag(bag, read) for bag in bags)
 
 
+def hash_mapping(mapping: str) -> str:
+    """SHA-256 of a mapping file, "" for none. Raises UnlearningError 300 where it cannot be read."""
+    if not mapping:
+        return ""
+    try:
+        return hashlib.sha256(Path(mapping).read_bytes()).hexdigest()
+    except OSError as error:
+        raise UnlearningError(
+            ErrorCode.UNLEARNING_BAD_REQUEST,
+            f"mapping file cannot be read: {error.strerror or error}",
+            value=mapping,
+            remedy="check the path",
+        ) from error
+
+
 def bag_changes(request: Request, told: Told | None = None) -> list[str]:
-    """Bags that are not what they were when the request was made; none without ``selected``."""
+    """Bags, and a mapping, that are not what they were when the request was made; none without ``selected``."""
     if request.selected is None:
         return []
+    changed = hash_mapping(request.mapping) != request.selected.mapping
+    found = [f"mapping {request.mapping or '(none)'} has another content"] if changed else []
     bags = [Path(bag) for bag in request.bags]
     missing = [str(bag) for bag in bags if not bag.exists()]
     if missing:
-        return [f"bag {bag} is gone" for bag in missing]
-    found = []
+        return [*found, *(f"bag {bag} is gone" for bag in missing)]
     for bag, was, now in zip(bags, request.selected.bags, hash_bags(bags, told), strict=True):
         if now.sha256 != was.sha256:
             sizes = (
