@@ -20,6 +20,7 @@ from vlaforget_ros.unlearning.parameters import Strict
 if TYPE_CHECKING:
     from vlaforget_ros.unlearning.request import Request
 
+METADATA = "metadata.yaml"
 _BLOCK = 1 << 20
 _SHOWN = 5
 
@@ -62,30 +63,38 @@ class Selected(Strict):
         return {"forget": self.forget, "retain": self.retain, "boundary": self.boundary}
 
 
-def storage_files(bag: Path) -> list[Path]:
-    """The files of a bag that hold its messages, in order of their names."""
+def content_files(bag: Path) -> list[tuple[str, Path]]:
+    """The files whose content counts, in order, each with the name that counts: "" for the storage files of a bag.
+
+    In a folder without storage files (a data set of another kind) all files below it count, with their places.
+    """
     if bag.is_file():
-        return [bag]
-    return sorted(file for file in bag.iterdir() if file.is_file() and file.name.endswith(STORAGE_SUFFIXES))
+        return [("", bag)]
+    storage = [file for file in bag.iterdir() if file.is_file() and file.name.endswith(STORAGE_SUFFIXES)]
+    if storage:
+        return [("", file) for file in sorted(storage)]
+    below = [file for file in bag.rglob("*") if file.is_file() and file != bag / METADATA]
+    return sorted((file.relative_to(bag).as_posix(), file) for file in below)
 
 
 def hash_bag(bag: Path, told: Callable[[int], None] = lambda count: None) -> SelectedBag:
     """The content of a bag: SHA-256 over the SHA-256 of each storage file, in order of their names.
 
-    ``metadata.yaml`` and the names do not count: a bag that was moved, renamed or indexed again is the same.
+    ``metadata.yaml`` and the names do not count: a bag that was moved, renamed or indexed again is the same. Of a
+    folder that is no bag all files count, as :func:`content_files` has them.
 
     Args:
         bag: folder or file.
         told: called with the number of bytes that were read since the last call.
 
     Raises:
-        UnlearningError: 301 for a bag that is not there, cannot be read or has no storage file.
+        UnlearningError: 301 for a bag that is not there, cannot be read or is empty.
     """
     whole, size = hashlib.sha256(), 0
     try:
-        files = storage_files(bag)
-        for file in files:
-            part = hashlib.sha256()
+        files = content_files(bag)
+        for name, file in files:
+            part = hashlib.sha256(f"{name}\0".encode() if name else b"")
             with file.open("rb") as opened:
                 while block := opened.read(_BLOCK):
                     part.update(block)
@@ -95,7 +104,7 @@ def hash_bag(bag: Path, told: Callable[[int], None] = lambda count: None) -> Sel
     except OSError as error:
         raise _unreadable(bag, error.strerror or str(error)) from error
     if not files:
-        raise _unreadable(bag, "no storage files")
+        raise _unreadable(bag, "no files")
     return SelectedBag(sha256=whole.hexdigest(), size=size)
 
 
@@ -109,7 +118,7 @@ def hash_bags(bags: Sequence[Path], told: Told | None = None) -> tuple[SelectedB
     Raises:
         UnlearningError: 301 as :func:`hash_bag`.
     """
-    total = sum(file.stat().st_size for bag in bags if bag.exists() for file in storage_files(bag))
+    total = sum(file.stat().st_size for bag in bags if bag.exists() for _, file in content_files(bag))
     done = 0
 
     def read(count: int) -> None:
