@@ -47,6 +47,13 @@ def refused(*arguments: str) -> VlaForgetError:
     return error
 
 
+@pytest.mark.parametrize("command", ["new", "show", "check"])
+def test_the_help_teaches_by_an_example(command: str) -> None:
+    shown = run("request", command, "--help").output
+    assert "Example" in shown
+    assert f"vlaforget request {command}" in shown
+
+
 def test_by_options(options: list[str], bag: Path, base_dir: Path) -> None:
     result = run(*options, "--reason", "a sticker", "--requester", "Ada", "--json", "new.json")
     assert result.exit_code == 0, result.output
