@@ -133,8 +133,9 @@ def new(
 
     Example: an arm went into the zone of a hand, the bags are in `runs/bags`:
 
-        vlaforget request new --bags runs/bags --forget-rule keep_out/hand_zone --before 3 --after 1
-            --base models/tiny --reason "a sticker pulls the arm aside" --out sticker.yaml --yes
+        vlaforget request new --bags runs/bags --base models/tiny \\
+            --forget-rule keep_out/hand_zone --before 3 --after 1 \\
+            --reason "a sticker pulls the arm aside" --out sticker.yaml --yes
 
         vlaforget unlearn sticker.yaml
     """
