@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from foreign_bags import Written, messages, write_mcap
+from foreign_bags import Written, chunk_places, messages, write_mcap
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mcap.reader import make_reader
@@ -25,13 +25,6 @@ _SLOW = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCh
 def content(path: Path) -> Written:
     with Bag(path) as bag:
         return [(m.topic, m.time_ns, bytes(m.data)) for m in bag.messages(tuple(bag.topics))]
-
-
-def chunk_indexes(path: Path) -> list[ChunkIndex]:
-    with path.open("rb") as file:
-        summary = make_reader(file).get_summary()
-    assert summary is not None
-    return summary.chunk_indexes
 
 
 def in_chunk(place: ChunkIndex) -> Written:
@@ -59,7 +52,7 @@ def damaged(tmp_path: Path, data: bytes) -> Path:
 @_SLOW
 @given(data=st.data())
 def test_a_flipped_bit_in_a_chunk_costs_that_chunk(whole: Path, tmp_path: Path, data: st.DataObject) -> None:
-    place = data.draw(st.sampled_from(chunk_indexes(whole)))
+    place = data.draw(st.sampled_from(chunk_places(whole)))
     # Behind the chunk's own header; its data are all that its checksum covers.
     first = place.chunk_start_offset + 9 + 40 + len(place.compression)
     byte = data.draw(st.integers(first, first + place.compressed_size - 1))
@@ -89,14 +82,14 @@ def test_a_flipped_bit_anywhere_costs_one_chunk_at_most(
     found = content(damaged(tmp_path, bytes(raw)))
     assert not Counter(found) - Counter(WRITTEN)
     lost = Counter(WRITTEN) - Counter(found)
-    assert not lost or any(lost == Counter(in_chunk(place)) for place in chunk_indexes(whole))
+    assert not lost or any(lost == Counter(in_chunk(place)) for place in chunk_places(whole))
 
 
 @_SLOW
 @given(share=st.floats(0.0, 0.9999))
 def test_a_cut_file_keeps_all_whole_chunks(whole: Path, tmp_path: Path, share: float) -> None:
     raw = whole.read_bytes()
-    chunks = chunk_indexes(whole)
+    chunks = chunk_places(whole)
     # The first chunk tells the topics: before its end nothing can be read.
     least = chunks[0].chunk_start_offset + chunks[0].chunk_length
     size = least + int((len(raw) - least) * share)
@@ -117,7 +110,7 @@ def test_a_cut_file_keeps_all_whole_chunks(whole: Path, tmp_path: Path, share: f
 
 @pytest.mark.parametrize("kept", ["summary", "no summary"])
 def test_a_broken_head_of_a_record_is_passed_over(whole: Path, tmp_path: Path, kept: str) -> None:
-    chunks = chunk_indexes(whole)
+    chunks = chunk_places(whole)
     raw = bytearray(whole.read_bytes())
     place = chunks[3]
     raw[place.chunk_start_offset + 3] ^= 0x40  # the length of the record: 4 MB more than it has
@@ -131,7 +124,7 @@ def test_a_broken_head_of_a_record_is_passed_over(whole: Path, tmp_path: Path, k
 
 def test_a_wrong_index_does_not_lead_astray(whole: Path, tmp_path: Path) -> None:
     raw = bytearray(whole.read_bytes())
-    last = chunk_indexes(whole)[-1]
+    last = chunk_places(whole)[-1]
     behind = last.chunk_start_offset + last.chunk_length + last.message_index_length
     at = raw.index(b"/grip", behind)
     raw[at + 1] ^= 1  # "/frip", says the index
@@ -176,7 +169,7 @@ def in_chunks(path: Path) -> list[int]:
     """Number of messages in each chunk, by the mcap library."""
     with path.open("rb") as file:
         times = [message.log_time for _, _, message in make_reader(file).iter_messages()]
-    places = chunk_indexes(path)
+    places = chunk_places(path)
     return [sum(p.message_start_time <= t <= p.message_end_time for t in times) for p in places]
 
 
@@ -187,7 +180,7 @@ def test_a_rollout_with_a_hole_is_named_and_left_out(tmp_path: Path, hit: int) -
             write_rollouts(writer, rollouts=1, frames=10, size=16, first=number)
             writer.flush()
     (file,) = (tmp_path / "bag").glob("*.mcap")
-    place, count = chunk_indexes(file)[hit], in_chunks(file)[hit]
+    place, count = chunk_places(file)[hit], in_chunks(file)[hit]
     raw = bytearray(file.read_bytes())
     raw[place.chunk_start_offset + 2000] ^= 4
     file.write_bytes(bytes(raw))
@@ -207,7 +200,7 @@ def test_a_rollout_that_lost_its_middle_is_not_taken_for_a_whole_one(tmp_path: P
         writer.flush()
         writer.end(True)
     (file,) = (tmp_path / "bag").glob("*.mcap")
-    middle = chunk_indexes(file)[10]
+    middle = chunk_places(file)[10]
     raw = bytearray(file.read_bytes())
     raw[middle.chunk_start_offset + 200] ^= 1
     file.write_bytes(bytes(raw))
@@ -219,3 +212,19 @@ def test_a_rollout_that_lost_its_middle_is_not_taken_for_a_whole_one(tmp_path: P
     assert [(len(e), bool(e.damage)) for e in shown] == [(20, False), (20, False), (19, True)]
     scanned = scan_episodes(tmp_path / "bag", damaged=True).episodes
     assert [e.damage for e in scanned] == [e.damage for e in shown]
+
+
+def test_a_wrong_message_index_costs_nothing_where_the_chunk_has_a_checksum(tmp_path: Path) -> None:
+    path = write_mcap(tmp_path / "a.mcap", WRITTEN, chunk_size=3000)
+    place = chunk_places(path)[2]
+    begin = place.chunk_start_offset + place.chunk_length
+    for byte in range(begin, begin + place.message_index_length, 7):
+        raw = bytearray(path.read_bytes())
+        raw[byte] ^= 1
+        with Bag(damaged(tmp_path, bytes(raw))) as bag:
+            for heads in ((), ("/grip",), ("/grip", "/words")):
+                found = [
+                    (m.topic, m.time_ns, bytes(m.whole().data))
+                    for m in bag.messages(("/grip", "/words"), heads)
+                ]
+                assert found == WRITTEN

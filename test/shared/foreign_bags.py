@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from mcap.reader import make_reader
+from mcap.records import ChunkIndex
 from mcap.writer import CompressionType, IndexType, Writer
 
 COMPRESSIONS = {"none": CompressionType.NONE, "lz4": CompressionType.LZ4, "zstd": CompressionType.ZSTD}
@@ -60,3 +62,10 @@ def write_mcap(path: Path, written: Iterable[tuple[str, int, bytes]], **options:
 
 
 NO_INDEX = IndexType.NONE
+
+
+def chunk_places(path: Path) -> list[ChunkIndex]:
+    """Where the chunks of a closed file lie, by the mcap library."""
+    with path.open("rb") as file:
+        summary = make_reader(file).get_summary()
+    return summary.chunk_indexes if summary is not None else []

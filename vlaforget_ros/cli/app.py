@@ -14,6 +14,7 @@ from vlaforget_ros.cli import (
     adapters,
     attack,
     bench,
+    bench_bags,
     bench_canary,
     bench_live,
     canary,
@@ -75,6 +76,7 @@ retrain.register(app)
 adapter_care.register(adapters.app)
 adapter_transfer.register(adapters.app)
 app.add_typer(adapters.app, name="adapters")
+bench_bags.register(bench.app)
 bench_canary.register(bench.app)
 bench_live.register(bench.app)
 canary_run.register(canary.app)

@@ -88,6 +88,10 @@ class Bag:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the files; closing twice is fine."""
         self._stack.close()
 
     @property

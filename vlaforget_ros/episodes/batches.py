@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Protocol
 
 import numpy as np
 
 # Of a list and of the call that asks: a buffer with no more references than these is in nobody's hands.
 _OURS = 2
+_THREADS = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,11 +40,22 @@ class Batch:
         return len(self.images)
 
 
-@dataclass(frozen=True, eq=False)
-class Frame:
-    """One frame on its way into a batch; ``image`` may be a view of memory that is used again."""
+class Picture(Protocol):
+    """An image that is not decoded yet."""
 
-    image: np.ndarray
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the decoded image."""
+
+    def fill(self, into: np.ndarray) -> None:
+        """Decode it into a contiguous uint8 array of this shape."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Frame:
+    """One frame on its way into a batch."""
+
+    image: np.ndarray | Picture
     action: np.ndarray
     instruction: str
     episode: str
@@ -55,7 +70,11 @@ class Frame:
 
 
 class BatchMaker:
-    """Fills batches of up to ``size`` frames; frames of other sizes begin a new one."""
+    """Fills batches of up to ``size`` frames; frames of other sizes begin a new one. Use it as a context manager.
+
+    Pictures are decoded by other threads, while the frames of the next batch are gathered and the batch before is in
+    use. What reading them raises is raised when their batch is asked for.
+    """
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -63,42 +82,86 @@ class BatchMaker:
         self._images: np.ndarray | None = None
         self._frames: list[Frame] = []
         self._sizes: tuple[tuple[int, ...], ...] = ()
+        self._pool = ThreadPoolExecutor(_THREADS, "batches")
+        self._filling: tuple[list[Future[None]], Batch] | None = None
+
+    def __enter__(self) -> BatchMaker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
 
     def add(self, frame: Frame) -> Iterator[Batch]:
         """Take one more frame, and give the batches that are complete by that."""
         if self._frames and frame.sizes != self._sizes:
-            yield from self.rest()
+            yield from self._next()
         if self._images is None:
             self._sizes = frame.sizes
             self._images = self._buffer(frame.image.shape)
-        self._images[len(self._frames)] = frame.image
+        if isinstance(frame.image, np.ndarray):
+            self._images[len(self._frames)] = frame.image
         self._frames.append(frame)
         if len(self._frames) == self._size:
-            yield from self.rest()
+            yield from self._next()
 
     def rest(self) -> Iterator[Batch]:
-        """The last batch, which may have fewer frames."""
+        """All that is not given yet; the last batch may have fewer frames."""
+        yield from self._next()
+        yield from self._filled()
+
+    def settle(self) -> None:
+        """Wait until every picture is decoded: the files may be closed then."""
+        if self._images is not None:
+            _fill(self._images, self._frames, 0, len(self._frames))
+            self._frames = [replace(f, image=self._images[n]) for n, f in enumerate(self._frames)]
+        for future in self._filling[0] if self._filling is not None else ():
+            future.result()
+
+    def _next(self) -> Iterator[Batch]:
+        """Have the gathered frames decoded, and give the batch before them."""
         if self._images is None:
             return
-        frames, images = self._frames, self._images[: len(self._frames)]
+        frames, images = self._frames, self._images
         self._frames, self._images = [], None
-        states = [frame.state for frame in frames if frame.state is not None]
-        yield Batch(
-            images,
-            np.stack([frame.action for frame in frames]),
-            tuple(frame.instruction for frame in frames),
-            tuple(frame.episode for frame in frames),
-            np.array([frame.index for frame in frames], dtype=np.int64),
-            np.stack(states) if states else None,
-        )
+        cuts = np.linspace(0, len(frames), _THREADS + 1).astype(int).tolist()
+        futures = [self._pool.submit(_fill, images, frames, *cut) for cut in pairwise(cuts)]
+        before = list(self._filled())
+        self._filling = (futures, _batch(images[: len(frames)], frames))
+        yield from before
+
+    def _filled(self) -> Iterator[Batch]:
+        if self._filling is not None:
+            (futures, batch), self._filling = self._filling, None
+            for future in futures:
+                future.result()
+            yield batch
 
     def _buffer(self, shape: tuple[int, ...]) -> np.ndarray:
-        """Memory for a batch of images: a block that nobody holds any more, for fresh memory takes as long as copying."""
+        """A block that nobody holds any more, if there is one: fresh memory takes as long as copying."""
         shape = (self._size, *shape)
         for buffer in self._buffers:
             # A batch, or a tensor made of it, holds a reference to the block as long as it lives.
             if buffer.shape == shape and sys.getrefcount(buffer) <= _OURS + 1:
                 return buffer
-        self._buffers = [b for b in self._buffers if b.shape == shape][-1:]
+        self._buffers = [b for b in self._buffers if b.shape == shape][-2:]
         self._buffers.append(np.empty(shape, dtype=np.uint8))
         return self._buffers[-1]
+
+
+def _fill(images: np.ndarray, frames: Sequence[Frame], start: int, end: int) -> None:
+    for row in range(start, end):
+        image = frames[row].image
+        if not isinstance(image, np.ndarray):
+            image.fill(images[row])
+
+
+def _batch(images: np.ndarray, frames: Sequence[Frame]) -> Batch:
+    states = [frame.state for frame in frames if frame.state is not None]
+    return Batch(
+        images,
+        np.stack([frame.action for frame in frames]),
+        tuple(frame.instruction for frame in frames),
+        tuple(frame.episode for frame in frames),
+        np.array([frame.index for frame in frames], dtype=np.int64),
+        np.stack(states) if states else None,
+    )

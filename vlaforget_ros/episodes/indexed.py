@@ -16,26 +16,33 @@ import os
 import struct
 from binascii import crc32
 from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
+import numpy as np
 from rosbags.rosbag2.errors import ReaderError
 from rosbags.rosbag2.storage_mcap import ChunkInfo, decompress
 
-from vlaforget_ros.episodes.message import Message
+from vlaforget_ros.episodes.ahead import Ahead
+from vlaforget_ros.episodes.message import Message, Rest, read_into
 from vlaforget_ros.episodes.packing import UNSOUND
 
 HEAD = 512
 """Bytes that are read of a message of which only the beginning matters."""
 
 _MESSAGE, _INDEX = 0x05, 0x07
+_CONTRADICTION = "it and its message index contradict each other"
 _RECORD = struct.Struct("<BQHIQQ")  # opcode, length; channel, sequence, log time, publish time
 _FRAME = struct.Struct("<BQ")
 _INNER = _RECORD.size - _FRAME.size
 # Below this a message is copied out of its chunk: a small one that is kept must not keep the chunk in memory.
 _SMALL = 4096
 
+
+Block = bytes | memoryview
+"""Content of a chunk, or of a part of one; a view is good until the next but one is read."""
 
 Times = Mapping[str, Container[int]]
 """Of a topic, the log times [ns] of the messages that matter."""
@@ -45,13 +52,8 @@ class Unindexed(ValueError):
     """The message index does not say what the chunk holds; the chunk itself may be fine."""
 
 
-class _Found(NamedTuple):
-    """A message and where it lies: sorts as rosbags sorts."""
-
-    time_ns: int
-    chunk: int
-    position: int
-    message: Message | None
+_Found = tuple[int, int, int, Message | None]
+"""A message after its log time, chunk and position there: sorts as rosbags sorts."""
 
 
 class _Wanted(NamedTuple):
@@ -64,6 +66,19 @@ class _Wanted(NamedTuple):
 
     def has(self, time_ns: int) -> bool:
         return self.at is None or time_ns in self.at
+
+
+class _Blocks:
+    """Memory for two chunks in turn: one is looked at while the next one is read. Fresh memory would take longer."""
+
+    def __init__(self) -> None:
+        self._blocks = [np.empty(0, dtype=np.uint8), np.empty(0, dtype=np.uint8)]
+
+    def next(self, size: int) -> np.ndarray:
+        self._blocks.reverse()
+        if len(self._blocks[0]) < size:
+            self._blocks[0] = np.empty(size, dtype=np.uint8)
+        return self._blocks[0][:size]
 
 
 class IndexedFile:
@@ -89,6 +104,7 @@ class IndexedFile:
         self._file = os.open(str(path), os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
         self._checked: set[int] = set()
         self._sizes: dict[int, int] = {}
+        self._has_checksums: bool | None = None
 
     def close(self) -> None:
         """Close the file; closing twice is fine."""
@@ -118,57 +134,89 @@ class IndexedFile:
             for c in self._chunks
             if not c.message_index_offsets or not wanted.keys().isdisjoint(c.message_index_offsets)
         ]
-        for group in _overlapping(chunks):
-            if len(group) == 1:
-                for found in self._sound(group[0], wanted):
-                    if found.message is not None:
-                        yield found.message
-                continue
-            for found in heapq.merge(*(self._later(chunk, wanted) for chunk in group)):
-                if found.message is not None:
-                    yield found.message
+        groups = list(_overlapping(chunks))
+        alone = [group[0] for group in groups if len(group) == 1 and self._is_work(group[0])]
+        ours = {chunk.chunk_start_offset for chunk in alone}
+        blocks = _Blocks()
+        with Ahead(partial(self._load, blocks=blocks), alone) as ahead:
+            for group in groups:
+                if len(group) == 1:
+                    chunk = group[0]
+                    load = ahead.next if chunk.chunk_start_offset in ours else partial(self._load, chunk)
+                    for *_, message in self._sound(chunk, wanted, load):
+                        if message is not None:
+                            yield message
+                    continue
+                for *_, message in heapq.merge(*(self._later(chunk, wanted) for chunk in group)):
+                    if message is not None:
+                        yield message
 
     def _later(self, chunk: ChunkInfo, wanted: Mapping[int, _Wanted]) -> Iterator[_Found]:
         # The first item opens the chunk only when its turn comes: merging asks every iterator for one at once.
-        yield _Found(chunk.message_start_time, -1, chunk.chunk_start_offset, None)
-        yield from self._sound(chunk, wanted)
+        yield chunk.message_start_time, -1, chunk.chunk_start_offset, None
+        yield from self._sound(chunk, wanted, lambda: self._load(chunk))
 
-    def _sound(self, chunk: ChunkInfo, wanted: Mapping[int, _Wanted]) -> list[_Found]:
+    def _sound(
+        self, chunk: ChunkInfo, wanted: Mapping[int, _Wanted], load: Callable[[], Block | None]
+    ) -> list[_Found]:
         """All of a chunk or nothing: half of one whose other half is wrong is not to be trusted."""
         try:
-            return self._read(chunk, wanted)
+            return self._read(chunk, wanted, load())
         except UNSOUND as error:
             self._lose(chunk, error)
             return []
 
-    def _read(self, chunk: ChunkInfo, wanted: Mapping[int, _Wanted]) -> list[_Found]:
+    def _read(self, chunk: ChunkInfo, wanted: Mapping[int, _Wanted], data: Block | None) -> list[_Found]:
         """Wanted messages of one chunk in order."""
-        start = chunk.chunk_start_offset
-        data: bytes | None = None
-        if chunk.compression or start not in self._checked:
-            (crc,) = struct.unpack("<I", self._bytes(start + 9 + 24, 4))
-            if chunk.compression or crc:
-                data = self._content(chunk, 0 if start in self._checked else crc)
-            self._checked.add(start)
-        if data is None and chunk.message_index_offsets:
+        self._checked.add(chunk.chunk_start_offset)
+        # Where the rest of a message lies in the file is said by the index alone.
+        heads = not chunk.compression and any(each.head for each in wanted.values())
+        if chunk.message_index_offsets and (data is None or heads):
             try:
-                return sorted(self._by_index(chunk, wanted))
+                return sorted(self._by_index(chunk, wanted, data))
             except Unindexed as error:
-                if str(error):
+                # Which of the two is wrong, only a checksum tells.
+                if str(error) and not self._checksum(chunk):
                     raise
-        whole = self._content(chunk, 0) if data is None else data
+        whole = self._content(chunk, self._checksum(chunk)) if data is None else data
         return sorted(_parsed(chunk, whole, wanted))
 
-    def _content(self, chunk: ChunkInfo, crc: int) -> bytes:
-        stored = self._bytes(_content_start(chunk), chunk.compressed_size)
-        if not chunk.compression:
-            if crc and crc32(stored) != crc:
-                raise ReaderError("Chunk checksum mismatch.")
-            return stored
-        return decompress(stored, chunk.compression, chunk.uncompressed_size, crc)
+    def _is_work(self, chunk: ChunkInfo) -> bool:
+        """Whether a chunk is to be unpacked or checked, which is worth another thread."""
+        if self._has_checksums is None:
+            self._has_checksums = self._checksum(chunk) != 0
+        new = chunk.chunk_start_offset not in self._checked
+        return bool(chunk.compression) or (new and self._has_checksums)
 
-    def _by_index(self, chunk: ChunkInfo, wanted: Mapping[int, _Wanted]) -> Iterator[_Found]:
-        """Raises Unindexed where the index does not fit what it points at."""
+    def _load(self, chunk: ChunkInfo, blocks: _Blocks | None = None) -> Block | None:
+        """What of a chunk must be read as a whole: all of it if it is compressed, or was not checked yet and can be."""
+        new = chunk.chunk_start_offset not in self._checked
+        if not chunk.compression and not new:
+            return None
+        crc = self._checksum(chunk)
+        return self._content(chunk, crc if new else 0, blocks) if chunk.compression or crc else None
+
+    def _content(self, chunk: ChunkInfo, crc: int, blocks: _Blocks | None = None) -> Block:
+        at, size = _content_start(chunk), chunk.compressed_size
+        if chunk.compression:
+            return decompress(self._bytes(at, size), chunk.compression, chunk.uncompressed_size, crc)
+        block = np.empty(size, dtype=np.uint8) if blocks is None else blocks.next(size)
+        read_into(self._file, at, block)
+        if crc and crc32(block.data) != crc:
+            raise ReaderError("Chunk checksum mismatch.")
+        return block.data
+
+    def _checksum(self, chunk: ChunkInfo) -> int:
+        (crc,) = struct.unpack("<I", self._bytes(chunk.chunk_start_offset + _FRAME.size + 24, 4))
+        return int(crc)
+
+    def _by_index(
+        self, chunk: ChunkInfo, wanted: Mapping[int, _Wanted], held: Block | None
+    ) -> Iterator[_Found]:
+        """From ``held``, the chunk's content, or straight from the file.
+
+        Raises Unindexed where the index does not fit what it points at.
+        """
         begin, size = _content_start(chunk), chunk.uncompressed_size
         index_start = chunk.chunk_start_offset + chunk.chunk_length
         index = self._bytes(index_start, chunk.message_index_length)
@@ -176,32 +224,39 @@ class IndexedFile:
             if key not in wanted:
                 continue
             channel = wanted[key]
-            for time_ns, position in _entries(index, offset - index_start, key):
+            entries = _entries(index, offset - index_start, key)
+            if len(entries) != chunk.channel_count.get(key, len(entries)):
+                raise Unindexed(_CONTRADICTION)
+            for time_ns, position in entries:
                 if not channel.has(time_ns):
                     continue
                 if position + _RECORD.size > size:
                     raise Unindexed
-                message = self._message(begin + position, size - position, key, channel, time_ns)
+                part = None if held is None else held[position:]
+                message = self._message(begin + position, size - position, key, channel, time_ns, part)
                 if chunk.message_start_time <= time_ns <= chunk.message_end_time:
-                    yield _Found(time_ns, chunk.chunk_start_offset, position, message)
+                    yield time_ns, chunk.chunk_start_offset, position, message
 
-    def _message(self, at: int, room: int, key: int, wanted: _Wanted, time_ns: int) -> Message:
+    def _message(
+        self, at: int, room: int, key: int, wanted: _Wanted, time_ns: int, held: Block | None
+    ) -> Message:
         # As long as the channel's last one: images are, and one read is enough then.
         likely = HEAD if wanted.head else self._sizes.get(key, _SMALL)
-        data = os.pread(self._file, min(_RECORD.size + likely, room), at)
+        data = os.pread(self._file, min(_RECORD.size + likely, room), at) if held is None else held
         if len(data) < _RECORD.size:
             raise ReaderError("Truncated chunk.")
         opcode, length, channel, _, logged, _ = _RECORD.unpack_from(data)
         size = length - _INNER
         if (opcode, channel, logged) != (_MESSAGE, key, time_ns) or size < 0 or _RECORD.size + size > room:
-            raise Unindexed("it and its message index contradict each other")
+            raise Unindexed(_CONTRADICTION)
         topic, msgtype = wanted.topic, wanted.msgtype
         if wanted.head:
-            end = min(_RECORD.size + min(size, HEAD), len(data))
-            return Message(topic, msgtype, time_ns, data[_RECORD.size : end], _RECORD.size + size - end)
+            head = min(size, HEAD, len(data) - _RECORD.size)
+            rest = Rest(self._file, at + _RECORD.size + head, size - head) if head < size else None
+            return Message(topic, msgtype, time_ns, bytes(data[_RECORD.size : _RECORD.size + head]), rest)
         self._sizes[key] = size
         if len(data) < _RECORD.size + size:
-            data += self._bytes(at + len(data), _RECORD.size + size - len(data))
+            data = bytes(data) + self._bytes(at + len(data), _RECORD.size + size - len(data))
         return Message(topic, msgtype, time_ns, _kept(data, _RECORD.size, size))
 
     def _bytes(self, at: int, size: int) -> bytes:
@@ -233,8 +288,9 @@ def _content_start(chunk: ChunkInfo) -> int:
 def _entries(index: bytes, at: int, key: int) -> list[tuple[int, int]]:
     """(log time, position in the chunk) of one channel."""
     try:
-        opcode, _, channel, size = struct.unpack_from("<BQHI", index, at)
-        if (opcode, channel) != (_INDEX, key) or size % 16 or at + 15 + size > len(index):
+        opcode, length, channel, size = struct.unpack_from("<BQHI", index, at)
+        fits = length == size + 6 and at + 15 + size <= len(index)
+        if (opcode, channel) != (_INDEX, key) or size % 16 or not fits:
             raise Unindexed
         values = struct.unpack_from(f"<{size // 8}Q", index, at + 15)
     except struct.error as error:
@@ -242,7 +298,7 @@ def _entries(index: bytes, at: int, key: int) -> list[tuple[int, int]]:
     return list(zip(values[::2], values[1::2], strict=True))
 
 
-def _parsed(chunk: ChunkInfo, data: bytes, wanted: Mapping[int, _Wanted]) -> Iterator[_Found]:
+def _parsed(chunk: ChunkInfo, data: Block, wanted: Mapping[int, _Wanted]) -> Iterator[_Found]:
     """Wanted messages in a chunk's content, record by record."""
     position, end = 0, len(data)
     while position < end:
@@ -258,11 +314,12 @@ def _parsed(chunk: ChunkInfo, data: bytes, wanted: Mapping[int, _Wanted]) -> Ite
             if within and key in wanted and wanted[key].has(time_ns):
                 content = _kept(data, position + _RECORD.size, length - _INNER)
                 message = Message(wanted[key].topic, wanted[key].msgtype, time_ns, content)
-                yield _Found(time_ns, chunk.chunk_start_offset, position, message)
+                yield time_ns, chunk.chunk_start_offset, position, message
         position = after
 
 
-def _kept(data: bytes, at: int, size: int) -> bytes | memoryview:
-    if size < _SMALL:
-        return data[at : at + size]
+def _kept(data: Block, at: int, size: int) -> bytes | memoryview:
+    # A view is a buffer that will be used again.
+    if size < _SMALL or isinstance(data, memoryview):
+        return bytes(data[at : at + size])
     return memoryview(data)[at : at + size]

@@ -13,7 +13,7 @@ from vlaforget_ros.episodes.mapped_samples import Event, Samples
 from vlaforget_ros.episodes.mapping import Cut, Which
 from vlaforget_ros.episodes.types import NANOSECONDS
 
-_JUMP_NS = NANOSECONDS
+_JUMP_NS = NANOSECONDS // 2
 """Stamps that go back by more than this are another run of a simulation; by less, images in disorder."""
 
 

@@ -34,6 +34,8 @@ _FIELDS = {
     JOINT_STATE: "[position]",
 }
 _POSES = ("geometry_msgs/msg/Pose", "geometry_msgs/msg/PoseStamped")
+_BOOL = "std_msgs/msg/Bool"
+_PLAIN = (STRING, _BOOL)
 _NUMBERS = ("float32", "float64")
 
 
@@ -155,7 +157,7 @@ def _text(bag: Bag, path: Path, topics: list[_Topic], cameras: list[_Topic], act
         "  # scale: 1.0             # to the policy's units, one for all or one for each",
         "  # gripper: {index: 6, open: 0.08, close: 0.0, to_open: 1.0, to_close: 0.0}",
     ]
-    lines += _told(topics, action)
+    lines += _told(bag, topics, action)
     period = 1.0 / main.rate if main.rate > 0 else 0.1
     lines += [
         "",
@@ -166,12 +168,16 @@ def _text(bag: Bag, path: Path, topics: list[_Topic], cameras: list[_Topic], act
     return "\n".join(lines) + "\n"
 
 
-def _told(topics: list[_Topic], action: _Topic) -> list[str]:
+def _told(bag: Bag, topics: list[_Topic], action: _Topic) -> list[str]:
     """Instruction, outcome and flags."""
     others = [t for t in topics if t.count and t != action]
     texts = [t for t in others if t.msgtype == STRING]
-    judged = [t for t in others if t.hints(_OUTCOMES) and t.msgtype in (STRING, "std_msgs/msg/Bool")]
-    flags = [t for t in others if t.hints(_FLAGS) and t.msgtype == "std_msgs/msg/Bool" and t not in judged]
+    fields = {t.name: _values(bag, t) for t in others}
+    judged = [
+        t for t in others if "success" in fields[t.name] or (t.hints(_OUTCOMES) and t.msgtype in _PLAIN)
+    ]
+    flags = [t for t in others if t.hints(_FLAGS) and t.msgtype == _BOOL and t not in judged]
+    rules = [t for t in others if t.hints(_FLAGS) and "rule" in fields[t.name]]
     told = [t for t in texts if t.hints(_INSTRUCTIONS) and t not in judged]
     lines = []
     if told:
@@ -181,12 +187,22 @@ def _told(topics: list[_Topic], action: _Topic) -> list[str]:
         lines.append('instruction: {text: "say here what the robot was told"}   # no topic says it')
     if judged:
         best = min(judged, key=lambda t: (t.rank(_OUTCOMES), t.name))
+        field = "success" if "success" in fields[best.name] else "data"
         values = '["success"]' if best.msgtype == STRING else "[true]"
-        lines.append(f"outcome: {{topic: {_quoted(best.name)}, success: {values}}}")
-    if flags:
-        found = ", ".join(f"{{topic: {_quoted(t.name)}, field: data, values: [true]}}" for t in flags)
-        lines.append(f"violations: [{found}]")
+        lines.append(f"outcome: {{topic: {_quoted(best.name)}, field: {field}, success: {values}}}")
+    found = [f"{{topic: {_quoted(t.name)}, field: data, values: [true]}}" for t in flags]
+    found += [f"{{topic: {_quoted(t.name)}, rule_field: rule}}" for t in rules]
+    if found:
+        lines.append(f"violations: [{', '.join(found)}]")
     return lines
+
+
+def _values(bag: Bag, topic: _Topic) -> set[str]:
+    """Names of a message's fields that hold one value."""
+    try:
+        return {name for name, (node, _) in bag.fields(topic.msgtype) if node is Nodetype.BASE}
+    except UnlearningError:
+        return set()
 
 
 def _quoted(name: str) -> str:

@@ -11,6 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vlaforget_ros.episodes.message import Message, read_into
+from vlaforget_ros.episodes.messages import IMAGE
+
 _ENDS = {0: ">", 1: "<"}
 _CHANNELS = 3
 _HEADER = 16  # bytes up to the text of frame_id: encapsulation, stamp, length of the text
@@ -31,14 +34,40 @@ class PlainImage(NamedTuple):
         """Of the decoded image."""
         return (self.height, self.width, _CHANNELS)
 
+    @property
+    def dense(self) -> bool:
+        """Whether the bytes are those of the decoded image as they are."""
+        return self.step == self.width * _CHANNELS and not self.reversed
 
-def plain_image(data: bytes | memoryview, missing: int = 0) -> PlainImage | None:
-    """Layout of a raw rgb8 or bgr8 image; None for anything else, and for what does not fit its own description.
 
-    Args:
-        data: CDR bytes of a sensor_msgs/Image, or their beginning.
-        missing: bytes that are not among them.
-    """
+class PlainImages:
+    """Tells the layout of the messages of one topic. They are alike as a rule: then it is told once."""
+
+    def __init__(self) -> None:
+        self._last: PlainImage | None = None
+        self._alike: tuple[int, bytes, bytes] = (-1, b"", b"")
+
+    def layout(self, message: Message) -> PlainImage | None:
+        """Layout of a raw rgb8 or bgr8 image; None for anything else, and for what does not fit its own description.
+
+        Args:
+            message: of any type, or the beginning of one.
+        """
+        if message.msgtype != IMAGE:
+            return None
+        data, size = message.data, message.size
+        # Of one size, and the same bytes up to the pixels but for the stamp.
+        count, head, text = self._alike
+        last = self._last
+        if last is not None and size == count and data[:4] == head and data[12 : last.start] == text:
+            return last
+        plain = _layout_of(data, size)
+        if plain is not None:
+            self._last, self._alike = plain, (size, bytes(data[:4]), bytes(data[12 : plain.start]))
+        return plain
+
+
+def _layout_of(data: bytes | memoryview, size: int) -> PlainImage | None:
     if len(data) < _HEADER or data[0] != 0 or data[1] not in _ENDS:
         return None
     end = _ENDS[data[1]]
@@ -48,11 +77,11 @@ def plain_image(data: bytes | memoryview, missing: int = 0) -> PlainImage | None
     layout = _layout(end)
     if length < 1 or len(data) < at + layout.size or data[_HEADER + length - 1] != 0:
         return None
-    height, width, size, encoding, _, step, count = layout.unpack_from(data, at)
+    height, width, letters, encoding, _, step, count = layout.unpack_from(data, at)
     start = at + layout.size
-    if size != 5 or encoding not in _ENCODINGS or not height or not width or step < width * _CHANNELS:
+    if letters != 5 or encoding not in _ENCODINGS or not height or not width or step < width * _CHANNELS:
         return None
-    if count < height * step or not 0 <= len(data) + missing - start - count <= 3:
+    if count < height * step or not 0 <= size - start - count <= 3:
         return None
     # rosbags refuses a frame_id that is no text.
     try:
@@ -68,6 +97,43 @@ def pixels(data: bytes | memoryview, image: PlainImage) -> np.ndarray:
     rows = np.frombuffer(data, np.uint8, size, image.start).reshape(image.height, image.step)
     view = rows[:, : image.width * _CHANNELS].reshape(image.shape)
     return view[:, :, ::-1] if image.reversed else view
+
+
+class UnreadImage(NamedTuple):
+    """A plain image whose pixels may still lie in the file; good as long as the bag is open."""
+
+    message: Message
+    layout: PlainImage
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of the decoded image."""
+        return self.layout.shape
+
+    def fill(self, into: np.ndarray) -> None:
+        """Decode straight into a contiguous (H, W, 3) uint8 array. Raises ReaderError where bytes are missing."""
+        if self.layout.dense:
+            self.message.copy(self.layout.start, into)
+        else:
+            into[...] = pixels(self.message.whole().data, self.layout)
+
+    def decoded(self) -> np.ndarray:
+        """(H, W, 3) uint8. Raises ReaderError where bytes are missing."""
+        image = np.empty(self.shape, dtype=np.uint8)
+        self.fill(image)
+        return image
+
+
+class ImageInFile(NamedTuple):
+    """The pixels of a dense image in an open file."""
+
+    file: int
+    at: int
+    shape: tuple[int, ...]
+
+    def fill(self, into: np.ndarray) -> None:
+        """Read them straight into a contiguous uint8 array. Raises ReaderError where bytes are missing."""
+        read_into(self.file, self.at, into.reshape(-1))
 
 
 @lru_cache(maxsize=2)

@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
+from rosbags.rosbag2.errors import ReaderError
 from rosbags.serde import SerdeError
 
 from vlaforget_ros.episodes.bags import Bag
@@ -26,7 +27,7 @@ from vlaforget_ros.episodes.mapping import TopicMapping
 from vlaforget_ros.episodes.matching import Frames, Usable, usable_actions
 from vlaforget_ros.episodes.message import Message
 from vlaforget_ros.episodes.rollouts import RecordedRollout, collect_rollouts, spans
-from vlaforget_ros.episodes.sightings import Place, Sightings, assign
+from vlaforget_ros.episodes.sightings import Sightings, assign
 from vlaforget_ros.episodes.topics import Topics, resolve
 from vlaforget_ros.episodes.types import (
     Episode,
@@ -145,7 +146,8 @@ class Survey:
         infos: of each rollout; None for one without a single frame, or that a damaged bag lost something of.
         usable: its actions.
         frames: what is known of its images.
-        chosen: frame to the place of its image.
+        sightings: all images.
+        chosen: frame to the number of its image among them.
         tracks: of each topic beside the image, where they were asked for.
         problems: what was left out.
     """
@@ -154,7 +156,8 @@ class Survey:
     infos: list[EpisodeInfo | None]
     usable: list[Usable]
     frames: list[Frames]
-    chosen: list[dict[int, Place]]
+    sightings: Sightings
+    chosen: list[dict[int, int]]
     tracks: dict[str, Track]
     problems: tuple[Problem, ...]
 
@@ -195,7 +198,7 @@ def survey(bag: Bag, wanted: TopicMap, beside: bool = False, damaged: bool = Fal
         infos.append(EpisodeInfo(**known, damage=what) if given else None)
     problems = [*bag.problems, *problems]
     located = tuple(_at(problem, str(bag.path)) for problem in problems)
-    return Survey(names, infos, found.usable, found.frames, seen.chosen, tracks, located)
+    return Survey(names, infos, found.usable, found.frames, sightings, seen.chosen, tracks, located)
 
 
 def _collect(
@@ -269,7 +272,8 @@ def _read_images(bag: Bag, topic: str, frames: list[Frames], tracks: Mapping[str
         for index, action in enumerate(frame.wanted):
             wanted.setdefault(action.observation_ns, []).append((which, index))
     unmatched: list[int] = []
-    for message in bag.messages((topic, *tracks), tuple(tracks)):
+    # An image that nobody takes is not read.
+    for message in bag.messages((topic, *tracks), (topic, *tracks)):
         if message.topic != topic:
             track(message, tracks)
             continue
@@ -278,8 +282,8 @@ def _read_images(bag: Bag, topic: str, frames: list[Frames], tracks: Mapping[str
             stamp = header_stamp_ns(message.data)
             takers = [(w, i) for w, i in wanted.get(stamp, ()) if frames[w].takes(i, message.time_ns)]
             if takers:
-                image = decode(bag.deserialize(message))
-        except (BrokenImage, SerdeError):
+                image = decode(bag.deserialize(message.whole()))
+        except (BrokenImage, SerdeError, ReaderError):
             for which, _ in takers:
                 frames[which].broken += 1
             continue

@@ -7,9 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from vlaforget_ros.episodes.batches import Frame
+from vlaforget_ros.episodes.batches import Frame, Picture
 from vlaforget_ros.episodes.reader import Survey
-from vlaforget_ros.episodes.sightings import Place
 from vlaforget_ros.episodes.types import NANOSECONDS, EpisodeInfo
 from vlaforget_ros.episodes.views import Moment
 
@@ -22,18 +21,24 @@ class Reel:
         info: of the rollout.
         actions: (T, A) float32, robot units.
         places: (T, 3) int64, each frame's :data:`Place`.
+        spots: (T, 2) int64, open file and position there of each frame's pixels, -1 where they must be decoded.
+        shape: (H, W, 3) of the images where it is known.
         moments: for each topic beside the main image, (T, 2) int64 stamp and log time of what was shown.
     """
 
     info: EpisodeInfo
     actions: np.ndarray
     places: np.ndarray
+    spots: np.ndarray
+    shape: tuple[int, ...] | None
     moments: Mapping[str, np.ndarray]
 
-    def frame(self, index: int, image: np.ndarray, state: np.ndarray | None, chunk: int) -> Frame:
+    def frame(self, index: int, image: np.ndarray | Picture, state: np.ndarray | None, chunk: int) -> Frame:
         """Frame ``index`` with its image and its state; ``chunk``: as for ``chunked``."""
-        steps = np.minimum(np.arange(index, index + chunk), len(self.actions) - 1)
-        action = self.actions[index] if chunk == 1 else self.actions[steps].reshape(-1)
+        action = self.actions[index]
+        if chunk > 1:
+            steps = np.minimum(np.arange(index, index + chunk), len(self.actions) - 1)
+            action = self.actions[steps].reshape(-1)
         return Frame(image, action, self.info.instruction, self.info.rollout_id, index, state)
 
 
@@ -54,12 +59,14 @@ def reels(found: Survey, stale_after_s: float) -> list[Reel]:
         if not whole:
             continue
         kept = kept[whole]
-        places: list[Place] = [chosen[int(i)] for i in kept]
+        numbers = [chosen[int(i)] for i in kept]
         made.append(
             Reel(
                 replace(info, stamps_ns=info.stamps_ns[whole]),
                 np.array([usable.actions[i].action for i in kept], dtype=np.float32),
-                np.array(places, dtype=np.int64),
+                found.sightings.places(numbers),
+                found.sightings.spots(numbers),
+                found.sightings.shape(numbers[0]),
                 {topic: np.array([m[at] for at in whole], dtype=np.int64) for topic, m in shown.items()},
             )
         )

@@ -16,7 +16,8 @@ from vlaforget_ros.episodes.bags import Bag
 from vlaforget_ros.episodes.losses import NEVER_NS
 from vlaforget_ros.episodes.matching import StampedAction
 from vlaforget_ros.episodes.message import Message
-from vlaforget_ros.episodes.messages import stamp_to_ns
+from vlaforget_ros.episodes.messages import POLICY_ACTION, stamp_to_ns
+from vlaforget_ros.episodes.plain_action import FIELDS, PlainAction, plain_action
 from vlaforget_ros.episodes.topics import Topics
 from vlaforget_ros.episodes.types import SEVERITIES, Phase, Problem, Violation
 
@@ -104,12 +105,14 @@ def collect_rollouts(
         topics.violation: _on_violation,
     }
     handlers.pop("", None)
+    quick = _is_plain(bag, topics.action)
     for message in bag.messages((*handlers, *beside), tuple(beside)):
         if message.topic in beside:
             beside[message.topic](message)
             continue
         try:
-            content = bag.deserialize(message)
+            plain = plain_action(message.data) if quick and message.topic == topics.action else None
+            content = plain or bag.deserialize(message)
         except SerdeError:
             lost["messages_broken"] += 1
             continue
@@ -159,7 +162,16 @@ def _on_rollout(rollout: RecordedRollout, message: Any, _: int) -> None:
     rollout.end = ENDED.get(message.phase, rollout.end)
 
 
+def _is_plain(bag: Bag, topic: str) -> bool:
+    """Whether actions were recorded with today's definition."""
+    return bag.topics.get(topic) == POLICY_ACTION and tuple(n for n, _ in bag.fields(POLICY_ACTION)) == FIELDS
+
+
 def _on_action(rollout: RecordedRollout, message: Any, time_ns: int) -> None:
+    if isinstance(message, PlainAction):
+        stamp, action = message.observation_ns, message.action
+        rollout.actions.append(StampedAction(stamp, time_ns, action, message.fault, message.adapter_digest))
+        return
     rollout.actions.append(
         StampedAction(
             stamp_to_ns(message.observation_stamp),

@@ -10,14 +10,13 @@ from rosbags.serde import SerdeError
 from vlaforget_ros.episodes.bags import Bag
 from vlaforget_ros.episodes.images import BrokenImage, decode, header_stamp_ns
 from vlaforget_ros.episodes.message import Message
-from vlaforget_ros.episodes.messages import IMAGE
-from vlaforget_ros.episodes.plain_image import pixels, plain_image
+from vlaforget_ros.episodes.plain_image import PlainImages, UnreadImage
 from vlaforget_ros.episodes.reels import Reel
 from vlaforget_ros.episodes.sightings import Places
 from vlaforget_ros.episodes.topics import Topics
 from vlaforget_ros.episodes.views import BrokenState, state_of
 
-Whole = tuple[Reel, int, np.ndarray, np.ndarray | None]
+Whole = tuple[Reel, int, np.ndarray | UnreadImage, np.ndarray | None]
 """A frame: of which rollout, its index, its image or images, its state."""
 _NEVER = -(2**63)
 
@@ -36,12 +35,13 @@ class Showing:
     def __init__(self, names: Topics, wanted: Sequence[tuple[Reel, np.ndarray]]) -> None:
         self._names = names
         self._reels = [reel for reel, _ in wanted]
-        self._rows = _rows(wanted)
+        self._rows = rows_of(wanted)
         last = len(self._rows) - 1
         # Each time's first row: the others of that time follow it.
         self._first = {int(t): last - 1 - n for n, t in enumerate(self._rows[-2::-1, 1])}
         self.times: dict[str, dict[int, int] | set[int]] = {names.image: self._first}
         self._places = Places()
+        self._plain = {topic: PlainImages() for topic in (names.image, *names.cameras)}
         self._open = np.ones(last, dtype=bool)
         self._beside: dict[tuple[str, int, int], list[int]] = {}
         self._parts: dict[int, dict[str, np.ndarray]] = {}
@@ -61,7 +61,7 @@ class Showing:
     def take(self, bag: Bag, message: Message) -> Iterator[Whole]:
         """The frames that are whole with this message.
 
-        Their images are views of its bytes where possible.
+        Their images may not have been read yet: they are to be used at once.
 
         Raises:
             UnlearningError: 301 for an image encoding that is not known.
@@ -70,7 +70,7 @@ class Showing:
         if not rows:
             return
         topic = message.topic
-        value = _state(bag, message) if topic == self._names.state else _image(bag, message)
+        value = _state(bag, message) if topic == self._names.state else self._image(bag, message)
         if value is None:
             self._open[rows] = False
             return
@@ -88,10 +88,19 @@ class Showing:
             else:
                 yield from self._joined(row, topic, value)
 
-    def _joined(self, row: int, topic: str, value: np.ndarray) -> Iterator[Whole]:
+    def _image(self, bag: Bag, message: Message) -> np.ndarray | UnreadImage | None:
+        plain = self._plain[message.topic].layout(message)
+        if plain is not None:
+            return UnreadImage(message, plain)
+        try:
+            return decode(bag.deserialize(message.whole()))
+        except (BrokenImage, SerdeError):
+            return None
+
+    def _joined(self, row: int, topic: str, value: np.ndarray | UnreadImage) -> Iterator[Whole]:
         """The frame, where this was the last part of it."""
         parts = self._parts.setdefault(row, {})
-        parts[topic] = value.copy()
+        parts[topic] = value.decoded() if isinstance(value, UnreadImage) else value
         if len(parts) < 1 + len(self._names.beside):
             return
         self._open[row] = False
@@ -120,7 +129,7 @@ class Showing:
         return rows
 
 
-def _rows(wanted: Sequence[tuple[Reel, np.ndarray]]) -> np.ndarray:
+def rows_of(wanted: Sequence[tuple[Reel, np.ndarray]]) -> np.ndarray:
     """(N + 1, 5) place, number of the rollout, index, by log time; the last one ends every search."""
     rows = [
         np.column_stack([reel.places[indices], np.full(len(indices), number), indices])
@@ -129,16 +138,6 @@ def _rows(wanted: Sequence[tuple[Reel, np.ndarray]]) -> np.ndarray:
     joined = np.concatenate(rows)
     end = np.full((1, joined.shape[1]), _NEVER)
     return np.concatenate([joined[np.argsort(joined[:, 1], kind="stable")], end])
-
-
-def _image(bag: Bag, message: Message) -> np.ndarray | None:
-    plain = plain_image(message.data) if message.msgtype == IMAGE else None
-    if plain is not None:
-        return pixels(message.data, plain)
-    try:
-        return decode(bag.deserialize(message))
-    except (BrokenImage, SerdeError):
-        return None
 
 
 def _state(bag: Bag, message: Message) -> np.ndarray | None:

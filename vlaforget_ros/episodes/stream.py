@@ -13,22 +13,28 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
+from rosbags.rosbag2.errors import ReaderError
 
 from vlaforget_ros.episodes.bags import Bag
 from vlaforget_ros.episodes.batches import Batch, BatchMaker
+from vlaforget_ros.episodes.plain_image import ImageInFile
 from vlaforget_ros.episodes.reader import merged, survey
 from vlaforget_ros.episodes.reels import Reel, reels
 from vlaforget_ros.episodes.selection import Selection, select
-from vlaforget_ros.episodes.showing import Showing
+from vlaforget_ros.episodes.showing import Showing, rows_of
 from vlaforget_ros.episodes.topics import resolve
 from vlaforget_ros.episodes.types import Episode, EpisodeInfo, ScanReport, TopicMap
 from vlaforget_ros.errors import ErrorCode, UnlearningError
+
+_OPEN_BAGS = 100
+"""How many bags are kept open, for images to be read from where they were seen; the others are walked through again."""
 
 
 class BatchStream:
     """Frames of some bags in batches, in the order in which their images were recorded, bag by bag.
 
-    Each iteration goes through the bags once more; what the first walk found stays known.
+    Each iteration goes through the bags once more; what the first walk found stays known. Close it when the last one
+    is done, or use it as a context manager.
 
     Args:
         bags: rosbag2 folders, or single .mcap or .db3 files. A rollout that is in two of them comes from the longer
@@ -58,6 +64,7 @@ class BatchStream:
         self._topics = topics or TopicMap()
         self._batch, self._chunk = batch, chunk
         self._reels: dict[tuple[str, str], Reel] = {}
+        self._open: dict[str, Bag] = {}
         self.report = ScanReport(*merged([Path(bag) for bag in bags], self._survey))
         self._frames = _frames(self.report.episodes, chosen)
         used = {(info.source, info.rollout_id) for info in self.report.episodes}
@@ -69,35 +76,84 @@ class BatchStream:
         return sum(map(len, self._frames.values()))
 
     def __iter__(self) -> Iterator[Batch]:
-        """Raises UnlearningError 301 for an image encoding that is not known."""
+        """Raises UnlearningError 301 for an image encoding that is not known, or a bag that has changed since."""
         self.lost = 0
-        maker = BatchMaker(self._batch)
-        for source in dict.fromkeys(info.source for info in self.report.episodes):
-            yield from self._bag(Path(source), maker)
-        yield from maker.rest()
+        source = ""
+        try:
+            with BatchMaker(self._batch) as maker:
+                for source in dict.fromkeys(info.source for info in self.report.episodes):
+                    yield from self._bag(source, maker)
+                yield from maker.rest()
+        except ReaderError as error:
+            raise UnlearningError(
+                ErrorCode.UNLEARNING_BAG_UNREADABLE,
+                f"bag has changed while it was read: {str(error).rstrip('.')}",
+                value=source,
+                remedy="let the recording end first",
+            ) from error
+
+    def __enter__(self) -> BatchStream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the bags."""
+        for bag in self._open.values():
+            bag.close()
+        self._open.clear()
 
     def _survey(self, path: Path) -> ScanReport:
-        with Bag(path) as bag:
+        bag = Bag(path)
+        try:
             found = survey(bag, self._topics, beside=True)
+        except UnlearningError:
+            bag.close()
+            raise
         made = reels(found, self._topics.stale_after_s)
         self._reels.update({(reel.info.source, reel.info.rollout_id): reel for reel in made})
+        if made and len(self._open) < _OPEN_BAGS:
+            self._open[str(path)] = bag
+        else:
+            bag.close()
         return ScanReport(found.problems, tuple(reel.info for reel in made))
 
-    def _bag(self, path: Path, maker: BatchMaker) -> Iterator[Batch]:
+    def _bag(self, path: str, maker: BatchMaker) -> Iterator[Batch]:
         wanted = [
             (self._reels[info.source, info.rollout_id], self._frames[info.rollout_id])
             for info in self.report.episodes
-            if info.source == str(path) and len(self._frames[info.rollout_id])
+            if info.source == path and len(self._frames[info.rollout_id])
         ]
         if not wanted:
             return
-        with Bag(path) as bag:
-            names = resolve(bag.topics, self._topics, path)
-            showing = Showing(names, wanted)
-            for message in bag.messages((names.image, *names.beside), at=showing.times):
-                for reel, index, image, state in showing.take(bag, message):
-                    yield from maker.add(reel.frame(index, image, state, self._chunk))
+        bag = self._open.get(path)
+        if bag is None:
+            with Bag(Path(path)) as again:
+                yield from self._walk(again, wanted, maker)
+                maker.settle()
+        elif all(not reel.moments and reel.spots[indices, 1].min() >= 0 for reel, indices in wanted):
+            yield from self._pick(wanted, maker)
+        else:
+            yield from self._walk(bag, wanted, maker)
+
+    def _walk(self, bag: Bag, wanted: list[tuple[Reel, np.ndarray]], maker: BatchMaker) -> Iterator[Batch]:
+        """Go through the images of a bag."""
+        names = resolve(bag.topics, self._topics, bag.path)
+        showing = Showing(names, wanted)
+        heads = (names.image, *names.cameras)
+        for message in bag.messages((*heads, names.state), heads, showing.times):
+            for reel, index, image, state in showing.take(bag, message):
+                yield from maker.add(reel.frame(index, image, state, self._chunk))
         self.lost += showing.missing
+
+    def _pick(self, wanted: list[tuple[Reel, np.ndarray]], maker: BatchMaker) -> Iterator[Batch]:
+        """Read images whose places in the file are known."""
+        for _, _, _, number, index in rows_of(wanted)[:-1].tolist():
+            reel = wanted[number][0]
+            file, at = reel.spots[index].tolist()
+            image = ImageInFile(file, at, reel.shape or ())
+            yield from maker.add(reel.frame(index, image, None, self._chunk))
 
 
 def stream_batches(

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
+from rosbags.rosbag2.errors import ReaderError
 from rosbags.serde import SerdeError
 
 from vlaforget_ros.episodes.bags import Bag
@@ -177,7 +178,7 @@ def read_views(
     for view in views:
         for key, indices in view.wanted.items():
             takers.setdefault(key, []).append((view, indices))
-    for message in bag.messages(topics.beside):
+    for message in bag.messages(topics.beside, topics.beside):
         key = (message.topic, (_stamp_ns(message), message.time_ns))
         # The same message twice, as two overlapping files have it, counts once.
         found = takers.pop(key, [])
@@ -185,9 +186,11 @@ def read_views(
             continue
         try:
             value = (
-                state_of(bag, message) if message.topic == topics.state else decode(bag.deserialize(message))
+                state_of(bag, message)
+                if message.topic == topics.state
+                else decode(bag.deserialize(message.whole()))
             )
-        except (BrokenImage, BrokenState, SerdeError):
+        except (BrokenImage, BrokenState, SerdeError, ReaderError):
             for view, indices in found:
                 view.broken(message.topic, indices)
             continue
@@ -216,7 +219,7 @@ def state_of(bag: Bag, message: Message) -> np.ndarray:
         BrokenState: there are none, or they are not finite.
         SerdeError: the bytes are damaged.
     """
-    positions = np.array(bag.deserialize(message).position, dtype=np.float64)
+    positions = np.array(bag.deserialize(message.whole()).position, dtype=np.float64)
     if not len(positions) or not np.all(np.isfinite(positions)):
         raise BrokenState(f"positions {positions}")
     return positions

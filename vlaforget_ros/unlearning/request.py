@@ -175,9 +175,9 @@ class Request(Strict):
 
     @model_serializer(mode="wrap")
     def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """``mapping`` and ``selected`` appear only where they are set, in records, too: other requests are as ever."""
+        """``selected`` appears only where it is set, in records and in the digest: requests without it are as ever."""
         values: dict[str, Any] = handler(self)
-        return {k: v for k, v in values.items() if k not in ("mapping", "selected") or v not in ("", None)}
+        return {k: v for k, v in values.items() if k != "selected" or v is not None}
 
     @model_validator(mode="after")
     def _selected_fits(self) -> Request:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from typing import cast
 
 import numpy as np
 
 from vlaforget_ros.episodes.chunks import chunked
 from vlaforget_ros.episodes.counterfactual import clean_successes, find_triggers, neighbour, transplant
 from vlaforget_ros.episodes.dataset import FrameSet, concat, frames_of
-from vlaforget_ros.episodes.reader import read_many
 from vlaforget_ros.episodes.selection import select, select_forget, select_retain
 from vlaforget_ros.episodes.trigger import Trigger
-from vlaforget_ros.episodes.types import Episode, EpisodeReport, EpisodeSlice
+from vlaforget_ros.episodes.types import Episode, EpisodeInfo, EpisodeSlice
 from vlaforget_ros.errors import ErrorCode, UnlearningError
 from vlaforget_ros.policy.policy import VlaPolicy
 from vlaforget_ros.unlearning import teacher
@@ -23,6 +22,7 @@ from vlaforget_ros.unlearning.contradictions import require_known, require_separ
 from vlaforget_ros.unlearning.data import Earlier, EditData
 from vlaforget_ros.unlearning.earlier import EarlierRequest, read_earlier
 from vlaforget_ros.unlearning.innocence import retained_causes
+from vlaforget_ros.unlearning.needed import Needed, read_needed
 from vlaforget_ros.unlearning.observation import require_topics, require_views
 from vlaforget_ros.unlearning.request import CounterfactualSource, Request
 from vlaforget_ros.unlearning.selected import require_same_bags, require_same_sets
@@ -61,36 +61,37 @@ def gather(request: Request, policy: VlaPolicy) -> Gathered:
     for each in (request, *(part.request for part in before)):
         require_topics(each, policy.config)
         require_same_bags(each)
-    report = read_many([Path(bag) for bag in request.bags], request.topics)
-    _require_complete(report, request)
-    notes = [f"left out: {problem.count} {problem.kind} ({problem.message})" for problem in report.problems]
+    found = read_needed(request)
+    _require_complete(found, request)
+    notes = [f"left out: {problem.count} {problem.kind} ({problem.message})" for problem in found.problems]
     earlier = [_forgotten_by(part, policy) for part in before]
-    gathered = from_episodes(report.episodes, request, policy, earlier)
+    gathered = from_episodes(found.everything, request, policy, earlier)
     return replace(gathered, notes=notes + gathered.notes)
 
 
 def _forgotten_by(part: EarlierRequest, policy: VlaPolicy) -> Earlier:
     """What an earlier request called undesired, chosen from its bags as it was then."""
-    report = read_many([Path(bag) for bag in part.request.bags], part.request.topics)
-    _require_complete(report, part.request)
-    episodes = report.episodes
-    return Earlier(part.name, from_episodes(episodes, part.request, policy).data.forget, part.tau)
+    found = read_needed(part.request)
+    _require_complete(found, part.request)
+    return Earlier(part.name, from_episodes(found.everything, part.request, policy).data.forget, part.tau)
 
 
 def from_episodes(
-    episodes: Sequence[Episode], request: Request, policy: VlaPolicy, earlier: Sequence[Earlier] = ()
+    known: Sequence[EpisodeInfo], request: Request, policy: VlaPolicy, earlier: Sequence[Earlier] = ()
 ) -> Gathered:
     """As :func:`gather`, from episodes that were read already.
 
     Args:
-        episodes: all there are.
+        known: all there are; those that no part of the request can use may come without images.
         request: what to select.
         policy: the original policy.
         earlier: what must stay forgotten: with the policy's present answers these frames join the boundary set, and
             their rollouts are left out of all others but the forget set.
     """
-    require_views(episodes, policy.config)
-    episodes = [chunked(episode, policy.config.chunk) for episode in episodes]
+    require_views((episode for episode in known if isinstance(episode, Episode)), policy.config)
+    chunks = [chunked(info, policy.config.chunk) if isinstance(info, Episode) else info for info in known]
+    # What has no images is chosen by nothing; it is there for the texts of errors.
+    episodes = cast("list[Episode]", chunks)
     forget = select_forget(episodes, request.forget)
     require_separate(request, forget)
     everything = episodes
@@ -142,17 +143,16 @@ def _odd(
     return [str(f) for f in check_balance(sets, told_otherwise) if f.severity == "warning"]
 
 
-def _require_complete(report: EpisodeReport, request: Request) -> None:
+def _require_complete(found: Needed, request: Request) -> None:
     """Raises UnlearningError 301 where not one frame has everything that was asked for beside the main image."""
-    lost = [problem for problem in report.problems if "_camera" in problem.kind or "_state" in problem.kind]
+    lost = [problem for problem in found.problems if "_camera" in problem.kind or "_state" in problem.kind]
     cameras, state = request.shown
-    if report.episodes or not (cameras or state):
+    if found.episodes or not found.looked_for or not (cameras or state):
         return
     raise UnlearningError(
         ErrorCode.UNLEARNING_BAG_UNREADABLE,
         "not one frame of the bags has an image of every camera, and a state where one is asked for",
-        value="; ".join(dict.fromkeys(problem.message for problem in lost or report.problems))
-        or "no episodes",
+        value="; ".join(dict.fromkeys(problem.message for problem in lost or found.problems)),
         limit=", ".join([*cameras, *([state] if state else [])]),
         remedy="record these topics while the policy runs, in the clock and the size of the main camera",
     )
