@@ -212,3 +212,19 @@ def test_a_rollout_that_lost_its_middle_is_not_taken_for_a_whole_one(tmp_path: P
     assert [(len(e), bool(e.damage)) for e in shown] == [(20, False), (20, False), (19, True)]
     scanned = scan_episodes(tmp_path / "bag", damaged=True).episodes
     assert [e.damage for e in scanned] == [e.damage for e in shown]
+
+
+def test_a_wrong_message_index_costs_nothing_where_the_chunk_has_a_checksum(tmp_path: Path) -> None:
+    path = write_mcap(tmp_path / "a.mcap", WRITTEN, chunk_size=3000)
+    place = chunk_places(path)[2]
+    begin = place.chunk_start_offset + place.chunk_length
+    for byte in range(begin, begin + place.message_index_length, 7):
+        raw = bytearray(path.read_bytes())
+        raw[byte] ^= 1
+        with Bag(damaged(tmp_path, bytes(raw))) as bag:
+            for heads in ((), ("/grip",), ("/grip", "/words")):
+                found = [
+                    (m.topic, m.time_ns, bytes(m.whole().data))
+                    for m in bag.messages(("/grip", "/words"), heads)
+                ]
+                assert found == WRITTEN
