@@ -117,15 +117,16 @@ def test_a_lost_footer_is_survived(whole: Path, tmp_path: Path) -> None:
     assert report.count("bag_damaged") == 1
 
 
-def test_a_damaged_chunk_ends_the_reading_there(whole: Path, tmp_path: Path) -> None:
+def test_a_damaged_chunk_costs_its_own_rollout_only(whole: Path, tmp_path: Path) -> None:
     data = bytearray(whole.read_bytes())
-    middle = data.index(b"r1\x00")  # in the second chunk: what follows cannot be told apart any more
+    middle = data.index(b"r1\x00")  # in the second chunk, near its head, which goes with it
     data[middle - 400 : middle + 400] = b"\xff" * 800
     path = tmp_path / "damaged.mcap"
     path.write_bytes(bytes(data))
     report = read_episodes(path)
-    assert len(report.episodes[0]) == 10
+    assert [(e.rollout_id, len(e)) for e in report.episodes] == [("r0", 10), ("r2", 10)]
     assert report.count("bag_damaged") == 1
+    assert report.count("messages_lost") == 1
 
 
 def test_a_truncated_database(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def test_palette_and_alpha_pictures_are_colour_pictures() -> None:
         assert decode(message).shape == (5, 7, 3)
 
 
-@pytest.mark.parametrize("encoding", ["bayer_rggb8", "16UC1", "yuv422", ""])
+@pytest.mark.parametrize("encoding", ["bayer_rggb16", "16UC1", "yuv444", ""])
 def test_unknown_encodings_are_an_error_with_the_known_ones(encoding: str) -> None:
     with pytest.raises(UnlearningError, match="rgb8, bgr8") as caught:
         decode(raw(encoding, RGB))

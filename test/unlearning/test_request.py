@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from vlaforget_ros.episodes.mapping import TopicMapping
 from vlaforget_ros.errors import ErrorCode, UnlearningError
 from vlaforget_ros.unlearning.request import read_request
 
@@ -123,8 +124,31 @@ def test_cameras_and_state_are_in_the_digest_only_where_they_are_set() -> None:
     """Requests that name none have the digest that they had before there were any: finished edits can be resumed."""
     plain = read_request(MINIMAL)
     values = plain.model_dump(mode="json")
-    del values["cameras"], values["state"]
+    del values["cameras"], values["state"], values["mapping"]
     text = json.dumps(values, sort_keys=True, separators=(",", ":"))
     assert plain.digest == hashlib.sha256(text.encode()).hexdigest()
-    others = [read_request(MINIMAL + line) for line in ("cameras: [a]\n", "cameras: [b]\n", "state: a\n")]
-    assert len({plain.digest, *(other.digest for other in others)}) == 4
+    lines = ("cameras: [a]\n", "cameras: [b]\n", "state: a\n", "mapping: a.yaml\n")
+    assert len({plain.digest, *(read_request(MINIMAL + line).digest for line in lines)}) == 5
+
+
+MAPPING = """
+image: camera
+cameras: [wrist]
+state: {topic: joints, fields: position}
+action: {topic: cmd}
+instruction: go
+"""
+
+
+def test_a_mapping_file_says_what_the_topics_of_the_bags_mean(tmp_path: Path) -> None:
+    (tmp_path / "mapping.yaml").write_text(MAPPING)
+    path = tmp_path / "request.yaml"
+    path.write_text(MINIMAL + "mapping: mapping.yaml\n")
+    request = read_request(path)
+    assert request.mapping == str(tmp_path / "mapping.yaml")
+    assert isinstance(request.topics, TopicMapping)
+    assert request.shown == (("wrist",), "joints")
+    assert "stand in the `mapping` file" in refused(MINIMAL + "mapping: m.yaml\nstate: joints\n").message
+    (tmp_path / "mapping.yaml").write_text("image: 3")
+    with pytest.raises(UnlearningError, match="bad mapping: image"):
+        _ = request.topics

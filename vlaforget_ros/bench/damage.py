@@ -1,7 +1,7 @@
 """How much of a damaged bag is recovered: cut at ten places, and one bit flipped in each chunk.
 
-What must be left is told by the undamaged file, from the numbers in its index alone and with other code than the reader's:
-of a cut file all messages whose last byte is there, of a flipped bit all messages but those of its chunk.
+What must be left is told by the bytes of the undamaged file, with other code than the reader's: of a cut file all
+messages whose last byte is there, of a flipped bit all messages but those of its chunk.
 """
 
 from __future__ import annotations
@@ -51,14 +51,14 @@ def run_damage(folder: Path) -> dict[str, Any]:
     total = sum(len(chunk.ends) for chunk in chunks)
     copy = folder / "damaged.mcap"
     rng = np.random.default_rng(_SEED)
-    cuts = []
+    cuts: list[dict[str, float]] = []
     for part in range(1, _CUTS + 1):
         # The last one takes the end of the summary, which costs no message.
         size = int(len(data) * part / (_CUTS + 0.5)) if part < _CUTS else len(data) - 10
         copy.write_bytes(data[:size])
         expected = sum(end <= size for chunk in chunks for end in chunk.ends)
         cuts.append({"fraction": size / len(data), **_compared(copy, written, expected)})
-    flips = []
+    flips: list[dict[str, float]] = []
     for number, chunk in enumerate(chunks):
         byte, bit = int(rng.integers(chunk.data_at, chunk.data_end)), int(rng.integers(8))
         flipped = bytearray(data)

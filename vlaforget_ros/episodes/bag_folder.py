@@ -1,8 +1,7 @@
-"""Which files a rosbag2 consists of, in which order, and how they are packed."""
+"""Which files a rosbag2 consists of, in which order."""
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -11,15 +10,7 @@ import yaml
 
 from vlaforget_ros.episodes.folders import storage_of
 
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
-
-ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
-"""How a compressed message begins; no CDR does."""
 _NEWEST = 9
-_BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -81,34 +72,3 @@ def _natural(path: Path) -> tuple[int, str]:
     # rosbag2 splits into name_0, name_1, ... name_10.
     tail = path.name.split(".")[0].rpartition("_")[2]
     return (int(tail) if tail.isdigit() else -1, path.name)
-
-
-def unpack_file(path: Path, folder: Path) -> tuple[Path, str]:
-    """Unpack a file that was compressed as a whole; of a damaged one what comes before the damage.
-
-    Returns:
-        the unpacked file, and what is wrong with the packed one ("" for nothing).
-    """
-    target = folder / path.name.removesuffix(".zstd")
-    unpacker, wrong = zstd.ZstdDecompressor(), ""
-    with path.open("rb") as packed, target.open("wb") as plain:
-        while block := packed.read(_BLOCK):
-            try:
-                while block:
-                    plain.write(unpacker.decompress(block))
-                    block = unpacker.unused_data
-                    unpacker = zstd.ZstdDecompressor() if block else unpacker
-            except zstd.ZstdError as error:
-                wrong = str(error)
-                break
-        if not wrong and not unpacker.eof:
-            wrong = "it ends too early"
-    return target, wrong
-
-
-def unpack_message(data: bytes) -> bytes:
-    """A message that was compressed on its own. Raises ValueError where it is damaged."""
-    try:
-        return zstd.decompress(data)
-    except zstd.ZstdError as error:
-        raise ValueError(str(error)) from error

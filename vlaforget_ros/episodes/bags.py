@@ -14,13 +14,17 @@ from tempfile import TemporaryDirectory
 from types import MappingProxyType
 from typing import Any, Protocol
 
-from vlaforget_ros.episodes.bag_folder import ZSTD_MAGIC, BagFolder, bag_folder, unpack_file, unpack_message
+from rosbags.typesys.store import Typestore
+
+from vlaforget_ros.episodes.bag_folder import BagFolder, bag_folder
 from vlaforget_ros.episodes.bag_types import BagTypes
 from vlaforget_ros.episodes.folders import storage_of
 from vlaforget_ros.episodes.indexed import Times
 from vlaforget_ros.episodes.losses import NEVER_NS, Hole, Loss, hole_in
 from vlaforget_ros.episodes.mcap_source import McapSource
 from vlaforget_ros.episodes.message import Message
+from vlaforget_ros.episodes.messages import typestore
+from vlaforget_ros.episodes.packing import ZSTD_MAGIC, unpack_file, unpack_message
 from vlaforget_ros.episodes.sqlite_source import SqliteSource
 from vlaforget_ros.episodes.types import Problem
 from vlaforget_ros.errors import ErrorCode, UnlearningError
@@ -163,6 +167,11 @@ class Bag:
         """Names and types of a message type's fields, as rosbags has them. Raises UnlearningError 301."""
         return tuple(self._types.store(msgtype).fielddefs[msgtype][1])
 
+    @property
+    def store(self) -> Typestore:
+        """Types of ROS 2 and of this package; :meth:`fields` also knows those that the bag defines itself."""
+        return typestore()
+
     def _open(self, stack: ExitStack) -> list[Source]:
         if not self.path.exists():
             raise _unreadable(
@@ -217,7 +226,7 @@ class Bag:
             start = max((last for _, last in before), default=0)
             end = min((first for first, _ in after), default=NEVER_NS)
             what = cuts[0].what if cuts else "a file of the bag is missing or was left out"
-            self._losses.append(Loss(start, max(start, end), None, what))
+            self._losses.append(Loss(start + 1, max(start + 1, end - 1), None, what))
 
 
 def _reason(folder: BagFolder, remarks: list[str]) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from vlaforget_ros.episodes.messages import COMPRESSED_IMAGE, IMAGE, ns_to_stamp, typestore
+from vlaforget_ros.episodes.sensor_encodings import SENSOR_ENCODINGS, WrongSize, sensor_image
 from vlaforget_ros.errors import ErrorCode, UnlearningError
 
 # Channels of each encoding, and where R, G and B are among them.
@@ -43,8 +44,12 @@ def header_stamp_ns(data: bytes | memoryview) -> int:
     return int(seconds) * 1_000_000_000 + int(nanoseconds)
 
 
-def decode(message: Any) -> np.ndarray:
+def decode(message: Any, encoding: str = "") -> np.ndarray:
     """(H, W, 3) uint8 RGB from a sensor_msgs/Image or /CompressedImage.
+
+    Args:
+        message: as rosbags has it.
+        encoding: of a raw image, in place of what it says itself.
 
     Raises:
         BrokenImage: the data do not fit their own description.
@@ -52,19 +57,22 @@ def decode(message: Any) -> np.ndarray:
     """
     if hasattr(message, "format"):
         return _decode_compressed(message.format, bytes(message.data))
-    return _decode_raw(message)
+    return _decode_raw(message, encoding or message.encoding)
 
 
-def _decode_raw(message: Any) -> np.ndarray:
-    if message.encoding not in _ENCODINGS:
-        raise _unknown_encoding(message.encoding, _ENCODINGS)
-    channels, order = _ENCODINGS[message.encoding]
+def _decode_raw(message: Any, encoding: str) -> np.ndarray:
     height, width, step = int(message.height), int(message.width), int(message.step)
     data = np.frombuffer(message.data, dtype=np.uint8)
+    if encoding in SENSOR_ENCODINGS:
+        try:
+            return sensor_image(encoding, data, height, width, step)
+        except WrongSize as error:
+            raise BrokenImage(str(error)) from error
+    if encoding not in _ENCODINGS:
+        raise _unknown_encoding(encoding, (*_ENCODINGS, *SENSOR_ENCODINGS))
+    channels, order = _ENCODINGS[encoding]
     if height == 0 or width == 0 or step < width * channels or len(data) < height * step:
-        raise BrokenImage(
-            f"{len(data)} bytes for {height} rows of {step} bytes, {width} px {message.encoding}"
-        )
+        raise BrokenImage(f"{len(data)} bytes for {height} rows of {step} bytes, {width} px {encoding}")
     # Rows may be padded: `step` says how long they are.
     rows = data[: height * step].reshape(height, step)[:, : width * channels]
     pixels = rows.reshape(height, width, channels)

@@ -27,11 +27,13 @@ from rosbags.rosbag2.storage_mcap import ChunkInfo, decompress
 
 from vlaforget_ros.episodes.ahead import Ahead
 from vlaforget_ros.episodes.message import Message, Rest, read_into
+from vlaforget_ros.episodes.packing import UNSOUND
 
 HEAD = 512
 """Bytes that are read of a message of which only the beginning matters."""
 
 _MESSAGE, _INDEX = 0x05, 0x07
+_CONTRADICTION = "it and its message index contradict each other"
 _RECORD = struct.Struct("<BQHIQQ")  # opcode, length; channel, sequence, log time, publish time
 _FRAME = struct.Struct("<BQ")
 _INNER = _RECORD.size - _FRAME.size
@@ -64,10 +66,6 @@ class _Wanted(NamedTuple):
 
     def has(self, time_ns: int) -> bool:
         return self.at is None or time_ns in self.at
-
-
-# What bytes that are not what they should be make the unpacking raise.
-_UNSOUND = (ReaderError, ValueError, RuntimeError, OSError, EOFError, MemoryError, struct.error)
 
 
 class _Blocks:
@@ -164,7 +162,7 @@ class IndexedFile:
         """All of a chunk or nothing: half of one whose other half is wrong is not to be trusted."""
         try:
             return self._read(chunk, wanted, load())
-        except _UNSOUND as error:
+        except UNSOUND as error:
             self._lose(chunk, error)
             return []
 
@@ -177,9 +175,10 @@ class IndexedFile:
             try:
                 return sorted(self._by_index(chunk, wanted, data))
             except Unindexed as error:
-                if str(error):
+                # Which of the two is wrong, only a checksum tells.
+                if str(error) and not self._checksum(chunk):
                     raise
-        whole = self._content(chunk, 0) if data is None else data
+        whole = self._content(chunk, self._checksum(chunk)) if data is None else data
         return sorted(_parsed(chunk, whole, wanted))
 
     def _is_work(self, chunk: ChunkInfo) -> bool:
@@ -225,7 +224,10 @@ class IndexedFile:
             if key not in wanted:
                 continue
             channel = wanted[key]
-            for time_ns, position in _entries(index, offset - index_start, key):
+            entries = _entries(index, offset - index_start, key)
+            if len(entries) != chunk.channel_count.get(key, len(entries)):
+                raise Unindexed(_CONTRADICTION)
+            for time_ns, position in entries:
                 if not channel.has(time_ns):
                     continue
                 if position + _RECORD.size > size:
@@ -246,7 +248,7 @@ class IndexedFile:
         opcode, length, channel, _, logged, _ = _RECORD.unpack_from(data)
         size = length - _INNER
         if (opcode, channel, logged) != (_MESSAGE, key, time_ns) or size < 0 or _RECORD.size + size > room:
-            raise Unindexed("it and its message index contradict each other")
+            raise Unindexed(_CONTRADICTION)
         topic, msgtype = wanted.topic, wanted.msgtype
         if wanted.head:
             head = min(size, HEAD, len(data) - _RECORD.size)
@@ -286,8 +288,9 @@ def _content_start(chunk: ChunkInfo) -> int:
 def _entries(index: bytes, at: int, key: int) -> list[tuple[int, int]]:
     """(log time, position in the chunk) of one channel."""
     try:
-        opcode, _, channel, size = struct.unpack_from("<BQHI", index, at)
-        if (opcode, channel) != (_INDEX, key) or size % 16 or at + 15 + size > len(index):
+        opcode, length, channel, size = struct.unpack_from("<BQHI", index, at)
+        fits = length == size + 6 and at + 15 + size <= len(index)
+        if (opcode, channel) != (_INDEX, key) or size % 16 or not fits:
             raise Unindexed
         values = struct.unpack_from(f"<{size // 8}Q", index, at + 15)
     except struct.error as error:

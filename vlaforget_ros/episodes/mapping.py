@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from vlaforget_ros.errors import ErrorCode, UnlearningError, did_you_mean
 
 Which = Literal["nearest", "after", "before"]
+Pixels = Annotated[int, Field(ge=1, le=8192)]
 Scalar = bool | int | float | str
 
 
@@ -49,11 +50,13 @@ class ImageSource(TopicSource):
 
     Attributes:
         encoding: used in place of what the messages say, where they are wrong; "" believes them.
+        size: height and width [px] to which images are resized; all cameras of a policy need one size. () leaves them.
         match: which image stands beside the main one (further cameras only).
         tolerance_s: how far from the main image it may be [s]; the mapping's by default.
     """
 
     encoding: str = ""
+    size: tuple[Pixels, Pixels] | tuple[()] = ()
     match: Which = "nearest"
     tolerance_s: float | None = Field(default=None, ge=0)
 

@@ -18,6 +18,7 @@ from vlaforget_ros.episodes.mcap_records import (
     STATISTICS,
     Channel,
     Definitions,
+    NoSchema,
     Unsound,
     records,
     text,
@@ -94,6 +95,15 @@ def read_index(raw: RawFile) -> Index | None:
     end = tail(raw)
     if end.summary_ok is False:
         raise Unsound("its index does not fit its checksum")
+    try:
+        return _index(raw, end)
+    except NoSchema:
+        return None
+    except (Unsound, struct.error) as error:
+        raise Unsound(f"its index is damaged ({error})") from error
+
+
+def _index(raw: RawFile, end: Tail) -> Index | None:
     definitions, parts = Definitions(), list[Part]()
     chunks, total = None, None
     for opcode, start, stop in records(end.summary):
@@ -126,14 +136,14 @@ def _part(data: bytes, start: int, stop: int) -> Part:
         compression, behind = text(data, start + 44 + size, stop)
         stored, unpacked_size = struct.unpack_from("<QQ", data, behind)
     except struct.error as error:
-        raise Unsound("its index is damaged") from error
+        raise Unsound("an entry is cut off") from error
     ends = [*(offset for offset, _ in offsets[1:]), at + length + index_length]
     counts = {
         channel: (end - offset - _INDEX_HEAD) // _INDEX_ENTRY
         for (offset, channel), end in zip(offsets, ends, strict=False)
     }
     if any(count < 0 for count in counts.values()):
-        raise Unsound("its index is damaged")
+        raise Unsound("an entry makes no sense")
     place = ChunkPlace(at, length, compression, stored, unpacked_size, start_ns, end_ns)
     index = {channel: offset for offset, channel in offsets}
     return Part(at, length, place, start_ns, end_ns, counts or None, index, index_length)
@@ -144,7 +154,7 @@ def _require_honest(raw: RawFile, parts: list[Part], channels: dict[int, Channel
     for part in parts:
         place = chunk_place(raw, part.at)
         if place != part.place:
-            raise Unsound(f"its index and its chunk at {part.at} contradict each other")
+            raise Unsound(f"the chunk at byte {part.at} contradicts it")
     definitions = Definitions()
     first = min(parts, key=lambda part: part.at).place
     try:
@@ -155,4 +165,4 @@ def _require_honest(raw: RawFile, parts: list[Part], channels: dict[int, Channel
         definitions.take(opcode, data, start, stop)
     for key, channel in definitions.channels.items():
         if channels.get(key) != channel:
-            raise Unsound("its index names other topics than its data")
+            raise Unsound("it names other topics than the data")

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from zlib import crc32
 
-from rosbags.rosbag2.errors import ReaderError
 from rosbags.rosbag2.storage_mcap import decompress
 
 from vlaforget_ros.episodes.mcap_records import (
@@ -26,6 +25,7 @@ from vlaforget_ros.episodes.mcap_records import (
     records,
     text,
 )
+from vlaforget_ros.episodes.packing import UNSOUND
 
 _FOOTER_SIZE = HEAD + 20 + len(MAGIC)
 _CHUNK_FIXED = 40
@@ -136,7 +136,7 @@ def unpacked(raw: RawFile, place: ChunkPlace) -> bytes:
     try:
         (crc,) = struct.unpack_from("<I", data, HEAD + 24)
         return decompress(data[skip : skip + place.stored], place.compression, place.size, crc)
-    except (ReaderError, ValueError, RuntimeError, OSError, EOFError, MemoryError, struct.error) as error:
+    except UNSOUND as error:
         raise Unsound(f"chunk at {place.offset}: {str(error).rstrip('.')}") from error
 
 

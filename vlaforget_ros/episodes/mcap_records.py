@@ -25,6 +25,10 @@ class Unsound(ValueError):
     """Bytes are not what they say they are."""
 
 
+class NoSchema(Unsound):
+    """A channel refers to a schema that was not defined before."""
+
+
 @dataclass(frozen=True)
 class Channel:
     """Topic, message type, and the type's definition text."""
@@ -78,8 +82,10 @@ class Definitions:
                 self._schemas[key] = (name, text(data, at, stop)[0])
             elif opcode == CHANNEL:
                 key, schema = struct.unpack_from("<HH", data, start)
+                if schema not in self._schemas:
+                    raise NoSchema(f"channel {key} has no schema")
                 self.channels[key] = Channel(text(data, start + 4, stop)[0], *self._schemas[schema])
-        except (struct.error, KeyError) as error:
+        except struct.error as error:
             raise Unsound(f"definition at {start} makes no sense") from error
 
 

@@ -199,7 +199,10 @@ class _Walk:
             counts = Counter[str]()
             for channel, count in gap.counts.items():
                 counts[self.definitions.channels[channel].topic] += count
-        self.losses.append(Loss(gap.start_ns, max(end_ns, gap.start_ns), counts, gap.what))
+        # What is lost lies between two good messages, which themselves are there.
+        start_ns = gap.start_ns + 1
+        end_ns = end_ns if end_ns == NEVER_NS else max(end_ns - 1, start_ns)
+        self.losses.append(Loss(start_ns, end_ns, counts, gap.what))
 
 
 def walk(raw: RawFile, at: int) -> Index:

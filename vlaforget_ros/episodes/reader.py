@@ -22,6 +22,8 @@ from rosbags.serde import SerdeError
 from vlaforget_ros.episodes.bags import Bag
 from vlaforget_ros.episodes.images import BrokenImage, decode, header_stamp_ns
 from vlaforget_ros.episodes.losses import Hole, hole_problem
+from vlaforget_ros.episodes.mapped import read_mapped, scan_mapped
+from vlaforget_ros.episodes.mapping import TopicMapping
 from vlaforget_ros.episodes.matching import Frames, Usable, usable_actions
 from vlaforget_ros.episodes.message import Message
 from vlaforget_ros.episodes.rollouts import RecordedRollout, collect_rollouts, spans
@@ -51,7 +53,7 @@ class _Report(Protocol[_Known]):
 
 def read_episodes(
     bag: Path,
-    topics: TopicMap | None = None,
+    topics: TopicMap | TopicMapping | None = None,
     rollouts: Collection[str] | None = None,
     *,
     damaged: bool = False,
@@ -60,7 +62,8 @@ def read_episodes(
 
     Args:
         bag: rosbag2 folder, or a single .mcap or .db3 file.
-        topics: names of the topics; the live graph's by default, with one camera and without a state.
+        topics: names of the topics, the live graph's by default, with one camera and without a state; or what the
+            topics of somebody else's bag mean (:func:`read_mapping`).
         rollouts: ids of the rollouts to read; all by default. Images of the others are never held in memory.
         damaged: also give rollouts that a damaged bag lost something of; otherwise they are only named.
 
@@ -68,6 +71,8 @@ def read_episodes(
         UnlearningError: 300 when one topic is named twice, 301 when the bag is missing or unreadable, or lacks a
             needed topic.
     """
+    if isinstance(topics, TopicMapping):
+        return read_mapped(Path(bag), topics, rollouts, damaged)
     wanted = topics or TopicMap()
     with Bag(Path(bag)) as opened:
         found = _collect(opened, resolve(opened.topics, wanted, opened.path), rollouts)
@@ -98,7 +103,9 @@ def read_episodes(
     return EpisodeReport(tuple(_at(problem, str(bag)) for problem in problems), tuple(episodes))
 
 
-def scan_episodes(bag: Path, topics: TopicMap | None = None, *, damaged: bool = False) -> ScanReport:
+def scan_episodes(
+    bag: Path, topics: TopicMap | TopicMapping | None = None, *, damaged: bool = False
+) -> ScanReport:
     """What one bag holds, without decoding an image: quick, and small in memory however long the bag is.
 
     An image that cannot be decoded still counts as a frame here, and so does a compressed one of another size than the
@@ -112,6 +119,8 @@ def scan_episodes(bag: Path, topics: TopicMap | None = None, *, damaged: bool = 
     Raises:
         UnlearningError: as :func:`read_episodes`.
     """
+    if isinstance(topics, TopicMapping):
+        return scan_mapped(Path(bag), topics, damaged)
     with Bag(Path(bag)) as opened:
         found = survey(opened, topics or TopicMap(), damaged=damaged)
     return ScanReport(found.problems, tuple(info for info in found.infos if info is not None))
@@ -206,7 +215,7 @@ def _collect(
     return _Found(names, rollouts, usable, frames, problems)
 
 
-def read_many(bags: Iterable[Path], topics: TopicMap | None = None) -> EpisodeReport:
+def read_many(bags: Iterable[Path], topics: TopicMap | TopicMapping | None = None) -> EpisodeReport:
     """Episodes of several bags in order; a bag that cannot be read becomes a problem.
 
     The same rollout recorded in two bags counts once, with the frames of the longer recording.
@@ -218,7 +227,7 @@ def read_many(bags: Iterable[Path], topics: TopicMap | None = None) -> EpisodeRe
     return EpisodeReport(problems, episodes)
 
 
-def scan_many(bags: Iterable[Path], topics: TopicMap | None = None) -> ScanReport:
+def scan_many(bags: Iterable[Path], topics: TopicMap | TopicMapping | None = None) -> ScanReport:
     """As :func:`read_many`, without decoding an image: see :func:`scan_episodes`."""
     problems, episodes = merged(bags, lambda bag: scan_episodes(bag, topics))
     return ScanReport(problems, episodes)

@@ -19,22 +19,24 @@ def require_topics(request: Request, config: PolicyConfig) -> None:
     """Whether a request names what the policy is shown, before any bag is read.
 
     Raises:
-        UnlearningError: 300 for too few or too many ``cameras``, and for a ``state`` that is missing or not wanted.
+        UnlearningError: 300 for too few or too many ``cameras``, for a ``state`` that is missing or not wanted, and for
+            a ``mapping`` that cannot be used.
     """
     further, told = config.cameras - 1, state_size_of(config)
-    if len(request.cameras) != further:
+    cameras, state = request.shown
+    if len(cameras) != further:
         raise _unfit(
             "cameras",
-            ", ".join(request.cameras) or "none",
+            ", ".join(cameras) or "none",
             f"{further} topic(s) beside the main camera",
             "name the further cameras in the order in which the policy was trained"
             if further
             else "leave `cameras` out: this policy looks through one",
         )
-    if bool(request.state) != bool(told):
+    if bool(state) != bool(told):
         raise _unfit(
             "state",
-            request.state or "none",
+            state or "none",
             f"a topic with {told} positions" if told else "none: this policy is not told it",
             "name the topic of sensor_msgs/JointState whose positions are the state of training"
             if told

@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from vlaforget_ros.adapters.manifest import parse_provenance
+from vlaforget_ros.episodes.mapping import TopicMapping, read_mapping
 from vlaforget_ros.episodes.selection import Selection
 from vlaforget_ros.episodes.types import TopicMap
 from vlaforget_ros.errors import AdapterError, ErrorCode, UnlearningError, did_you_mean
@@ -32,6 +33,7 @@ from vlaforget_ros.unlearning.methods.base import Method
 from vlaforget_ros.unlearning.methods.vla_forget import VlaForget
 from vlaforget_ros.unlearning.parameters import MethodParameters, Strict
 
+_ADDED_LATER = ("cameras", "state", "mapping")
 _TOPIC = re.compile(r"/?[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*")
 
 
@@ -84,6 +86,8 @@ class Request(Strict):
         bags: recordings; relative paths are taken from the request file's folder.
         cameras: topics of further cameras in the bags, in the order in which the policy was trained.
         state: topic of the robot's state in the bags (JointState, positions), "" where the policy is not told it.
+        mapping: file that says what the topics of the bags mean (docs/mapping.md), cameras and state among them; "" for
+            bags with this package's topics. A relative path is taken from the request file's folder.
         forget: what is undesired.
         retain: what must keep working.
         boundary: near neighbours that must keep working.
@@ -106,6 +110,7 @@ class Request(Strict):
     bags: tuple[str, ...] = Field(min_length=1)
     cameras: tuple[str, ...] = ()
     state: str = ""
+    mapping: str = ""
     forget: Selection
     retain: Selection
     boundary: Selection | None = None
@@ -151,6 +156,12 @@ class Request(Strict):
         return state
 
     @model_validator(mode="after")
+    def _mapping_says_it_all(self) -> Request:
+        if self.mapping and (self.cameras or self.state):
+            raise ValueError("`cameras` and `state` stand in the `mapping` file where there is one")
+        return self
+
+    @model_validator(mode="after")
     def _earlier_needs_a_start(self) -> Request:
         if self.earlier and not self.start_from:
             raise ValueError("`earlier` goes with `start_from`: the base model holds no earlier edit")
@@ -165,18 +176,33 @@ class Request(Strict):
         return make_method(self.method, self.parameters if ordered else self.parameters.token_by_token())
 
     @property
-    def topics(self) -> TopicMap:
-        """Which topics of the bags are read."""
-        return TopicMap(cameras=self.cameras, state=self.state)
+    def topics(self) -> TopicMap | TopicMapping:
+        """Which topics of the bags are read. Raises UnlearningError 300 for a mapping that cannot be used."""
+        return (
+            read_mapping(Path(self.mapping))
+            if self.mapping
+            else TopicMap(cameras=self.cameras, state=self.state)
+        )
+
+    @property
+    def shown(self) -> tuple[tuple[str, ...], str]:
+        """Topics of the further cameras, and of the state ("" for none). Raises as :attr:`topics`."""
+        topics = self.topics
+        if isinstance(topics, TopicMapping):
+            return tuple(
+                camera.topic for camera in topics.cameras
+            ), topics.state.topic if topics.state else ""
+        return topics.cameras, topics.state
 
     @property
     def digest(self) -> str:
         """SHA-256 of the request as canonical JSON (defaults included), 64 hex digits.
 
-        ``cameras`` and ``state`` are in it where they are set: other requests are what they were before there were any.
+        ``cameras``, ``state`` and ``mapping`` are in it where they are set: other requests are what they were before
+        there were any.
         """
         values = self.model_dump(mode="json")
-        values = {key: value for key, value in values.items() if value or key not in ("cameras", "state")}
+        values = {key: value for key, value in values.items() if value or key not in _ADDED_LATER}
         text = json.dumps(values, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -245,6 +271,7 @@ def _absolute(request: Request, folder: Path) -> Request:
             "base": str(folder / request.base),
             "bags": tuple(str(folder / bag) for bag in request.bags),
             "earlier": tuple(str(folder / earlier) for earlier in request.earlier),
+            "mapping": str(folder / request.mapping) if request.mapping else "",
         }
     )
 

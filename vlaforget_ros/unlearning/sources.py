@@ -128,13 +128,14 @@ def from_episodes(
 def _require_complete(found: Needed, request: Request) -> None:
     """Raises UnlearningError 301 where not one frame has everything that was asked for beside the main image."""
     lost = [problem for problem in found.problems if "_camera" in problem.kind or "_state" in problem.kind]
-    if found.episodes or not found.looked_for or not (request.cameras or request.state):
+    cameras, state = request.shown
+    if found.episodes or not found.looked_for or not (cameras or state):
         return
     raise UnlearningError(
         ErrorCode.UNLEARNING_BAG_UNREADABLE,
         "not one frame of the bags has an image of every camera, and a state where one is asked for",
         value="; ".join(dict.fromkeys(problem.message for problem in lost or found.problems)),
-        limit=", ".join([*request.cameras, *([request.state] if request.state else [])]),
+        limit=", ".join([*cameras, *([state] if state else [])]),
         remedy="record these topics while the policy runs, in the clock and the size of the main camera",
     )
 
