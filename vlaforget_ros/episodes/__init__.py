@@ -3,12 +3,14 @@
 Parts, and the only direction in which they may call each other (left calls right)::
 
     counterfactual -> trigger -> dataset -> selection -> types
-    reader -> views, rollouts -> bags -> salvage;  reader, views -> topics, matching, images -> messages -> types
+    reader -> views, rollouts -> bags;  reader, views -> topics, matching, images -> messages -> types
+    stream -> showing, reels, batches -> reader, views -> bags -> mcap_source -> indexed, ahead
     writer -> sink, images -> messages
 
 ``reader`` turns bags into :class:`Episode` values, ``selection`` picks frames of them (forget and retain
 sets), ``dataset`` packs the frames for training and ``counterfactual`` makes frames that were never recorded:
-what the policy should do in the situations to be forgotten. ``writer`` and ``sink`` record. None of it needs
+what the policy should do in the situations to be forgotten. ``stream`` gives frames in batches from bags that are too
+large for the memory. ``writer`` and ``sink`` record. None of it needs
 ROS.
 """
 
@@ -18,6 +20,7 @@ from vlaforget_ros.episodes.messages import RECORDED_TOPICS, TOPIC_TYPES
 from vlaforget_ros.episodes.reader import read_episodes, read_many, scan_episodes, scan_many
 from vlaforget_ros.episodes.selection import Selection, describe, select, select_forget, select_retain
 from vlaforget_ros.episodes.sink import BagSink
+from vlaforget_ros.episodes.stream import BatchStream, stream_batches
 from vlaforget_ros.episodes.types import (
     Episode,
     EpisodeInfo,
@@ -35,6 +38,7 @@ __all__ = [
     "RECORDED_TOPICS",
     "TOPIC_TYPES",
     "BagSink",
+    "BatchStream",
     "Episode",
     "EpisodeInfo",
     "EpisodeReport",
@@ -59,5 +63,6 @@ __all__ = [
     "select",
     "select_forget",
     "select_retain",
+    "stream_batches",
     "transplant",
 ]
