@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 import pytest
-from foreign_bags import Written, chunk_places, messages, write_mcap
+from foreign_bags import Written, chunk_places, messages, text, write_mcap
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mcap.reader import make_reader
-from mcap.records import ChunkIndex
+from mcap.records import Chunk, ChunkIndex, Footer
+from mcap.stream_reader import StreamReader
 
-from vlaforget_ros.episodes import EpisodeWriter, read_episodes, scan_episodes
+from vlaforget_ros.episodes import BagSink, EpisodeWriter, read_episodes, scan_episodes
 from vlaforget_ros.episodes.bags import Bag
 
 from .conftest import write_rollouts
@@ -228,3 +230,38 @@ def test_a_wrong_message_index_costs_nothing_where_the_chunk_has_a_checksum(tmp_
                     for m in bag.messages(("/grip", "/words"), heads)
                 ]
                 assert found == WRITTEN
+
+
+@pytest.fixture(scope="module", params=["none", "zstd"])
+def ours(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As our own recorder writes it."""
+    folder = tmp_path_factory.mktemp(request.param) / "bag"
+    with BagSink(folder, compression=request.param, flush_every_s=0) as sink:
+        sink.add_topic("/words", "std_msgs/msg/String")
+        for number, (_, _, data) in enumerate(WRITTEN[:200]):
+            sink.write("/words", text(data.hex()), 1000 + number)
+            if number % 20 == 19:
+                sink.flush()
+    return next(folder.glob("*.mcap"))
+
+
+@_SLOW
+@given(data=st.data())
+def test_a_flipped_bit_in_our_own_recording_costs_one_chunk_at_most(
+    ours: Path, tmp_path: Path, data: st.DataObject
+) -> None:
+    raw = bytearray(ours.read_bytes())
+    whole = content(ours)
+    raw[data.draw(st.integers(60, len(raw) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    found = content(damaged(tmp_path, bytes(raw)))
+    missing = [number for number, message in enumerate(whole) if message not in found]
+    assert [message for message in whole if message in found] == found
+    assert missing in ([], *(list(range(first, first + 20)) for first in range(0, 200, 20)))
+
+
+def test_our_own_recordings_have_every_checksum(ours: Path) -> None:
+    with ours.open("rb") as file:
+        records = list(StreamReader(file, validate_crcs=True, emit_chunks=True).records)
+    assert all(record.uncompressed_crc for record in records if isinstance(record, Chunk))
+    (footer,) = [record for record in records if isinstance(record, Footer)]
+    assert footer.summary_crc == crc32(ours.read_bytes()[footer.summary_start : -12])

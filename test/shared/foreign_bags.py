@@ -13,7 +13,7 @@ from mcap.writer import CompressionType, IndexType, Writer
 
 COMPRESSIONS = {"none": CompressionType.NONE, "lz4": CompressionType.LZ4, "zstd": CompressionType.ZSTD}
 
-GRIP = "acme_msgs/msg/Grip"
+GRIP = "gripworks_msgs/msg/Grip"
 GRIP_DEFINITION = "builtin_interfaces/Time at\nfloat32[3] force\nstring note"
 """A type that nobody else has."""
 

@@ -36,6 +36,8 @@ _HEADER = 0x01
 _NEVER = 2**63 - 1
 # Of a chunk record: opcode and length, then start, end and size of what is in it; the checksum follows.
 _BEFORE_CHECKSUM = 9 + 24
+# Of the end of a file: begin of the index and of its offsets, its checksum, the magic number.
+_FOOTER, _BEHIND_CHECKSUM = 8 + 8 + 4 + len(_MAGIC), 4 + len(_MAGIC)
 
 
 class StorageFile(Protocol):
@@ -120,7 +122,17 @@ class McapFile(McapWriter):
     def close(self, version: int, metadata: str) -> None:
         """Write index and end, and sync."""
         super().close(version, metadata)
+        self._seal()
         sync(self.path)
+
+    def _seal(self) -> None:
+        """A checksum of the index: rosbags leaves that at 0 as well. Until then the file is whole without it."""
+        with self.path.open("r+b") as file:
+            file.seek(-_FOOTER, os.SEEK_END)
+            file.seek(int.from_bytes(file.read(8), "little"))
+            checksum = crc32(file.read()[:-_BEHIND_CHECKSUM])
+            file.seek(-_BEHIND_CHECKSUM, os.SEEK_END)
+            file.write(checksum.to_bytes(4, "little"))
 
 
 class Sqlite3File(Sqlite3Writer):
