@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from mounts import MOUNTS, python
 
 from vlaforget_ros.adapters import AdapterStore, LoraWeights, write_peft
 from vlaforget_ros.errors import AdapterError, ErrorCode
-
-ROOT = Path(__file__).resolve().parents[2]
 
 # One process, which forks a child for each point of time: the import of torch is paid once.
 KILLED = """
@@ -93,30 +89,6 @@ for worker in range(2):
 os.close(start)
 sys.exit(sum(os.waitpid(child, 0)[1] for child in children) != 0)
 """
-
-
-def python(script: str, *arguments: object, before: tuple[str, ...] = ()) -> str:
-    """What a script prints; the test fails where the script does."""
-    command = [*before, sys.executable, "-c", script, *map(str, arguments)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    run = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, check=False)
-    assert run.returncode == 0, run.stderr
-    return run.stdout
-
-
-def private_mounts() -> tuple[str, ...]:
-    """Command that runs another one with mounts of its own, or () where the system does not allow it."""
-    for command in (("unshare", "--mount"), ("unshare", "--user", "--map-root-user", "--mount")):
-        try:
-            test = [*command, "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
-            if subprocess.run(test, capture_output=True, timeout=10, check=False).returncode == 0:
-                return command
-        except OSError:
-            return ()
-    return ()
-
-
-MOUNTS = private_mounts()
 
 
 def test_kill_9_at_any_moment_of_an_add_leaves_a_readable_store(

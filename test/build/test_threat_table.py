@@ -33,7 +33,7 @@ ROWS = _rows()
 
 def test_every_table_was_found() -> None:
     assert len(ROWS) > 60
-    assert _PAGE.count("| test |") == 4
+    assert _PAGE.count("| test |") == 5
 
 
 @pytest.mark.parametrize(("about", "named"), ROWS, ids=[about[:60] for about, _ in ROWS])

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rosbags.rosbag2 import Reader, StoragePlugin, Writer
 from rosbags.rosbag2.enums import CompressionFormat, CompressionMode
+from teleop_bags import Teleop, episode
 
 from vlaforget_ros.episodes import (
     Episode,
@@ -24,6 +25,7 @@ from vlaforget_ros.episodes import (
 )
 from vlaforget_ros.episodes import stream as streaming
 from vlaforget_ros.episodes.batches import Batch
+from vlaforget_ros.episodes.mapping import parse_mapping
 from vlaforget_ros.episodes.stream import BatchStream, stream_batches
 from vlaforget_ros.errors import UnlearningError
 
@@ -225,6 +227,20 @@ def test_a_bag_that_becomes_shorter_is_an_error(tmp_path: Path) -> None:
             stored.truncate(file.stat().st_size // 8)
         with pytest.raises(UnlearningError, match="changed while it was read"):
             list(stream)
+
+
+def test_somebody_elses_bag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streaming, "_MAPPED_FRAMES", 15)
+    tape = Teleop(tmp_path / "kitchen")
+    for number, start in enumerate((1, 4, 9, 20)):
+        episode(tape, start, f"task {number}", frames=10 - number)
+    mapping = parse_mapping("image: camera\naction: {topic: cmd}\ninstruction: {topic: task}\n")
+    path = tape.close()
+    stream = BatchStream([path], mapping, batch=8)
+    expected = of(read_episodes(path, mapping).episodes)
+    assert len(expected) == len(stream) > 30
+    assert flat(stream) == expected
+    assert stream.lost == 0
 
 
 def test_further_cameras_and_the_state(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vlaforget_ros.episodes import Episode, Problem, Violation
+from vlaforget_ros.episodes.glimpse import glimpse_of
 from vlaforget_ros.report.action_plot import panels
 from vlaforget_ros.report.contact_sheet import RED, WIDTH, choose, contact_sheet, save_sheet
 
@@ -41,6 +43,10 @@ def episode(frames: int, broken: list[int], size: tuple[int, int] = (16, 16), nu
     )
 
 
+def page_of(shown: Episode, frames: int = 24, **more: Any) -> Image.Image:
+    return contact_sheet(glimpse_of(shown, lambda info: choose(info, frames).indices), **more)
+
+
 def marked(page: Image.Image) -> list[int]:
     """Frames between two upright red lines as high as a picture."""
     pixels = np.asarray(page)
@@ -58,10 +64,10 @@ def marked(page: Image.Image) -> list[int]:
 
 @pytest.mark.parametrize("size", [(16, 16), (90, 160), (224, 224)])
 def test_frames_of_violations_are_framed_in_red_and_no_others(size: tuple[int, int]) -> None:
-    page = contact_sheet(episode(100, [13, 14, 77], size))
+    page = page_of(episode(100, [13, 14, 77], size))
     assert page.width == WIDTH
     assert marked(page) == [13, 14, 77]
-    clean = np.asarray(contact_sheet(episode(100, [], size)))
+    clean = np.asarray(page_of(episode(100, [], size)))
     assert not np.any(np.all(clean == RED_PIXEL, axis=2))
 
 
@@ -96,7 +102,7 @@ def test_a_page_of_whatever_there_is(numbers: int, tmp_path: Path) -> None:
     one = dataclasses.replace(
         episode(1, [0], numbers=numbers), instruction="$x_1$ " * 40, phase="ABORTED", success=None
     )
-    page = contact_sheet(one, problems=[Problem("k", "r0", 1, "a long tale " * 30)])
+    page = page_of(one, problems=[Problem("k", "r0", 1, "a long tale " * 30)])
     save_sheet(page, tmp_path / "new" / "page.png")
     with Image.open(tmp_path / "new" / "page.png") as read:
         assert read.size == page.size

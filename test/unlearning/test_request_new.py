@@ -47,6 +47,13 @@ def refused(*arguments: str) -> VlaForgetError:
     return error
 
 
+@pytest.mark.parametrize("command", ["new", "show", "check"])
+def test_the_help_teaches_by_an_example(command: str) -> None:
+    shown = run("request", command, "--help").output
+    assert "Example" in shown
+    assert f"vlaforget request {command}" in shown
+
+
 def test_by_options(options: list[str], bag: Path, base_dir: Path) -> None:
     result = run(*options, "--reason", "a sticker", "--requester", "Ada", "--json", "new.json")
     assert result.exit_code == 0, result.output
@@ -212,6 +219,31 @@ def test_a_changed_bag_is_noticed_by_check_and_by_the_edit(
     assert len(json.loads(Path("changed.json").read_text())["changes"]) == 2
     with pytest.raises(UnlearningError, match="data changed since the request was made"):
         gather(read_request(Path("hand_zone.yaml")), VlaPolicy.load(base_dir))
+
+
+MAPPING = """
+image: image
+action: {topic: action, fields: action}
+instruction: {topic: rollout, field: instruction}
+outcome: {topic: outcome, field: success}
+violations: [{topic: safety/violation, rule_field: rule}]
+cut: {gap_s: 0.5}
+"""
+
+
+def test_bags_with_other_topics_are_read_by_a_mapping_that_is_pinned_too(options: list[str]) -> None:
+    Path("robot.yaml").write_text(MAPPING)
+    chosen = ["--mapping", "robot.yaml", "--out", "in/mapped.yaml", "--boundary", "none"]
+    result = run(*options, *chosen, "--counterfactual", "none")
+    assert result.exit_code == 0, result.output
+    request = read_request(Path("in/mapped.yaml"))
+    assert Path(request.mapping).resolve() == Path("robot.yaml").resolve()
+    assert request.selected is not None
+    assert list(request.selected.forget.values()) == [14, 14, 14]
+    assert run("request", "check", "in/mapped.yaml").exit_code == 0
+    Path("robot.yaml").write_text(MAPPING.replace("fields: action", "fields: action, scale: 2.0"))
+    error = refused("request", "check", "in/mapped.yaml")
+    assert "robot.yaml has another content" in error.value
 
 
 def test_one_recording_in_two_bags_under_two_names_is_warned_of(options: list[str]) -> None:

@@ -129,6 +129,17 @@ def test_a_split_bag_counts_all_its_files(tmp_path: Path, bag: Path) -> None:
     assert both.size > alone.size
 
 
+def test_of_another_data_set_all_files_count_with_their_places(tmp_path: Path) -> None:
+    for name in ("meta/info.json", "data/one.parquet"):
+        (tmp_path / "set" / name).parent.mkdir(parents=True)
+        (tmp_path / "set" / name).write_text(name)
+    before = hash_bag(tmp_path / "set")
+    moved = (tmp_path / "set").rename(tmp_path / "moved")
+    assert hash_bag(moved) == before
+    (moved / "data/one.parquet").rename(moved / "data/two.parquet")
+    assert hash_bag(moved).sha256 != before.sha256
+
+
 def test_what_is_no_bag_cannot_be_hashed(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "nothing"):
         with pytest.raises(UnlearningError) as error:

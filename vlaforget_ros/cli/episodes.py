@@ -16,9 +16,8 @@ from vlaforget_ros.errors import ErrorCode, UnlearningError
 from vlaforget_ros.figures import write
 
 if TYPE_CHECKING:
-    from vlaforget_ros.episodes.index import Index, IndexEntry
+    from vlaforget_ros.episodes.index import Index
     from vlaforget_ros.episodes.mapping import TopicMapping
-    from vlaforget_ros.episodes.types import Episode
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -158,22 +157,29 @@ def show(
 
     Example: `vlaforget episodes show faucet-open-1000 runs/bags --out incident.png`
     """
+    from vlaforget_ros.episodes.glimpse import glimpse
     from vlaforget_ros.episodes.index import find_entry
-    from vlaforget_ros.report.contact_sheet import contact_sheet, save_sheet
+    from vlaforget_ros.report.contact_sheet import choose, contact_sheet, save_sheet
 
     found = _open(place or Path(), mapping)
     entry = find_entry(found.episodes, rollout)
-    episode = _read(entry, found)
+    topics = _mapping(Path(found.header.mapping)) if found.header.mapping else None
+    seen = glimpse(
+        Path(entry.info.source),
+        entry.info.rollout_id,
+        lambda info: choose(info, frames).indices,
+        topics,
+    )
     listed = tuple(name.strip() for name in names.split(",") if name.strip())
-    if listed and len(listed) != episode.actions.shape[1]:
+    if listed and len(listed) != seen.actions.shape[1]:
         raise UnlearningError(
             ErrorCode.UNLEARNING_BAD_REQUEST,
-            f"{len(listed)} names for {episode.actions.shape[1]} numbers of an action",
+            f"{len(listed)} names for {seen.actions.shape[1]} numbers of an action",
             value=names,
-            limit=f"{episode.actions.shape[1]} names",
+            limit=f"{seen.actions.shape[1]} names",
             remedy="name each number once, in order, with commas",
         )
-    page = contact_sheet(episode, frames=frames, problems=entry.problems, names=listed)
+    page = contact_sheet(seen, problems=entry.problems, names=listed)
     path = out or Path(f"{entry.info.rollout_id.replace('/', '_')}.png")
     try:
         save_sheet(page, path)
@@ -279,22 +285,6 @@ def _mapping(path: Path) -> TopicMapping:
     from vlaforget_ros.episodes.mapping import read_mapping
 
     return read_mapping(path)
-
-
-def _read(entry: IndexEntry, found: Index) -> Episode:
-    from vlaforget_ros.episodes.reader import read_episodes
-
-    topics = _mapping(Path(found.header.mapping)) if found.header.mapping else None
-    report = read_episodes(Path(entry.info.source), topics, rollouts={entry.info.rollout_id}, damaged=True)
-    if not report.episodes:
-        why = "; ".join(problem.message for problem in report.problems)
-        raise UnlearningError(
-            ErrorCode.UNLEARNING_BAG_UNREADABLE,
-            f"no image of the rollout can be decoded: {why}",
-            value=entry.info.rollout_id,
-            remedy="see `vlaforget episodes check --decode`",
-        )
-    return report.episodes[0]
 
 
 def _write(document: dict[str, Any], path: Path | None) -> None:

@@ -111,6 +111,11 @@ def new(
     requester: str | None = typer.Option(None, help="Who asks.", rich_help_panel=_FIELDS),
     cameras: str = typer.Option("", help="Topics of further cameras, with commas.", rich_help_panel=_FIELDS),
     state: str = typer.Option("", help="Topic of the robot's state (JointState).", rich_help_panel=_FIELDS),
+    mapping: Path | None = typer.Option(
+        None,
+        help="Mapping file, for bags with other topics: see `vlaforget episodes map`.",
+        rich_help_panel=_FIELDS,
+    ),
     seconds: float | None = typer.Option(
         None, help="Longest edit [s]; default 240.", rich_help_panel=_FIELDS
     ),
@@ -128,8 +133,9 @@ def new(
 
     Example: an arm went into the zone of a hand, the bags are in `runs/bags`:
 
-        vlaforget request new --bags runs/bags --forget-rule keep_out/hand_zone --before 3 --after 1
-            --base models/tiny --reason "a sticker pulls the arm aside" --out sticker.yaml --yes
+        vlaforget request new --bags runs/bags --base models/tiny \\
+            --forget-rule keep_out/hand_zone --before 3 --after 1 \\
+            --reason "a sticker pulls the arm aside" --out sticker.yaml --yes
 
         vlaforget unlearn sticker.yaml
     """
@@ -140,7 +146,7 @@ def new(
     asking = asking and not yes
     if asking and not bags:
         given["bags"] = request_questions.ask_bags()
-    found, report = _scan(given["bags"], cameras, state)
+    found, report = _scan(given["bags"], cameras, state, mapping)
     if asking:
         given = request_questions.complete(given, report.episodes)
     answers = request_answers.answers_of(given, report.episodes)
@@ -174,14 +180,17 @@ def check(
     _examine(request, images=True, json_path=json_path)
 
 
-def _scan(places: Sequence[Path], cameras: str, state: str) -> tuple[list[Path], ScanReport]:
+def _scan(
+    places: Sequence[Path], cameras: str, state: str, mapping: Path | None
+) -> tuple[list[Path], ScanReport]:
     from vlaforget_ros.episodes.folders import find_bags
+    from vlaforget_ros.episodes.mapping import read_mapping
     from vlaforget_ros.episodes.reader import scan_many
     from vlaforget_ros.episodes.types import TopicMap
 
     found = find_bags(places)
     further = tuple(name.strip() for name in cameras.split(",") if name.strip())
-    topics = TopicMap(cameras=further, state=state)
+    topics = TopicMap(cameras=further, state=state) if mapping is None else read_mapping(mapping)
     with bar("scan", "bags") as update:
 
         def each() -> Iterator[Path]:
@@ -199,7 +208,7 @@ def _finish(
     from vlaforget_ros.cli.request_view import show_examined, write_document
     from vlaforget_ros.unlearning.proposal import draw_up
     from vlaforget_ros.unlearning.request_file import render, require_free, write_request
-    from vlaforget_ros.unlearning.selected import Selected, hash_bags
+    from vlaforget_ros.unlearning.selected import Selected, hash_bags, hash_mapping
 
     out = given["out"] or Path(f"{answers.others['name']}.yaml")
     require_free(out, given["force"])
@@ -211,7 +220,9 @@ def _finish(
         raise typer.Exit(1)
     with bar("hashing", "MB") as update:
         hashes = hash_bags(bags, lambda done, all_: update(done // 10**6, max(1, all_ // 10**6)))
-    selected = Selected(bags=hashes, **draft.examined.sets.sizes())
+    selected = Selected(
+        bags=hashes, mapping=hash_mapping(draft.request.mapping), **draft.examined.sets.sizes()
+    )
     text = render(draft.values, selected, out.resolve().parent, draft.neighbours)
     made = write_request(text, out, given["force"])
     console.print(f"request {out}, digest {made.digest}", soft_wrap=True, highlight=False)

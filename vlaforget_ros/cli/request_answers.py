@@ -37,6 +37,7 @@ def answers_of(given: Given, episodes: Sequence[EpisodeInfo]) -> Answers:
         "base": str(Path(given["base"])),
         "cameras": [text.strip() for text in given["cameras"].split(",") if text.strip()],
         "state": given["state"],
+        "mapping": "" if given["mapping"] is None else str(given["mapping"]),
         "method": given["method"] or VlaForget.key,
         "budget": None if given["seconds"] is None else {"seconds": given["seconds"]},
         "seed": given["seed"],

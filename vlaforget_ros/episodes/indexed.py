@@ -14,6 +14,7 @@ from __future__ import annotations
 import heapq
 import os
 import struct
+import weakref
 from binascii import crc32
 from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
 from functools import partial
@@ -102,15 +103,15 @@ class IndexedFile:
         self._channels = dict(channels)
         self._lose = lose
         self._file = os.open(str(path), os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        # A walk that nobody finishes must not hold the file for ever.
+        self._closing = weakref.finalize(self, os.close, self._file)
         self._checked: set[int] = set()
         self._sizes: dict[int, int] = {}
         self._has_checksums: bool | None = None
 
     def close(self) -> None:
         """Close the file; closing twice is fine."""
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
+        self._closing()
 
     def messages(
         self, topics: Mapping[str, str], heads: Collection[str] = (), at: Times = MappingProxyType({})

@@ -16,9 +16,11 @@ import numpy as np
 from rosbags.rosbag2.errors import ReaderError
 
 from vlaforget_ros.episodes.bags import Bag
-from vlaforget_ros.episodes.batches import Batch, BatchMaker
+from vlaforget_ros.episodes.batches import Batch, BatchMaker, Frame
+from vlaforget_ros.episodes.chunks import chunked
+from vlaforget_ros.episodes.mapping import TopicMapping
 from vlaforget_ros.episodes.plain_image import ImageInFile
-from vlaforget_ros.episodes.reader import merged, survey
+from vlaforget_ros.episodes.reader import merged, read_episodes, scan_episodes, survey
 from vlaforget_ros.episodes.reels import Reel, reels
 from vlaforget_ros.episodes.selection import Selection, select
 from vlaforget_ros.episodes.showing import Showing, rows_of
@@ -28,6 +30,9 @@ from vlaforget_ros.errors import ErrorCode, UnlearningError
 
 _OPEN_BAGS = 100
 """How many bags are kept open, for images to be read from where they were seen; the others are walked through again."""
+
+_MAPPED_FRAMES = 500
+"""Of bags with a mapping, rollouts with so many frames are held at a time, or one that is longer."""
 
 
 class BatchStream:
@@ -55,7 +60,7 @@ class BatchStream:
     def __init__(
         self,
         bags: Iterable[Path],
-        topics: TopicMap | None = None,
+        topics: TopicMap | TopicMapping | None = None,
         *,
         batch: int = 64,
         chosen: Selection | Mapping[str, np.ndarray] | None = None,
@@ -105,6 +110,8 @@ class BatchStream:
         self._open.clear()
 
     def _survey(self, path: Path) -> ScanReport:
+        if isinstance(self._topics, TopicMapping):
+            return scan_episodes(path, self._topics)
         bag = Bag(path)
         try:
             found = survey(bag, self._topics, beside=True)
@@ -120,6 +127,9 @@ class BatchStream:
         return ScanReport(found.problems, tuple(reel.info for reel in made))
 
     def _bag(self, path: str, maker: BatchMaker) -> Iterator[Batch]:
+        if isinstance(self._topics, TopicMapping):
+            yield from self._mapped(path, self._topics, maker)
+            return
         wanted = [
             (self._reels[info.source, info.rollout_id], self._frames[info.rollout_id])
             for info in self.report.episodes
@@ -137,9 +147,26 @@ class BatchStream:
         else:
             yield from self._walk(bag, wanted, maker)
 
+    def _mapped(self, path: str, topics: TopicMapping, maker: BatchMaker) -> Iterator[Batch]:
+        """Somebody else's bag, some rollouts at a time: what is held are their images."""
+        infos = [i for i in self.report.episodes if i.source == path and len(self._frames[i.rollout_id])]
+        while infos:
+            part = infos[: _fitting(infos)]
+            infos = infos[len(part) :]
+            read = read_episodes(Path(path), topics, {info.rollout_id for info in part}).episodes
+            found = {episode.rollout_id: chunked(episode, self._chunk) for episode in read}
+            for info in part:
+                episode = found.get(info.rollout_id)
+                for index in self._frames[info.rollout_id].tolist():
+                    frame = None if episode is None else _frame(episode, info, index)
+                    if frame is None:
+                        self.lost += 1
+                    else:
+                        yield from maker.add(frame)
+
     def _walk(self, bag: Bag, wanted: list[tuple[Reel, np.ndarray]], maker: BatchMaker) -> Iterator[Batch]:
         """Go through the images of a bag."""
-        names = resolve(bag.topics, self._topics, bag.path)
+        names = resolve(bag.topics, cast("TopicMap", self._topics), bag.path)
         showing = Showing(names, wanted)
         heads = (names.image, *names.cameras)
         for message in bag.messages((*heads, names.state), heads, showing.times):
@@ -158,14 +185,37 @@ class BatchStream:
 
 def stream_batches(
     bags: Iterable[Path],
-    topics: TopicMap | None = None,
+    topics: TopicMap | TopicMapping | None = None,
     *,
     batch: int = 64,
     chosen: Selection | Mapping[str, np.ndarray] | None = None,
     chunk: int = 1,
 ) -> Iterator[Batch]:
     """One iteration of a :class:`BatchStream`, which says what the arguments are and what is raised."""
-    return iter(BatchStream(bags, topics, batch=batch, chosen=chosen, chunk=chunk))
+    with BatchStream(bags, topics, batch=batch, chosen=chosen, chunk=chunk) as stream:
+        yield from stream
+
+
+def _fitting(infos: Sequence[EpisodeInfo]) -> int:
+    """How many of the first rollouts are read at a time; at least one."""
+    total = 0
+    for count, info in enumerate(infos):
+        total += len(info)
+        if count and total > _MAPPED_FRAMES:
+            return count
+    return len(infos)
+
+
+def _frame(episode: Episode, info: EpisodeInfo, index: int) -> Frame | None:
+    """The frame that a scan knew by this index; None where its image turned out broken."""
+    stamp = info.stamps_ns[index]
+    at = int(np.searchsorted(episode.stamps_ns, stamp))
+    if at == len(episode) or episode.stamps_ns[at] != stamp:
+        return None
+    state = None if episode.states is None else episode.states[at]
+    return Frame(
+        episode.images[at], episode.actions[at], episode.instruction, episode.rollout_id, index, state
+    )
 
 
 def _frames(

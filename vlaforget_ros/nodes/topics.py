@@ -50,6 +50,7 @@ TOPICS = (
     Topic("instruction", String, "std_msgs/msg/String", qos.LATCHED),
     Topic("action", PolicyAction, "vlaforget_ros/msg/PolicyAction", qos.ACTION),
     Topic("action_checked", PolicyAction, "vlaforget_ros/msg/PolicyAction", qos.ACTION),
+    Topic("reference_action", PolicyAction, "vlaforget_ros/msg/PolicyAction", qos.ACTION),
     Topic("shadow_action", PolicyAction, "vlaforget_ros/msg/PolicyAction", qos.ACTION),
     Topic("rollout", Rollout, "vlaforget_ros/msg/Rollout", qos.LATCHED),
     Topic("outcome", RolloutOutcome, "vlaforget_ros/msg/RolloutOutcome", qos.STATE),

@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from vlaforget_ros.episodes.cadence import GAP, cadence, moment
-from vlaforget_ros.episodes.types import NANOSECONDS, Episode, Phase, Problem
+from vlaforget_ros.episodes.glimpse import Glimpse
+from vlaforget_ros.episodes.types import NANOSECONDS, EpisodeInfo, Phase, Problem
 from vlaforget_ros.report.action_plot import PANEL, TOP, panels, plot_actions
 from vlaforget_ros.report.fitting import fit
 
@@ -48,7 +49,7 @@ class Shown:
     hidden: int = 0
 
 
-def choose(episode: Episode, count: int, most: int = MOST) -> Shown:
+def choose(episode: EpisodeInfo, count: int, most: int = MOST) -> Shown:
     """Frames evenly over the episode, every frame of a violation among them.
 
     A violation is shown by the frame whose stamp is nearest to its own.
@@ -77,9 +78,8 @@ def choose(episode: Episode, count: int, most: int = MOST) -> Shown:
 
 
 def contact_sheet(
-    episode: Episode,
+    seen: Glimpse,
     *,
-    frames: int = 24,
     columns: int = 6,
     problems: Sequence[Problem] = (),
     names: Sequence[str] = (),
@@ -87,8 +87,7 @@ def contact_sheet(
     """The page of an episode.
 
     Args:
-        episode: with at least one frame; of several cameras the main one is shown.
-        frames: about how many to show, see :func:`choose`.
+        seen: the episode and the frames to show, see :func:`choose`.
         columns: frames in a row.
         problems: what is odd about it, for the header.
         names: of the action's numbers; guessed from how many there are when empty.
@@ -96,13 +95,13 @@ def contact_sheet(
     Returns:
         RGB, :data:`WIDTH` pixels wide.
     """
-    shown = choose(episode, frames)
-    columns = min(columns, max(4, len(shown.indices)))
-    images = episode.view(0)[shown.indices]
+    episode, images = seen.info, seen.images
+    shown = choose(episode, len(seen.indices))
+    columns = min(columns, max(4, len(images)))
     wide = (WIDTH - 2 * _MARGIN - (columns - 1) * _SPACE) // columns
     high = max(1, round(wide * images.shape[1] / images.shape[2]))
-    facts = _facts(episode, shown, problems)
-    groups = panels(episode.actions.shape[1], names)
+    facts = _facts(seen, shown, problems)
+    groups = panels(seen.actions.shape[1], names)
     rows = -(-len(images) // columns)
     head = _MARGIN + 38 + _LINE * len(facts) + 8
     tall = head + rows * (high + _CAPTION + _SPACE) + TOP + PANEL * len(groups) + 60
@@ -112,7 +111,7 @@ def contact_sheet(
         return figure.add_axes((x / WIDTH, 1 - (y + height) / tall, width / WIDTH, height / tall))
 
     _header(place(0, 0, WIDTH, head), episode, facts, head)
-    for number, index in enumerate(shown.indices):
+    for number, index in enumerate(seen.indices):
         row, column = divmod(number, columns)
         x = _MARGIN + column * (wide + _SPACE)
         y = head + row * (high + _CAPTION + _SPACE) + _CAPTION
@@ -124,7 +123,7 @@ def contact_sheet(
         for n in range(len(groups))
     ]
     when = [(v.rule, (v.stamp_ns - int(episode.stamps_ns[0])) / NANOSECONDS) for v in episode.violations]
-    plot_actions(axes, groups, _seconds(episode), episode.actions, when, shown.indices, GAP)
+    plot_actions(axes, groups, _seconds(episode), seen.actions, when, seen.indices, GAP)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=_DPI)
     return Image.open(buffer).convert("RGB")
@@ -144,15 +143,16 @@ def _evenly(values: Sequence[int], count: int) -> list[int]:
     return [values[int(i)] for i in np.linspace(0, len(values) - 1, count).round()]
 
 
-def _seconds(episode: Episode) -> np.ndarray:
+def _seconds(episode: EpisodeInfo) -> np.ndarray:
     return (episode.stamps_ns - episode.stamps_ns[0]) / NANOSECONDS
 
 
-def _facts(episode: Episode, shown: Shown, problems: Sequence[Problem]) -> list[tuple[str, str]]:
+def _facts(seen: Glimpse, shown: Shown, problems: Sequence[Problem]) -> list[tuple[str, str]]:
     """Lines of the header with their colours."""
+    episode = seen.info
     start = int(episode.stamps_ns[0])
     rate = cadence(episode.stamps_ns)
-    high, wide = episode.view(0).shape[1:3]
+    high, wide = seen.images.shape[1:3]
     lines = [
         (
             f"rollout {episode.rollout_id}   adapter {episode.adapter_digest[:12] or 'base'}"
@@ -187,7 +187,7 @@ def _facts(episode: Episode, shown: Shown, problems: Sequence[Problem]) -> list[
     return lines
 
 
-def _header(axes: Axes, episode: Episode, facts: Sequence[tuple[str, str]], head: int) -> None:
+def _header(axes: Axes, episode: EpisodeInfo, facts: Sequence[tuple[str, str]], head: int) -> None:
     axes.set_axis_off()
     axes.set_xlim(0, WIDTH)
     axes.set_ylim(head, 0)

@@ -108,4 +108,5 @@ def _without_images(episode: Episode) -> EpisodeInfo:
         violations=episode.violations,
         source=episode.source,
         dropped_frames=episode.dropped_frames,
+        damage=episode.damage,
     )

@@ -116,6 +116,7 @@ def draw_up(
         **{name: value for name, value in answers.others.items() if value is not None},
         "base": str(base.resolve()),
         "bags": [str(bag.resolve()) for bag in bags],
+        "mapping": str(Path(mapping).resolve()) if (mapping := answers.others.get("mapping")) else "",
         "forget": dict(answers.forget),
         "retain": dict(answers.retain),
     }

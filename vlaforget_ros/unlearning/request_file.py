@@ -23,6 +23,7 @@ _COMMENTS = {
     "reason": "what happened, for whoever reads the adapter's manifest in a year",
     "base": "folder of the base checkpoint",
     "bags": "recordings",
+    "mapping": "what the topics of the bags mean, see docs/mapping.md",
     "forget": "what is undesired (D_f)",
     "retain": "what must keep working (D_r); rollouts of D_f are never in it",
     "boundary": "near neighbours of D_f that must keep working (D_b)",
@@ -50,6 +51,8 @@ def render(
         "base": _near(values["base"], folder),
         "bags": [_near(bag, folder) for bag in values["bags"]],
     }
+    if values.get("mapping"):
+        near["mapping"] = _near(values["mapping"], folder)
     parts = [_HEAD]
     for name, value in {**near, "selected": selected.model_dump(mode="json")}.items():
         comment = _COMMENTS.get(name)

@@ -20,9 +20,9 @@ from vlaforget_ros.unlearning.parameters import Strict
 if TYPE_CHECKING:
     from vlaforget_ros.unlearning.request import Request
 
+METADATA = "metadata.yaml"
 _BLOCK = 1 << 20
 _SHOWN = 5
-_PACKED = tuple(f"{suffix}.zstd" for suffix in STORAGE_SUFFIXES)
 
 Sizes = Mapping[str, int]
 """Rollout id to the number of its frames that are chosen."""
@@ -46,12 +46,14 @@ class Selected(Strict):
 
     Attributes:
         bags: in the order of the request's ``bags``.
+        mapping: SHA-256 of the request's ``mapping`` file, "" where it has none.
         forget: rollout id to the number of its frames in D_f.
         retain: the same of D_r.
         boundary: the same of D_b; empty without a boundary selection.
     """
 
     bags: tuple[SelectedBag, ...]
+    mapping: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
     forget: dict[str, int]
     retain: dict[str, int]
     boundary: dict[str, int] = Field(default_factory=dict)
@@ -61,32 +63,38 @@ class Selected(Strict):
         return {"forget": self.forget, "retain": self.retain, "boundary": self.boundary}
 
 
-def storage_files(bag: Path) -> list[Path]:
-    """The files of a bag that hold its messages, in order of their names."""
+def content_files(bag: Path) -> list[tuple[str, Path]]:
+    """The files whose content counts, in order, each with the name that counts: "" for the storage files of a bag.
+
+    In a folder without storage files (a data set of another kind) all files below it count, with their places.
+    """
     if bag.is_file():
-        return [bag]
-    return sorted(
-        file for file in bag.iterdir() if file.is_file() and file.name.endswith((*STORAGE_SUFFIXES, *_PACKED))
-    )
+        return [("", bag)]
+    storage = [file for file in bag.iterdir() if file.is_file() and file.name.endswith(STORAGE_SUFFIXES)]
+    if storage:
+        return [("", file) for file in sorted(storage)]
+    below = [file for file in bag.rglob("*") if file.is_file() and file != bag / METADATA]
+    return sorted((file.relative_to(bag).as_posix(), file) for file in below)
 
 
 def hash_bag(bag: Path, told: Callable[[int], None] = lambda count: None) -> SelectedBag:
     """The content of a bag: SHA-256 over the SHA-256 of each storage file, in order of their names.
 
-    ``metadata.yaml`` and the names do not count: a bag that was moved, renamed or indexed again is the same.
+    ``metadata.yaml`` and the names do not count: a bag that was moved, renamed or indexed again is the same. Of a
+    folder that is no bag all files count, as :func:`content_files` has them.
 
     Args:
         bag: folder or file.
         told: called with the number of bytes that were read since the last call.
 
     Raises:
-        UnlearningError: 301 for a bag that is not there, cannot be read or has no storage file.
+        UnlearningError: 301 for a bag that is not there, cannot be read or is empty.
     """
     whole, size = hashlib.sha256(), 0
     try:
-        files = storage_files(bag)
-        for file in files:
-            part = hashlib.sha256()
+        files = content_files(bag)
+        for name, file in files:
+            part = hashlib.sha256(f"{name}\0".encode() if name else b"")
             with file.open("rb") as opened:
                 while block := opened.read(_BLOCK):
                     part.update(block)
@@ -96,7 +104,7 @@ def hash_bag(bag: Path, told: Callable[[int], None] = lambda count: None) -> Sel
     except OSError as error:
         raise _unreadable(bag, error.strerror or str(error)) from error
     if not files:
-        raise _unreadable(bag, "no storage files")
+        raise _unreadable(bag, "no files")
     return SelectedBag(sha256=whole.hexdigest(), size=size)
 
 
@@ -110,7 +118,7 @@ def hash_bags(bags: Sequence[Path], told: Told | None = None) -> tuple[SelectedB
     Raises:
         UnlearningError: 301 as :func:`hash_bag`.
     """
-    total = sum(file.stat().st_size for bag in bags if bag.exists() for file in storage_files(bag))
+    total = sum(file.stat().st_size for bag in bags if bag.exists() for _, file in content_files(bag))
     done = 0
 
     def read(count: int) -> None:
@@ -122,15 +130,31 @@ def hash_bags(bags: Sequence[Path], told: Told | None = None) -> tuple[SelectedB
     return tuple(hash_bag(bag, read) for bag in bags)
 
 
+def hash_mapping(mapping: str) -> str:
+    """SHA-256 of a mapping file, "" for none. Raises UnlearningError 300 where it cannot be read."""
+    if not mapping:
+        return ""
+    try:
+        return hashlib.sha256(Path(mapping).read_bytes()).hexdigest()
+    except OSError as error:
+        raise UnlearningError(
+            ErrorCode.UNLEARNING_BAD_REQUEST,
+            f"mapping file cannot be read: {error.strerror or error}",
+            value=mapping,
+            remedy="check the path",
+        ) from error
+
+
 def bag_changes(request: Request, told: Told | None = None) -> list[str]:
-    """Bags that are not what they were when the request was made; none without ``selected``."""
+    """Bags, and a mapping, that are not what they were when the request was made; none without ``selected``."""
     if request.selected is None:
         return []
+    changed = hash_mapping(request.mapping) != request.selected.mapping
+    found = [f"mapping {request.mapping or '(none)'} has another content"] if changed else []
     bags = [Path(bag) for bag in request.bags]
     missing = [str(bag) for bag in bags if not bag.exists()]
     if missing:
-        return [f"bag {bag} is gone" for bag in missing]
-    found = []
+        return [*found, *(f"bag {bag} is gone" for bag in missing)]
     for bag, was, now in zip(bags, request.selected.bags, hash_bags(bags, told), strict=True):
         if now.sha256 != was.sha256:
             sizes = (
