@@ -261,3 +261,18 @@ def test_observations_of_different_sizes_are_answered_together(policy: VlaPolicy
     together = policy.act_together(asked, lambda rows: entered.append(list(rows)))
     assert [p.tokens for p in together] == [policy.act(o.image, TASK).tokens for o in asked]
     assert entered == [[0, 1]]
+
+
+def test_an_observation_of_several_images_has_its_adapter_in_all_of_its_rows() -> None:
+    torch.manual_seed(0)
+    layer = torch.nn.Sequential(torch.nn.Linear(8, 4))
+    slots = AdapterSlots(layer)
+    first, second = (slots.stage(random_weights(layer, seed, "0" * 64)) for seed in (1, 2))
+    rows = torch.randn(9, 5, 8)  # three observations of three cameras each
+    expected = []
+    for index, adapter in enumerate((first, None, second)):
+        slots.activate(adapter)
+        expected.append(layer(rows[3 * index : 3 * index + 3]))
+    slots.activate_rows([first, None, second])
+    with torch.inference_mode():
+        torch.testing.assert_close(layer(rows), torch.cat(expected))
