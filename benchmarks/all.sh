@@ -1,6 +1,6 @@
 #!/bin/sh
 # All benchmarks but `bench unlearning`, which is many hours, `bench canary-live` and `bench stop`, into one folder:
-# benchmarks/all.sh [FOLDER]. About 40 minutes on two cores.
+# benchmarks/all.sh [FOLDER]. About 55 minutes, 10 GB of disk for a while, on two cores.
 set -eu
 cd "$(dirname "$0")/.."
 . ./activate.sh
@@ -18,6 +18,7 @@ vlaforget bench arms --json "$out/arms.json"
 vlaforget bench canary --json "$out/canary.json"
 vlaforget bench ticks --json "$out/ticks.json"
 vlaforget bench monitor --json "$out/monitor.json"
+vlaforget bench bags --json "$out/bags.json"
 vlaforget bench base --json "$out/base.json"
 vlaforget bench base --base models/tiny-never-saw --json "$out/never_saw.json"
 vlaforget bench scenarios --json "$out/scenarios.json" --out "$out/scenarios"
