@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from vlaforget_ros.bench import damage
-from vlaforget_ros.episodes.bags import Bag
-from vlaforget_ros.episodes.message import Message
+from vlaforget_ros.episodes.storage.bags import Bag
+from vlaforget_ros.episodes.storage.message import Message
 
 
 def test_everything_that_is_left_is_recovered(tmp_path: Path) -> None:

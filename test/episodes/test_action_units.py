@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from vlaforget_ros.episodes.action_units import to_action, to_state
-from vlaforget_ros.episodes.mapping import ActionSource
+from vlaforget_ros.episodes.mapped.mapping import ActionSource
+from vlaforget_ros.episodes.mapped.units import to_action, to_state
 from vlaforget_ros.errors import ErrorCode, UnlearningError
 
 NEXT = np.array([1, 2, -1])

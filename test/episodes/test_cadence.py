@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlaforget_ros.episodes.cadence import Cadence, cadence, moment
+from vlaforget_ros.episodes.catalogue.cadence import Cadence, cadence, moment
 
 from .conftest import SECOND, STEP
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from vlaforget_ros.episodes import EpisodeWriter, TopicMap
-from vlaforget_ros.episodes.checks import BagCheck, check_bag
-from vlaforget_ros.episodes.findings import Finding
+from vlaforget_ros.episodes.catalogue.checks import BagCheck, check_bag
+from vlaforget_ros.episodes.catalogue.findings import Finding
 
 from .conftest import SECOND, STEP, Tape, write_rollouts, write_with_a_flipped_bit
 

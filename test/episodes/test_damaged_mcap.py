@@ -16,7 +16,7 @@ from mcap.records import Chunk, ChunkIndex, Footer
 from mcap.stream_reader import StreamReader
 
 from vlaforget_ros.episodes import BagSink, EpisodeWriter, read_episodes, scan_episodes
-from vlaforget_ros.episodes.bags import Bag
+from vlaforget_ros.episodes.storage.bags import Bag
 
 from .conftest import write_rollouts
 

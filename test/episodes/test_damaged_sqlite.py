@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from rosbags.rosbag2 import StoragePlugin, Writer
 
 from vlaforget_ros.episodes import EpisodeWriter, read_episodes
-from vlaforget_ros.episodes.bags import Bag
 from vlaforget_ros.episodes.messages import typestore
+from vlaforget_ros.episodes.storage.bags import Bag
 
 from .conftest import write_rollouts
 

@@ -8,8 +8,8 @@ import pytest
 from rosbags.rosbag2 import Reader
 
 from vlaforget_ros.episodes import BagSink
-from vlaforget_ros.episodes.definitions import learn, sourced
 from vlaforget_ros.episodes.messages import typestore
+from vlaforget_ros.episodes.recording.definitions import learn, sourced
 
 
 def define(share: Path, name: str, text: str) -> None:

@@ -15,7 +15,7 @@ from foreign_bags import GRIP, NO_INDEX, Written, grip, messages, text, write_mc
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
-from vlaforget_ros.episodes.bags import Bag
+from vlaforget_ros.episodes.storage.bags import Bag
 from vlaforget_ros.errors import ErrorCode, UnlearningError
 
 if sys.version_info >= (3, 14):

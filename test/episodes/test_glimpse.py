@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vlaforget_ros.episodes import EpisodeInfo, EpisodeWriter, glimpse, read_episodes
+from vlaforget_ros.episodes import EpisodeInfo, EpisodeWriter, read_episodes
+from vlaforget_ros.episodes.catalogue import glimpse
 from vlaforget_ros.errors import UnlearningError
 
 from .conftest import STEP, Tape, picture, write_rollouts, write_with_a_flipped_bit

@@ -16,10 +16,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlaforget_ros.episodes import EpisodeInfo, EpisodeWriter, TopicMap, Violation, index, scan_many
+from vlaforget_ros.episodes import EpisodeInfo, EpisodeWriter, TopicMap, Violation, scan_many
+from vlaforget_ros.episodes.catalogue import index
+from vlaforget_ros.episodes.catalogue.index import Index, build_index, find_entry, index_path, read_index
+from vlaforget_ros.episodes.catalogue.index_file import BagLine
 from vlaforget_ros.episodes.folders import find_bags
-from vlaforget_ros.episodes.index import Index, build_index, find_entry, index_path, read_index
-from vlaforget_ros.episodes.index_file import BagLine
 from vlaforget_ros.errors import ErrorCode, UnlearningError
 
 from .conftest import DIGEST, STEP, Tape, violation, write_rollouts, write_with_a_flipped_bit

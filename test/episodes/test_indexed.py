@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from mcap.writer import CompressionType, Writer
 from rosbags.rosbag2 import Reader
 
-from vlaforget_ros.episodes.bags import Bag
+from vlaforget_ros.episodes.storage.bags import Bag
 
 Event = tuple[int, int, int]  # topic, log time, bytes
 TOPICS = ("/a", "/b", "/c")

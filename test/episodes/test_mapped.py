@@ -12,7 +12,7 @@ from rosbags.rosbag2 import StoragePlugin
 from teleop_bags import SECOND, WALL, Teleop, episode
 
 from vlaforget_ros.episodes import read_episodes, read_many, scan_episodes, scan_many
-from vlaforget_ros.episodes.mapping import TopicMapping, parse_mapping
+from vlaforget_ros.episodes.mapped.mapping import TopicMapping, parse_mapping
 from vlaforget_ros.episodes.types import EpisodeReport
 from vlaforget_ros.errors import ErrorCode, UnlearningError
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vlaforget_ros.episodes.mapping import parse_mapping, read_mapping
+from vlaforget_ros.episodes.mapped.mapping import parse_mapping, read_mapping
 from vlaforget_ros.errors import ErrorCode, UnlearningError
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 
 from vlaforget_ros.cli import mapping as command
 from vlaforget_ros.episodes import EpisodeWriter, read_episodes
-from vlaforget_ros.episodes.mapping import parse_mapping, read_mapping
-from vlaforget_ros.episodes.mapping_proposal import propose_mapping
+from vlaforget_ros.episodes.mapped.mapping import parse_mapping, read_mapping
+from vlaforget_ros.episodes.mapped.proposal import propose_mapping
 from vlaforget_ros.errors import UnlearningError
 
 from .conftest import write_rollouts

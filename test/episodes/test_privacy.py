@@ -9,10 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlaforget_ros.episodes import privacy
 from vlaforget_ros.episodes.images import compressed_message, decode, image_message
 from vlaforget_ros.episodes.messages import COMPRESSED_IMAGE, IMAGE, STRING, ns_to_stamp, typestore
-from vlaforget_ros.episodes.privacy import CannotMask, Kind, Region, mask_message, masks_of, read_masks
+from vlaforget_ros.episodes.recording import privacy
+from vlaforget_ros.episodes.recording.privacy import (
+    CannotMask,
+    Kind,
+    Region,
+    mask_message,
+    masks_of,
+    read_masks,
+)
 from vlaforget_ros.errors import UnlearningError
 
 WIDTH, HEIGHT = 24, 16

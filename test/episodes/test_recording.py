@@ -11,9 +11,7 @@ import numpy as np
 import pytest
 
 from vlaforget_ros.episodes import read_episodes
-from vlaforget_ros.episodes.bags import Bag
 from vlaforget_ros.episodes.images import image_message
-from vlaforget_ros.episodes.intake import Intake
 from vlaforget_ros.episodes.messages import (
     IMAGE,
     POLICY_ACTION,
@@ -23,9 +21,11 @@ from vlaforget_ros.episodes.messages import (
     ns_to_stamp,
     typestore,
 )
-from vlaforget_ros.episodes.privacy import read_masks
-from vlaforget_ros.episodes.recording import Recording, Settings
-from vlaforget_ros.episodes.ring import Heard
+from vlaforget_ros.episodes.recording.intake import Intake
+from vlaforget_ros.episodes.recording.privacy import read_masks
+from vlaforget_ros.episodes.recording.recording import Recording, Settings
+from vlaforget_ros.episodes.recording.ring import Heard
+from vlaforget_ros.episodes.storage.bags import Bag
 from vlaforget_ros.errors import ErrorCode, UnlearningError
 
 from .conftest import SECOND, STEP, motion, picture
@@ -218,7 +218,7 @@ def test_a_disk_that_fails_ends_the_recording_and_keeps_what_was_flushed(
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("vlaforget_ros.episodes.storages.os.fsync", full)
+    monkeypatch.setattr("vlaforget_ros.episodes.storage.storages.os.fsync", full)
     with pytest.raises(UnlearningError, match="No space left"):
         recording.hear(image(4 * SECOND))
     monkeypatch.undo()
@@ -235,7 +235,7 @@ def test_a_bag_without_an_end_is_no_success(tmp_path: Path, monkeypatch: pytest.
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("vlaforget_ros.episodes.storages.os.fsync", full)
+    monkeypatch.setattr("vlaforget_ros.episodes.storage.storages.os.fsync", full)
     with pytest.raises(UnlearningError, match="No space left"):
         recording.close()
     assert "No space left" in recording.summary()["error"]
@@ -283,7 +283,7 @@ def test_an_error_nobody_foresaw_is_told_and_the_bag_is_closed(
     def broken(*_: Any) -> bytes:
         raise ZeroDivisionError("in a library")
 
-    monkeypatch.setattr("vlaforget_ros.episodes.recording.mask_message", broken)
+    monkeypatch.setattr("vlaforget_ros.episodes.recording.recording.mask_message", broken)
     _, errors = feed(recording, [image(1), image(2, topic="/wrist"), image(3)])
     assert [error.code for error in errors] == [ErrorCode.UNLEARNING_BAG_UNWRITABLE]
     assert "ZeroDivisionError: in a library" in str(errors[0])

@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlaforget_ros.episodes.ring import Heard, Incidents, Ring
+from vlaforget_ros.episodes.recording.ring import Heard, Incidents, Ring
 
 SECOND = 1_000_000_000
 VIOLATION = "/safety/violation"

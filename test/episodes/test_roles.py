@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 
 from vlaforget_ros.episodes import TopicMap
-from vlaforget_ros.episodes.bags import Bag
-from vlaforget_ros.episodes.mapping import parse_mapping
-from vlaforget_ros.episodes.roles import roles
+from vlaforget_ros.episodes.catalogue.roles import roles
+from vlaforget_ros.episodes.mapped.mapping import parse_mapping
+from vlaforget_ros.episodes.storage.bags import Bag
 from vlaforget_ros.errors import UnlearningError
 
 from .conftest import Tape

@@ -113,7 +113,7 @@ def test_a_full_disk_is_the_coded_error(tmp_path: Path, monkeypatch: pytest.Monk
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("vlaforget_ros.episodes.storages.os.fsync", full)
+    monkeypatch.setattr("vlaforget_ros.episodes.storage.storages.os.fsync", full)
     with pytest.raises(UnlearningError, match="No space left") as caught:
         sink.flush()
     assert caught.value.code is ErrorCode.UNLEARNING_BAG_UNWRITABLE

@@ -17,8 +17,8 @@ from mcap.stream_reader import StreamReader
 from rosbags.rosbag2 import Reader
 
 from vlaforget_ros.episodes import BagSink, read_episodes
-from vlaforget_ros.episodes.bags import Bag
 from vlaforget_ros.episodes.messages import JOINT_STATE, STRING, typestore
+from vlaforget_ros.episodes.storage.bags import Bag
 from vlaforget_ros.errors import ErrorCode, UnlearningError
 
 from .conftest import SECOND, STEP, Tape, motion, picture

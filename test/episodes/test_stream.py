@@ -23,10 +23,10 @@ from vlaforget_ros.episodes import (
     read_many,
     select,
 )
-from vlaforget_ros.episodes import stream as streaming
-from vlaforget_ros.episodes.batches import Batch
-from vlaforget_ros.episodes.mapping import parse_mapping
-from vlaforget_ros.episodes.stream import BatchStream, stream_batches
+from vlaforget_ros.episodes.mapped.mapping import parse_mapping
+from vlaforget_ros.episodes.streaming import frames as streaming
+from vlaforget_ros.episodes.streaming.batches import Batch
+from vlaforget_ros.episodes.streaming.frames import BatchStream, stream_batches
 from vlaforget_ros.errors import UnlearningError
 
 from .conftest import SECOND, STEP, Tape, motion, picture, write_rollouts

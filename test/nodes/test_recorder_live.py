@@ -15,7 +15,7 @@ from rosbags.rosbag2 import Reader
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from vlaforget_ros.episodes import read_episodes
-from vlaforget_ros.episodes.bags import Bag
+from vlaforget_ros.episodes.storage.bags import Bag
 
 pytestmark = pytest.mark.ros
 

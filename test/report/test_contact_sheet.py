@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vlaforget_ros.episodes import Episode, Problem, Violation
-from vlaforget_ros.episodes.glimpse import glimpse_of
+from vlaforget_ros.episodes.catalogue.glimpse import glimpse_of
 from vlaforget_ros.report.action_plot import panels
 from vlaforget_ros.report.contact_sheet import RED, WIDTH, choose, contact_sheet, save_sheet
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from vlaforget_ros.bench.scripted import SECOND, Script, live
 from vlaforget_ros.cli.app import app
 from vlaforget_ros.episodes import BagSink
-from vlaforget_ros.episodes.bags import Bag
+from vlaforget_ros.episodes.storage.bags import Bag
 from vlaforget_ros.errors import SafetyError, VlaForgetError
 from vlaforget_ros.safety.config import parse_config
 from vlaforget_ros.safety.messages import event_of

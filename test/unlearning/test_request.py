@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from vlaforget_ros.episodes.mapping import TopicMapping
+from vlaforget_ros.episodes.mapped.mapping import TopicMapping
 from vlaforget_ros.errors import ErrorCode, UnlearningError
 from vlaforget_ros.unlearning.request import read_request
 

@@ -13,13 +13,13 @@ from typing import Any
 
 from rosbags.rosbag2 import Reader
 
-from vlaforget_ros.episodes.stream import BatchStream
+from vlaforget_ros.episodes.streaming.frames import BatchStream
 
 BATCH = 64
 _CHILD = """
 import json, sys
 from pathlib import Path
-from vlaforget_ros.episodes.stream import BatchStream
+from vlaforget_ros.episodes.streaming.frames import BatchStream
 frames = 0
 with BatchStream([Path(sys.argv[1])], batch=int(sys.argv[2])) as stream:
     for batch in stream:

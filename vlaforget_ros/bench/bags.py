@@ -21,7 +21,7 @@ from vlaforget_ros.bench.bag_making import (
     write_bag,
 )
 from vlaforget_ros.bench.bag_reading import BATCH, compare, peak_bytes
-from vlaforget_ros.episodes.index import build_index
+from vlaforget_ros.episodes.catalogue.index import build_index
 from vlaforget_ros.figures import Figure
 
 PARTS = ("read", "index", "record", "damage")

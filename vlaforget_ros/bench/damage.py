@@ -14,8 +14,8 @@ from zlib import crc32
 
 import numpy as np
 
-from vlaforget_ros.episodes.bags import Bag
 from vlaforget_ros.episodes.folders import find_bags
+from vlaforget_ros.episodes.storage.bags import Bag
 from vlaforget_ros.episodes.writer import EpisodeWriter
 
 _ROLLOUTS, _FRAMES, _SIZE = 12, 40, 64

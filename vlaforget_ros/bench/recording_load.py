@@ -23,7 +23,7 @@ import psutil
 import yaml
 
 from vlaforget_ros.demo.graph import isolate
-from vlaforget_ros.episodes.bags import Bag
+from vlaforget_ros.episodes.storage.bags import Bag
 from vlaforget_ros.errors import CellError, ErrorCode
 from vlaforget_ros.paths import config_directory
 

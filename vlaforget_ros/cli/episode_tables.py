@@ -17,9 +17,9 @@ from vlaforget_ros.cli.output import plain_table
 from vlaforget_ros.errors import ErrorCode, UnlearningError
 
 if TYPE_CHECKING:
-    from vlaforget_ros.episodes.checks import BagCheck
-    from vlaforget_ros.episodes.findings import Finding
-    from vlaforget_ros.episodes.index import Index, IndexEntry
+    from vlaforget_ros.episodes.catalogue.checks import BagCheck
+    from vlaforget_ros.episodes.catalogue.findings import Finding
+    from vlaforget_ros.episodes.catalogue.index import Index, IndexEntry
 
 
 WIDE = 140
@@ -71,7 +71,7 @@ def episodes(entries: Sequence[IndexEntry], title: str, room: int = WIDE) -> Tab
 
 
 def _cells(entry: IndexEntry, wide: bool, several: bool) -> list[str]:
-    from vlaforget_ros.episodes.cadence import moment
+    from vlaforget_ros.episodes.catalogue.cadence import moment
 
     info = entry.info
     rules = Counter(violation.rule for violation in info.violations)

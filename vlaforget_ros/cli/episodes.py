@@ -16,8 +16,8 @@ from vlaforget_ros.errors import ErrorCode, UnlearningError
 from vlaforget_ros.figures import write
 
 if TYPE_CHECKING:
-    from vlaforget_ros.episodes.index import Index
-    from vlaforget_ros.episodes.mapping import TopicMapping
+    from vlaforget_ros.episodes.catalogue.index import Index
+    from vlaforget_ros.episodes.mapped.mapping import TopicMapping
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -65,7 +65,7 @@ def index(
 
     Example: `vlaforget episodes index runs/bags`
     """
-    from vlaforget_ros.episodes.index import index_path
+    from vlaforget_ros.episodes.catalogue.index import index_path
 
     found = _open(folder, mapping, out or index_path(folder))
     entries = found.episodes
@@ -157,8 +157,8 @@ def show(
 
     Example: `vlaforget episodes show faucet-open-1000 runs/bags --out incident.png`
     """
-    from vlaforget_ros.episodes.glimpse import glimpse
-    from vlaforget_ros.episodes.index import find_entry
+    from vlaforget_ros.episodes.catalogue.glimpse import glimpse
+    from vlaforget_ros.episodes.catalogue.index import find_entry
     from vlaforget_ros.report.contact_sheet import choose, contact_sheet, save_sheet
 
     found = _open(place or Path(), mapping)
@@ -209,7 +209,7 @@ def check(
 
     Example: `vlaforget episodes check runs/bags/monday --rate 10`
     """
-    from vlaforget_ros.episodes.checks import check_bags
+    from vlaforget_ros.episodes.catalogue.checks import check_bags
     from vlaforget_ros.episodes.folders import find_bags
     from vlaforget_ros.episodes.types import TopicMap
 
@@ -244,7 +244,7 @@ def check(
 
 def _open(place: Path, mapping: Path | None, out: Path | None = None) -> Index:
     """The index of a place, brought up to date; kept on the disk where that may be written to."""
-    from vlaforget_ros.episodes.index import build_index, index_path, read_index
+    from vlaforget_ros.episodes.catalogue.index import build_index, index_path, read_index
 
     file = out or index_path(place)
     if mapping is None and file.is_file():
@@ -282,7 +282,7 @@ def _known_mapping(read: Any, file: Path) -> Path | None:
 
 
 def _mapping(path: Path) -> TopicMapping:
-    from vlaforget_ros.episodes.mapping import read_mapping
+    from vlaforget_ros.episodes.mapped.mapping import read_mapping
 
     return read_mapping(path)
 

@@ -27,7 +27,7 @@ def propose(
 
     Example: `vlaforget episodes map runs/teleop_7 --out mapping.yaml`
     """
-    from vlaforget_ros.episodes.mapping_proposal import propose_mapping
+    from vlaforget_ros.episodes.mapped.proposal import propose_mapping
     from vlaforget_ros.errors import ErrorCode, UnlearningError
 
     text = propose_mapping(bag)

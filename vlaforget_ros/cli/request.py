@@ -184,7 +184,7 @@ def _scan(
     places: Sequence[Path], cameras: str, state: str, mapping: Path | None
 ) -> tuple[list[Path], ScanReport]:
     from vlaforget_ros.episodes.folders import find_bags
-    from vlaforget_ros.episodes.mapping import read_mapping
+    from vlaforget_ros.episodes.mapped.mapping import read_mapping
     from vlaforget_ros.episodes.reader import scan_many
     from vlaforget_ros.episodes.types import TopicMap
 

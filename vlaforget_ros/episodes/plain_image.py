@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vlaforget_ros.episodes.message import Message, read_into
 from vlaforget_ros.episodes.messages import IMAGE
+from vlaforget_ros.episodes.storage.message import Message, read_into
 
 _ENDS = {0: ">", 1: "<"}
 _CHANNELS = 3

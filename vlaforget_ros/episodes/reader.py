@@ -19,16 +19,16 @@ import numpy as np
 from rosbags.rosbag2.errors import ReaderError
 from rosbags.serde import SerdeError
 
-from vlaforget_ros.episodes.bags import Bag
 from vlaforget_ros.episodes.images import BrokenImage, decode, header_stamp_ns
 from vlaforget_ros.episodes.lerobot.layout import is_lerobot
-from vlaforget_ros.episodes.losses import Hole, hole_problem
-from vlaforget_ros.episodes.mapped import read_mapped, scan_mapped
-from vlaforget_ros.episodes.mapping import TopicMapping
+from vlaforget_ros.episodes.mapped.mapping import TopicMapping
+from vlaforget_ros.episodes.mapped.reading import read_mapped, scan_mapped
 from vlaforget_ros.episodes.matching import Frames, Usable, usable_actions
-from vlaforget_ros.episodes.message import Message
 from vlaforget_ros.episodes.rollouts import RecordedRollout, collect_rollouts, spans
 from vlaforget_ros.episodes.sightings import Sightings, assign
+from vlaforget_ros.episodes.storage.bags import Bag
+from vlaforget_ros.episodes.storage.losses import Hole, hole_problem
+from vlaforget_ros.episodes.storage.message import Message
 from vlaforget_ros.episodes.topics import Topics, resolve
 from vlaforget_ros.episodes.types import (
     Episode,

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from rosbags.serde import SerdeError
 
-from vlaforget_ros.episodes.bags import Bag
-from vlaforget_ros.episodes.losses import NEVER_NS
 from vlaforget_ros.episodes.matching import StampedAction
-from vlaforget_ros.episodes.message import Message
 from vlaforget_ros.episodes.messages import POLICY_ACTION, stamp_to_ns
 from vlaforget_ros.episodes.plain_action import FIELDS, PlainAction, plain_action
+from vlaforget_ros.episodes.storage.bags import Bag
+from vlaforget_ros.episodes.storage.losses import NEVER_NS
+from vlaforget_ros.episodes.storage.message import Message
 from vlaforget_ros.episodes.topics import Topics
 from vlaforget_ros.episodes.types import SEVERITIES, Phase, Problem, Violation
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from vlaforget_ros.episodes.images import BrokenImage, header_stamp_ns
 from vlaforget_ros.episodes.matching import Frames
-from vlaforget_ros.episodes.message import Message
 from vlaforget_ros.episodes.plain_image import PlainImages
+from vlaforget_ros.episodes.storage.message import Message
 
 Place = tuple[int, int, int]
 """Stamp and log time of an image [ns], and how many with these two came just before it."""

@@ -18,10 +18,10 @@ import numpy as np
 from rosbags.rosbag2.errors import ReaderError
 from rosbags.serde import SerdeError
 
-from vlaforget_ros.episodes.bags import Bag
 from vlaforget_ros.episodes.images import BrokenImage, decode, header_stamp_ns
 from vlaforget_ros.episodes.matching import Frames, StampedAction
-from vlaforget_ros.episodes.message import Message
+from vlaforget_ros.episodes.storage.bags import Bag
+from vlaforget_ros.episodes.storage.message import Message
 from vlaforget_ros.episodes.topics import Topics
 from vlaforget_ros.episodes.types import NANOSECONDS, Problem
 

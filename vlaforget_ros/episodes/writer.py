@@ -25,7 +25,7 @@ from vlaforget_ros.episodes.messages import (
     ns_to_stamp,
     typestore,
 )
-from vlaforget_ros.episodes.sink import BagSink
+from vlaforget_ros.episodes.storage.sink import BagSink
 from vlaforget_ros.episodes.types import NANOSECONDS, SEVERITIES, Phase
 from vlaforget_ros.errors import ErrorCode, UnlearningError
 

@@ -11,8 +11,8 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rosbags.interfaces import Qos, QosDurability, QosReliability
 
-from vlaforget_ros.episodes.definitions import learn, sourced
 from vlaforget_ros.episodes.messages import recorded_qos
+from vlaforget_ros.episodes.recording.definitions import learn, sourced
 from vlaforget_ros.errors import did_you_mean
 from vlaforget_ros.nodes import qos
 from vlaforget_ros.nodes.topics import TOPICS, Topic

@@ -13,11 +13,11 @@ from geometry_msgs.msg import PoseStamped
 from rclpy.qos import DurabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image, JointState
 
-from vlaforget_ros.episodes.intake import Intake
 from vlaforget_ros.episodes.messages import still_holds
-from vlaforget_ros.episodes.privacy import Region, masks_of, read_masks
-from vlaforget_ros.episodes.recording import Recording
-from vlaforget_ros.episodes.ring import Heard
+from vlaforget_ros.episodes.recording.intake import Intake
+from vlaforget_ros.episodes.recording.privacy import Region, masks_of, read_masks
+from vlaforget_ros.episodes.recording.recording import Recording
+from vlaforget_ros.episodes.recording.ring import Heard
 from vlaforget_ros.errors import ErrorCode, UnlearningError, VlaForgetError
 from vlaforget_ros.nodes import qos
 from vlaforget_ros.nodes.base import VlaNode

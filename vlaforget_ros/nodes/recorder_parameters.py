@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from vlaforget_ros.episodes.recording import Settings
+from vlaforget_ros.episodes.recording.recording import Settings
 from vlaforget_ros.nodes.parameters import Parameter
 
 PARAMETERS = (

@@ -13,8 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from vlaforget_ros.episodes.cadence import GAP, cadence, moment
-from vlaforget_ros.episodes.glimpse import Glimpse
+from vlaforget_ros.episodes.catalogue.cadence import GAP, cadence, moment
+from vlaforget_ros.episodes.catalogue.glimpse import Glimpse
 from vlaforget_ros.episodes.types import NANOSECONDS, EpisodeInfo, Phase, Problem
 from vlaforget_ros.report.action_plot import PANEL, TOP, panels, plot_actions
 from vlaforget_ros.report.fitting import fit

@@ -10,9 +10,9 @@ from typing import Any
 
 from rosbags.serde import SerdeError
 
-from vlaforget_ros.episodes.bags import Bag
-from vlaforget_ros.episodes.message import Message
 from vlaforget_ros.episodes.messages import ROLLOUT, ROLLOUT_OUTCOME, SAFETY_VIOLATION, TOPIC_TYPES
+from vlaforget_ros.episodes.storage.bags import Bag
+from vlaforget_ros.episodes.storage.message import Message
 from vlaforget_ros.episodes.types import Problem
 from vlaforget_ros.errors import ErrorCode, SafetyError
 from vlaforget_ros.safety.config import SafetyConfig

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vlaforget_ros.episodes.messages import SAFETY_VIOLATION, ns_to_stamp, typestore
-from vlaforget_ros.episodes.sink import BagSink
+from vlaforget_ros.episodes.storage.sink import BagSink
 from vlaforget_ros.safety.events import Event
 from vlaforget_ros.safety.replay import NANOSECONDS, Found
 

@@ -15,7 +15,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from vlaforget_ros.episodes.mapping import TopicMapping
+from vlaforget_ros.episodes.mapped.mapping import TopicMapping
 from vlaforget_ros.episodes.types import Episode, EpisodeInfo, TopicMap
 from vlaforget_ros.policy.images import pixel_values
 from vlaforget_ros.policy.policy import VlaPolicy

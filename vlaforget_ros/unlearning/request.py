@@ -24,7 +24,7 @@ from pydantic import (
 )
 
 from vlaforget_ros.adapters.manifest import parse_provenance
-from vlaforget_ros.episodes.mapping import TopicMapping, read_mapping
+from vlaforget_ros.episodes.mapped.mapping import TopicMapping, read_mapping
 from vlaforget_ros.episodes.selection import Selection
 from vlaforget_ros.episodes.types import TopicMap
 from vlaforget_ros.errors import AdapterError, ErrorCode, UnlearningError, did_you_mean

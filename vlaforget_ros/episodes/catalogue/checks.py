@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from vlaforget_ros.episodes.bags import Bag
-from vlaforget_ros.episodes.cadence import Cadence, cadence
-from vlaforget_ros.episodes.findings import MEANING, Finding, finding_of
+from vlaforget_ros.episodes.catalogue.cadence import Cadence, cadence
+from vlaforget_ros.episodes.catalogue.findings import MEANING, Finding, finding_of
+from vlaforget_ros.episodes.catalogue.roles import Roles, roles
 from vlaforget_ros.episodes.images import BrokenImage, header_stamp_ns
-from vlaforget_ros.episodes.mapping import TopicMapping
+from vlaforget_ros.episodes.mapped.mapping import TopicMapping
 from vlaforget_ros.episodes.reader import read_episodes, scan_episodes
-from vlaforget_ros.episodes.roles import Roles, roles
+from vlaforget_ros.episodes.storage.bags import Bag
 from vlaforget_ros.episodes.types import NANOSECONDS, EpisodeInfo, Problem, TopicMap
 from vlaforget_ros.errors import UnlearningError
 

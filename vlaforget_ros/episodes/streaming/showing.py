@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from rosbags.serde import SerdeError
 
-from vlaforget_ros.episodes.bags import Bag
 from vlaforget_ros.episodes.images import BrokenImage, decode, header_stamp_ns
-from vlaforget_ros.episodes.message import Message
 from vlaforget_ros.episodes.plain_image import PlainImages, UnreadImage
-from vlaforget_ros.episodes.reels import Reel
 from vlaforget_ros.episodes.sightings import Places
+from vlaforget_ros.episodes.storage.bags import Bag
+from vlaforget_ros.episodes.storage.message import Message
+from vlaforget_ros.episodes.streaming.reels import Reel
 from vlaforget_ros.episodes.topics import Topics
 from vlaforget_ros.episodes.views import BrokenState, state_of
 

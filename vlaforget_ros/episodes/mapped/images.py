@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from rosbags.serde import SerdeError
 
-from vlaforget_ros.episodes import fields
-from vlaforget_ros.episodes.bags import Bag
 from vlaforget_ros.episodes.images import BrokenImage, decode
-from vlaforget_ros.episodes.mapped_topics import MappedTopics
-from vlaforget_ros.episodes.mapping import ImageSource, TopicMapping
+from vlaforget_ros.episodes.mapped import fields
+from vlaforget_ros.episodes.mapped.mapping import ImageSource, TopicMapping
+from vlaforget_ros.episodes.mapped.topics import MappedTopics
 from vlaforget_ros.episodes.sensor_encodings import resized
+from vlaforget_ros.episodes.storage.bags import Bag
 from vlaforget_ros.episodes.types import Problem
 
 

@@ -11,7 +11,7 @@ from zlib import crc32
 
 from rosbags.rosbag2.storage_mcap import decompress
 
-from vlaforget_ros.episodes.mcap_records import (
+from vlaforget_ros.episodes.storage.mcap_records import (
     CHUNK,
     DATA_END,
     FOOTER,
@@ -25,7 +25,7 @@ from vlaforget_ros.episodes.mcap_records import (
     records,
     text,
 )
-from vlaforget_ros.episodes.packing import UNSOUND
+from vlaforget_ros.episodes.storage.packing import UNSOUND
 
 _FOOTER_SIZE = HEAD + 20 + len(MAGIC)
 _CHUNK_FIXED = 40

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from rosbags.interfaces import Nodetype
 
-from vlaforget_ros.episodes.bags import Bag
+from vlaforget_ros.episodes.storage.bags import Bag
 from vlaforget_ros.errors import ErrorCode, UnlearningError, did_you_mean
 
 _STEP = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?:\[(\d+)\])?")

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from rosbags.interfaces import Nodetype
 
-from vlaforget_ros.episodes.bags import Bag
 from vlaforget_ros.episodes.messages import COMPRESSED_IMAGE, IMAGE, JOINT_STATE, STRING
+from vlaforget_ros.episodes.storage.bags import Bag
 from vlaforget_ros.episodes.types import NANOSECONDS
 from vlaforget_ros.errors import ErrorCode, UnlearningError
 

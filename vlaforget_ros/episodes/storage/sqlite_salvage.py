@@ -7,9 +7,9 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from vlaforget_ros.episodes.losses import NEVER_NS, Loss
-from vlaforget_ros.episodes.message import Message
-from vlaforget_ros.episodes.sqlite_pages import Pages, Row, kinds, values
+from vlaforget_ros.episodes.storage.losses import NEVER_NS, Loss
+from vlaforget_ros.episodes.storage.message import Message
+from vlaforget_ros.episodes.storage.sqlite_pages import Pages, Row, kinds, values
 
 _BLOB = 12
 

@@ -16,16 +16,16 @@ from typing import Any, Protocol
 
 from rosbags.typesys.store import Typestore
 
-from vlaforget_ros.episodes.bag_folder import BagFolder, bag_folder
-from vlaforget_ros.episodes.bag_types import BagTypes
 from vlaforget_ros.episodes.folders import storage_of
-from vlaforget_ros.episodes.indexed import Times
-from vlaforget_ros.episodes.losses import NEVER_NS, Hole, Loss, hole_in
-from vlaforget_ros.episodes.mcap_source import McapSource
-from vlaforget_ros.episodes.message import Message
 from vlaforget_ros.episodes.messages import typestore
-from vlaforget_ros.episodes.packing import ZSTD_MAGIC, unpack_file, unpack_message
-from vlaforget_ros.episodes.sqlite_source import SqliteSource
+from vlaforget_ros.episodes.storage.bag_folder import BagFolder, bag_folder
+from vlaforget_ros.episodes.storage.bag_types import BagTypes
+from vlaforget_ros.episodes.storage.indexed import Times
+from vlaforget_ros.episodes.storage.losses import NEVER_NS, Hole, Loss, hole_in
+from vlaforget_ros.episodes.storage.mcap_source import McapSource
+from vlaforget_ros.episodes.storage.message import Message
+from vlaforget_ros.episodes.storage.packing import ZSTD_MAGIC, unpack_file, unpack_message
+from vlaforget_ros.episodes.storage.sqlite_source import SqliteSource
 from vlaforget_ros.episodes.types import Problem
 from vlaforget_ros.errors import ErrorCode, UnlearningError
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from vlaforget_ros.episodes.bags import Bag
-from vlaforget_ros.episodes.mapped_topics import MappedTopics, find_topics
-from vlaforget_ros.episodes.mapping import TopicMapping
+from vlaforget_ros.episodes.mapped.mapping import TopicMapping
+from vlaforget_ros.episodes.mapped.topics import MappedTopics, find_topics
+from vlaforget_ros.episodes.storage.bags import Bag
 from vlaforget_ros.episodes.topics import resolve
 from vlaforget_ros.episodes.types import TopicMap
 

@@ -16,11 +16,11 @@ from tempfile import TemporaryDirectory
 from types import MappingProxyType
 from urllib.parse import quote
 
-from vlaforget_ros.episodes.indexed import Times
-from vlaforget_ros.episodes.losses import Loss
-from vlaforget_ros.episodes.message import Message
-from vlaforget_ros.episodes.sqlite_pages import BadPages, Pages
-from vlaforget_ros.episodes.sqlite_salvage import Salvaged, salvage
+from vlaforget_ros.episodes.storage.indexed import Times
+from vlaforget_ros.episodes.storage.losses import Loss
+from vlaforget_ros.episodes.storage.message import Message
+from vlaforget_ros.episodes.storage.sqlite_pages import BadPages, Pages
+from vlaforget_ros.episodes.storage.sqlite_salvage import Salvaged, salvage
 
 
 class SqliteSource:

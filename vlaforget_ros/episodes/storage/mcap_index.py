@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 
 from rosbags.rosbag2.storage_mcap import ChunkInfo
 
-from vlaforget_ros.episodes.losses import Loss
-from vlaforget_ros.episodes.mcap_layout import ChunkPlace, RawFile, Tail, chunk_place, tail, unpacked
-from vlaforget_ros.episodes.mcap_records import (
+from vlaforget_ros.episodes.storage.losses import Loss
+from vlaforget_ros.episodes.storage.mcap_layout import ChunkPlace, RawFile, Tail, chunk_place, tail, unpacked
+from vlaforget_ros.episodes.storage.mcap_records import (
     CHANNEL,
     CHUNK_INDEX,
     HEAD,

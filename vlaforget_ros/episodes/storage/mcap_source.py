@@ -16,13 +16,13 @@ from types import MappingProxyType
 
 from rosbags.rosbag2.storage_mcap import ChunkInfo
 
-from vlaforget_ros.episodes.indexed import IndexedFile, Times
-from vlaforget_ros.episodes.losses import Loss
-from vlaforget_ros.episodes.mcap_index import Index, Part, read_index
-from vlaforget_ros.episodes.mcap_layout import RawFile, data_section_ok, has_checksum, profile
-from vlaforget_ros.episodes.mcap_records import MESSAGE, Unsound, message, records
-from vlaforget_ros.episodes.mcap_walk import walk
-from vlaforget_ros.episodes.message import Message
+from vlaforget_ros.episodes.storage.indexed import IndexedFile, Times
+from vlaforget_ros.episodes.storage.losses import Loss
+from vlaforget_ros.episodes.storage.mcap_index import Index, Part, read_index
+from vlaforget_ros.episodes.storage.mcap_layout import RawFile, data_section_ok, has_checksum, profile
+from vlaforget_ros.episodes.storage.mcap_records import MESSAGE, Unsound, message, records
+from vlaforget_ros.episodes.storage.mcap_walk import walk
+from vlaforget_ros.episodes.storage.message import Message
 
 
 class McapSource:

@@ -11,8 +11,8 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 
-from vlaforget_ros.episodes.recording import Recording
-from vlaforget_ros.episodes.ring import Heard
+from vlaforget_ros.episodes.recording.recording import Recording
+from vlaforget_ros.episodes.recording.ring import Heard
 from vlaforget_ros.errors import UnlearningError
 
 _PAUSE_S = 0.25

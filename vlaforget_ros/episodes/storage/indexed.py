@@ -26,9 +26,9 @@ import numpy as np
 from rosbags.rosbag2.errors import ReaderError
 from rosbags.rosbag2.storage_mcap import ChunkInfo, decompress
 
-from vlaforget_ros.episodes.ahead import Ahead
-from vlaforget_ros.episodes.message import Message, Rest, read_into
-from vlaforget_ros.episodes.packing import UNSOUND
+from vlaforget_ros.episodes.storage.ahead import Ahead
+from vlaforget_ros.episodes.storage.message import Message, Rest, read_into
+from vlaforget_ros.episodes.storage.packing import UNSOUND
 
 HEAD = 512
 """Bytes that are read of a message of which only the beginning matters."""

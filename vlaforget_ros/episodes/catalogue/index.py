@@ -16,10 +16,8 @@ from pathlib import Path
 from PIL import Image
 from rosbags.serde import SerdeError
 
-from vlaforget_ros.episodes.bags import Bag
-from vlaforget_ros.episodes.cadence import Cadence, cadence
-from vlaforget_ros.episodes.folders import find_bags, is_bag
-from vlaforget_ros.episodes.index_file import (
+from vlaforget_ros.episodes.catalogue.cadence import Cadence, cadence
+from vlaforget_ros.episodes.catalogue.index_file import (
     BagLine,
     FileState,
     Header,
@@ -27,9 +25,11 @@ from vlaforget_ros.episodes.index_file import (
     read_lines,
     write_lines,
 )
-from vlaforget_ros.episodes.mapping import TopicMapping
+from vlaforget_ros.episodes.catalogue.roles import roles
+from vlaforget_ros.episodes.folders import find_bags, is_bag
+from vlaforget_ros.episodes.mapped.mapping import TopicMapping
 from vlaforget_ros.episodes.reader import merged, scan_episodes
-from vlaforget_ros.episodes.roles import roles
+from vlaforget_ros.episodes.storage.bags import Bag
 from vlaforget_ros.episodes.types import NANOSECONDS, EpisodeInfo, Problem, ScanReport, TopicMap
 from vlaforget_ros.errors import ErrorCode, UnlearningError, did_you_mean
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from vlaforget_ros.episodes.mapping import TopicMapping
+from vlaforget_ros.episodes.mapped.mapping import TopicMapping
 from vlaforget_ros.episodes.messages import COMPRESSED_IMAGE, IMAGE
 from vlaforget_ros.errors import ErrorCode, UnlearningError, did_you_mean
 

@@ -16,9 +16,9 @@ from pathlib import Path
 from rosbags.interfaces import Connection, Qos, QosDurability
 from rosbags.rosbag2.errors import WriterError
 
-from vlaforget_ros.episodes.bag_files import BagFiles, Storage
 from vlaforget_ros.episodes.messages import recorded_qos, typestore
-from vlaforget_ros.episodes.storages import Compression
+from vlaforget_ros.episodes.storage.bag_files import BagFiles, Storage
+from vlaforget_ros.episodes.storage.storages import Compression
 from vlaforget_ros.errors import ErrorCode, UnlearningError, did_you_mean
 
 _MEGABYTE = 1_000_000

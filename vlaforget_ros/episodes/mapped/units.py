@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from vlaforget_ros.episodes.mapping import ActionSource, Gripper, VectorSource
+from vlaforget_ros.episodes.mapped.mapping import ActionSource, Gripper, VectorSource
 from vlaforget_ros.errors import ErrorCode, UnlearningError
 
 _QUATERNION, _ANGLES = 4, 3

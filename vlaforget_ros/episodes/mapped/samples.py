@@ -11,11 +11,9 @@ from typing import Any
 import numpy as np
 from rosbags.serde import SerdeError
 
-from vlaforget_ros.episodes import fields
-from vlaforget_ros.episodes.bags import Bag
 from vlaforget_ros.episodes.images import BrokenImage, header_stamp_ns
-from vlaforget_ros.episodes.mapped_topics import MappedTopics
-from vlaforget_ros.episodes.mapping import (
+from vlaforget_ros.episodes.mapped import fields
+from vlaforget_ros.episodes.mapped.mapping import (
     ImageSource,
     OutcomeSource,
     TopicMapping,
@@ -23,7 +21,9 @@ from vlaforget_ros.episodes.mapping import (
     VectorSource,
     ViolationSource,
 )
-from vlaforget_ros.episodes.message import Message
+from vlaforget_ros.episodes.mapped.topics import MappedTopics
+from vlaforget_ros.episodes.storage.bags import Bag
+from vlaforget_ros.episodes.storage.message import Message
 from vlaforget_ros.errors import ErrorCode, UnlearningError
 
 _Take = Callable[[Message, Any], None]

@@ -20,7 +20,7 @@ from rosbags.rosbag2.metadata import dump_qos_v9
 from ruamel.yaml import YAML
 
 from vlaforget_ros.episodes.messages import still_holds
-from vlaforget_ros.episodes.storages import Compression, McapFile, Sqlite3File, StorageFile, sync
+from vlaforget_ros.episodes.storage.storages import Compression, McapFile, Sqlite3File, StorageFile, sync
 
 Storage = Literal["mcap", "sqlite3"]
 

@@ -15,15 +15,15 @@ from typing import cast
 import numpy as np
 from rosbags.rosbag2.errors import ReaderError
 
-from vlaforget_ros.episodes.bags import Bag
-from vlaforget_ros.episodes.batches import Batch, BatchMaker, Frame
 from vlaforget_ros.episodes.chunks import chunked
-from vlaforget_ros.episodes.mapping import TopicMapping
+from vlaforget_ros.episodes.mapped.mapping import TopicMapping
 from vlaforget_ros.episodes.plain_image import ImageInFile
 from vlaforget_ros.episodes.reader import merged, read_episodes, scan_episodes, survey
-from vlaforget_ros.episodes.reels import Reel, reels
 from vlaforget_ros.episodes.selection import Selection, select
-from vlaforget_ros.episodes.showing import Showing, rows_of
+from vlaforget_ros.episodes.storage.bags import Bag
+from vlaforget_ros.episodes.streaming.batches import Batch, BatchMaker, Frame
+from vlaforget_ros.episodes.streaming.reels import Reel, reels
+from vlaforget_ros.episodes.streaming.showing import Showing, rows_of
 from vlaforget_ros.episodes.topics import resolve
 from vlaforget_ros.episodes.types import Episode, EpisodeInfo, ScanReport, TopicMap
 from vlaforget_ros.errors import ErrorCode, UnlearningError

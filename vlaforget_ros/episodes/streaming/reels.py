@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from vlaforget_ros.episodes.batches import Frame, Picture
 from vlaforget_ros.episodes.reader import Survey
+from vlaforget_ros.episodes.streaming.batches import Frame, Picture
 from vlaforget_ros.episodes.types import NANOSECONDS, EpisodeInfo
 from vlaforget_ros.episodes.views import Moment
 

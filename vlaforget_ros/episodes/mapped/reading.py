@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from vlaforget_ros.episodes.action_units import to_action, to_state
-from vlaforget_ros.episodes.bags import Bag
-from vlaforget_ros.episodes.losses import Hole, hole_problem
-from vlaforget_ros.episodes.mapped_cuts import Images, Segment, doubtful, images_of, match, segments
-from vlaforget_ros.episodes.mapped_images import Pictures, read_pictures
-from vlaforget_ros.episodes.mapped_samples import Event, Flag, Recorded, Samples, collect, require_clock
-from vlaforget_ros.episodes.mapped_topics import MappedTopics, find_topics
-from vlaforget_ros.episodes.mapping import TopicMapping, Which
+from vlaforget_ros.episodes.mapped.cuts import Images, Segment, doubtful, images_of, match, segments
+from vlaforget_ros.episodes.mapped.images import Pictures, read_pictures
+from vlaforget_ros.episodes.mapped.mapping import TopicMapping, Which
+from vlaforget_ros.episodes.mapped.samples import Event, Flag, Recorded, Samples, collect, require_clock
+from vlaforget_ros.episodes.mapped.topics import MappedTopics, find_topics
+from vlaforget_ros.episodes.mapped.units import to_action, to_state
+from vlaforget_ros.episodes.storage.bags import Bag
+from vlaforget_ros.episodes.storage.losses import Hole, hole_problem
 from vlaforget_ros.episodes.types import (
     NANOSECONDS,
     Episode,

@@ -1,7 +1,7 @@
 """A recording: which messages go into which bag, masked how, and when it has to end. Knows no ROS.
 
-Not thread-safe: :mod:`vlaforget_ros.episodes.intake` gives it a thread of its own. Whatever goes wrong, the bag is
-closed with what it has, and the error says so.
+Not thread-safe: :mod:`~vlaforget_ros.episodes.recording.intake` gives it a thread of its own. Whatever goes wrong, the
+bag is closed with what it has, and the error says so.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from typing import Any
 
 from rosbags.interfaces import Qos
 
-from vlaforget_ros.episodes.bag_files import Storage
 from vlaforget_ros.episodes.messages import still_holds
-from vlaforget_ros.episodes.privacy import CannotMask, Region, mask_message
-from vlaforget_ros.episodes.ring import Heard, Incidents, Ring
-from vlaforget_ros.episodes.sink import BagSink
-from vlaforget_ros.episodes.storages import Compression
+from vlaforget_ros.episodes.recording.privacy import CannotMask, Region, mask_message
+from vlaforget_ros.episodes.recording.ring import Heard, Incidents, Ring
+from vlaforget_ros.episodes.storage.bag_files import Storage
+from vlaforget_ros.episodes.storage.sink import BagSink
+from vlaforget_ros.episodes.storage.storages import Compression
 from vlaforget_ros.errors import ErrorCode, UnlearningError
 
 _MEGABYTE = 1_000_000

@@ -8,9 +8,9 @@ from itertools import pairwise
 
 import numpy as np
 
-from vlaforget_ros.episodes.losses import NEVER_NS, Loss
-from vlaforget_ros.episodes.mapped_samples import Event, Samples
-from vlaforget_ros.episodes.mapping import Cut, Which
+from vlaforget_ros.episodes.mapped.mapping import Cut, Which
+from vlaforget_ros.episodes.mapped.samples import Event, Samples
+from vlaforget_ros.episodes.storage.losses import NEVER_NS, Loss
 from vlaforget_ros.episodes.types import NANOSECONDS
 
 _JUMP_NS = NANOSECONDS // 2

@@ -6,9 +6,9 @@ import struct
 from collections import Counter
 from dataclasses import dataclass, field
 
-from vlaforget_ros.episodes.losses import NEVER_NS, Loss
-from vlaforget_ros.episodes.mcap_index import Index, Part
-from vlaforget_ros.episodes.mcap_layout import (
+from vlaforget_ros.episodes.storage.losses import NEVER_NS, Loss
+from vlaforget_ros.episodes.storage.mcap_index import Index, Part
+from vlaforget_ros.episodes.storage.mcap_layout import (
     RawFile,
     chunk_place,
     next_chunk,
@@ -16,7 +16,7 @@ from vlaforget_ros.episodes.mcap_layout import (
     tail,
     unpacked,
 )
-from vlaforget_ros.episodes.mcap_records import (
+from vlaforget_ros.episodes.storage.mcap_records import (
     CHUNK,
     DATA_END,
     MESSAGE,

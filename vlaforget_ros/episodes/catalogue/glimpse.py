@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from rosbags.serde import SerdeError
 
-from vlaforget_ros.episodes.bags import Bag
 from vlaforget_ros.episodes.images import BrokenImage, decode, header_stamp_ns
-from vlaforget_ros.episodes.mapping import TopicMapping
+from vlaforget_ros.episodes.mapped.mapping import TopicMapping
 from vlaforget_ros.episodes.reader import read_episodes, survey
-from vlaforget_ros.episodes.reels import Reel, reels
+from vlaforget_ros.episodes.storage.bags import Bag
+from vlaforget_ros.episodes.streaming.reels import Reel, reels
 from vlaforget_ros.episodes.types import Episode, EpisodeInfo, TopicMap
 from vlaforget_ros.errors import ErrorCode, UnlearningError
 

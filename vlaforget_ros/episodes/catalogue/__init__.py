@@ -1,0 +1,1 @@
+"""What folders of bags hold, and what is wrong with them."""

@@ -1,0 +1,1 @@
+"""Bags of other programs, read by a mapping file that says what their topics mean."""

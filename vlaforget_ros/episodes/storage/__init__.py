@@ -1,0 +1,1 @@
+"""Files of bags: whole or damaged ones read message by message, new ones written."""

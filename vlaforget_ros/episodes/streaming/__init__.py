@@ -1,0 +1,1 @@
+"""Frames in batches, from bags that are too large for the memory."""
