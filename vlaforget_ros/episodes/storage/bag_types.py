@@ -68,7 +68,7 @@ class BagTypes:
         if msgtype.startswith(f"{PACKAGE}/") or not text:
             if msgtype in self._ours.fielddefs:
                 return self._ours
-            raise _unreadable(
+            raise unreadable(
                 self._path,
                 f"bag has no definition of {msgtype}",
                 "record it as mcap (definitions are in the file), or convert it with `ros2 bag convert` where the"
@@ -96,7 +96,7 @@ class BagTypes:
                 _fields(ours, name) - {field[0] for field in fields} - ADDED_LATER.get(name, frozenset())
             )
             if lacking:
-                raise _unreadable(
+                raise unreadable(
                     self._path,
                     f"bag was recorded with another definition of {name}: it lacks {', '.join(sorted(lacking))}",
                     "read it with the version of this package that recorded it",
@@ -116,7 +116,7 @@ class BagTypes:
         except (TypesysError, ValueError, KeyError) as error:
             reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
             message = f"bag defines {msgtype} in an unknown way: {reason[:200]}"
-            raise _unreadable(self._path, message, "record again") from error
+            raise unreadable(self._path, message, "record again") from error
 
 
 def _read(store: Typestore, data: bytes | memoryview, msgtype: str) -> Any:
@@ -136,7 +136,8 @@ def _fields(store: Typestore, name: str) -> set[str]:
     return {field[0] for field in store.fielddefs[name][1]} if name in store.fielddefs else set()
 
 
-def _unreadable(path: Path, message: str, remedy: str) -> UnlearningError:
+def unreadable(path: Path, message: str, remedy: str) -> UnlearningError:
+    """Error 301 of a bag as a whole."""
     return UnlearningError(
         ErrorCode.UNLEARNING_BAG_UNREADABLE,
         message,

@@ -19,7 +19,7 @@ from rosbags.typesys.store import Typestore
 from vlaforget_ros.episodes.folders import storage_of
 from vlaforget_ros.episodes.messages import typestore
 from vlaforget_ros.episodes.storage.bag_folder import BagFolder, bag_folder
-from vlaforget_ros.episodes.storage.bag_types import BagTypes
+from vlaforget_ros.episodes.storage.bag_types import BagTypes, unreadable
 from vlaforget_ros.episodes.storage.indexed import Times
 from vlaforget_ros.episodes.storage.losses import NEVER_NS, Hole, Loss, hole_in
 from vlaforget_ros.episodes.storage.mcap_source import McapSource
@@ -27,7 +27,6 @@ from vlaforget_ros.episodes.storage.message import Message
 from vlaforget_ros.episodes.storage.packing import ZSTD_MAGIC, unpack_file, unpack_message
 from vlaforget_ros.episodes.storage.sqlite_source import SqliteSource
 from vlaforget_ros.episodes.types import Problem
-from vlaforget_ros.errors import ErrorCode, UnlearningError
 
 
 class Source(Protocol):
@@ -174,19 +173,19 @@ class Bag:
 
     def _open(self, stack: ExitStack) -> list[Source]:
         if not self.path.exists():
-            raise _unreadable(
+            raise unreadable(
                 self.path, "bag does not exist", "check the path; `ros2 bag info` shows what is there"
             )
         try:
             folder = bag_folder(self.path)
             opened = [self._opened(file, stack) for file in folder.files]
         except PermissionError as error:
-            raise _unreadable(
+            raise unreadable(
                 self.path, f"bag may not be read: {_clause(error)}", "change its permissions"
             ) from error
         sources = [source for source in opened if source is not None]
         if not sources:
-            raise _unreadable(
+            raise unreadable(
                 self.path,
                 f"bag cannot be read: {_reason(folder, self._remarks)}",
                 "record again, or try `ros2 bag reindex` on a copy",
@@ -236,13 +235,3 @@ def _reason(folder: BagFolder, remarks: list[str]) -> str:
 def _clause(error: BaseException) -> str:
     text = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
     return text[:200]
-
-
-def _unreadable(path: Path, message: str, remedy: str) -> UnlearningError:
-    return UnlearningError(
-        ErrorCode.UNLEARNING_BAG_UNREADABLE,
-        message,
-        value=str(path),
-        limit="a rosbag2 folder, or a .mcap or .db3 file",
-        remedy=remedy,
-    )
