@@ -24,7 +24,7 @@ _KINDS = {
 
 
 class Place:
-    """One of the three, and commands that use it in processes of their own: drivers read their settings when imported."""
+    """One of them, and commands that use it in processes of their own: drivers read their settings when imported."""
 
     def __init__(self, kind: str, remote: Remote, folder: Path) -> None:
         self.remote, self.url = remote, _KINDS[kind][1]

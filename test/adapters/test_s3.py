@@ -32,7 +32,9 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Remote]:
     S3FileSystem.clear_instance_cache()
 
 
-def test_a_large_file_goes_in_parts_and_comes_back_from_where_it_stopped(bucket: Remote, tmp_path: Path) -> None:
+def test_a_large_file_goes_in_parts_and_comes_back_from_where_it_stopped(
+    bucket: Remote, tmp_path: Path
+) -> None:
     content = os.urandom(1024) * (_LARGE // 1024)
     transport.upload(transport.locate(_URL), iter([content]), len(content))
     assert sum(line.startswith("PUT") for line in bucket.asked) == 3

@@ -110,7 +110,9 @@ class _S3(Handler):
                 f"<Contents><Key>{escape(name)}</Key><LastModified>{_DATE}</LastModified>"
                 f"<ETag>{escape(_etag(content))}</ETag><Size>{len(content)}</Size></Contents>"
             )
-        found += [f"<CommonPrefixes><Prefix>{escape(name)}</Prefix></CommonPrefixes>" for name in sorted(folders)]
+        found += [
+            f"<CommonPrefixes><Prefix>{escape(name)}</Prefix></CommonPrefixes>" for name in sorted(folders)
+        ]
         self.say_xml(
             f"<ListBucketResult><Name>fleet</Name><Prefix>{escape(start)}</Prefix><KeyCount>{len(found)}</KeyCount>"
             f"<MaxKeys>1000</MaxKeys><IsTruncated>false</IsTruncated>{''.join(found)}</ListBucketResult>"
