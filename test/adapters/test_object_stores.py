@@ -1,4 +1,4 @@
-"""Adapters by way of the Hugging Face Hub and of Google Cloud Storage: their real drivers, servers of our own."""
+"""Adapters by way of S3, the Hugging Face Hub and Google Cloud Storage: their real drivers, servers of our own."""
 
 from __future__ import annotations
 
@@ -9,24 +9,29 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import s3_server
 from bundle_parts import state
 from object_stores import Remote, cloud_storage, hub
+from s3_server import s3
 
 from vlaforget_ros.adapters import AdapterStore, LoraWeights
 
 _KINDS = {
-    "hf": (hub, "hf://datasets/me/adapters", "HF_ENDPOINT"),
-    "gs": (cloud_storage, "gs://fleet/lab", "STORAGE_EMULATOR_HOST"),
+    "hf": (hub, "hf://datasets/me/adapters", lambda url: {"HF_ENDPOINT": url}),
+    "gs": (cloud_storage, "gs://fleet/lab", lambda url: {"STORAGE_EMULATOR_HOST": url}),
+    "s3": (s3, "s3://fleet/lab", s3_server.settings),
 }
 
 
 class Place:
-    """One of the two, and commands that use it in processes of their own: drivers read their settings when imported."""
+    """One of them, and commands that use it in processes of their own: drivers read their settings when imported."""
 
     def __init__(self, kind: str, remote: Remote, folder: Path) -> None:
         self.remote, self.url = remote, _KINDS[kind][1]
         home = {"HF_HOME": str(folder / "hf"), "HF_TOKEN": "hf_of_a_test", "HF_HUB_DISABLE_TELEMETRY": "1"}
-        self._environment = {**os.environ, _KINDS[kind][2]: remote.url, **home}
+        # Whoever runs the tests may have accounts of their own: none of them is used.
+        mine = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "FSSPEC_"))}
+        self._environment = {**mine, **_KINDS[kind][2](remote.url), **home}
 
     def run(self, *arguments: str) -> tuple[int, str]:
         """Exit status and everything printed."""

@@ -25,15 +25,21 @@ class Remote:
         files: name -> content.
         breaks_after: bytes of a download after which the line breaks, once.
         asked: method and path of each request, with the range of downloads.
+        refuses: a pattern of requests that are forbidden (S3).
+        uploads: parts of uploads that are under way (S3).
     """
 
     files: dict[str, bytes] = field(default_factory=dict)
     breaks_after: int | None = None
     asked: list[str] = field(default_factory=list)
     url: str = ""
+    refuses: str = ""
+    uploads: dict[str, dict[int, bytes]] = field(default_factory=dict)
 
 
-class _Handler(BaseHTTPRequestHandler):
+class Handler(BaseHTTPRequestHandler):
+    """Reads requests, answers with JSON, bytes or a part of a file; subclasses say what."""
+
     remote: Remote
     protocol_version = "HTTP/1.1"
 
@@ -77,9 +83,11 @@ class _Handler(BaseHTTPRequestHandler):
         raise NotImplementedError
 
     def say(self, value: Any, status: int = 200, **headers: str) -> None:
-        content = json.dumps(value).encode()
+        self.say_bytes(json.dumps(value).encode(), "application/json", status, **headers)
+
+    def say_bytes(self, content: bytes, kind: str, status: int, **headers: str) -> None:
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(content)))
         for name, text in headers.items():
             self.send_header(name.replace("_", "-"), text)
@@ -108,7 +116,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
 
 
-class _Hub(_Handler):
+class _Hub(Handler):
     """One data set ``me/adapters`` with one branch, for small files."""
 
     def route(self) -> None:
@@ -151,7 +159,7 @@ class _Hub(_Handler):
                 self.say({"error": "not found"}, 404)
 
 
-class _Bucket(_Handler):
+class _Bucket(Handler):
     """One bucket of Cloud Storage: the JSON interface for objects."""
 
     def route(self) -> None:
@@ -227,19 +235,20 @@ def _sha1(content: bytes) -> str:
 @contextmanager
 def hub() -> Iterator[Remote]:
     """A Hub on this machine; clients find it by HF_ENDPOINT."""
-    with _served(_Hub) as remote:
+    with served(_Hub) as remote:
         yield remote
 
 
 @contextmanager
 def cloud_storage() -> Iterator[Remote]:
     """Cloud Storage on this machine; clients find it by STORAGE_EMULATOR_HOST."""
-    with _served(_Bucket) as remote:
+    with served(_Bucket) as remote:
         yield remote
 
 
 @contextmanager
-def _served(kind: type[_Handler]) -> Iterator[Remote]:
+def served(kind: type[Handler]) -> Iterator[Remote]:
+    """A server with such a handler for the time of the block."""
     remote = Remote()
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (kind,), {"remote": remote}))
     server.daemon_threads = True
