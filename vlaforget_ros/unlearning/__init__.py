@@ -4,9 +4,12 @@ Parts, from the top down. A part may call those of its own line, where that make
 
     child retrain      the process of one edit, under child_guard; a reference trained without the forget set
     edit sources output override            sets to adapter; bags to sets; adapter to files; another method
+    proposal request_file                   a new request from an engineer's answers, and as a file
     earlier parent                          what a request builds on: earlier requests, the adapter it starts from
+    examine needed neighbours               a request held against its bags; reading what it needs; near neighbours
     observation                             whether what was recorded is what the policy is shown
-    request contradictions innocence        what is wanted, whether it can be meant, whether what is kept is innocent
+    request selected contradictions innocence  what is wanted, what it chose, whether it can be meant and is innocent
+    checks leakage sets loading units       what is odd about sets; who is in them; pictures in parts; foreign actions
     methods            one file a method: losses, perhaps a mask, gradient surgery, a start, a finish, a schedule
     rounds ranking fisher                   train, measure, keep or roll back, store; layer scores; weights' importance
     workbench          the policy under edit with its sets: measure, cache
