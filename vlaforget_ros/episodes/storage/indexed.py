@@ -15,7 +15,6 @@ import heapq
 import os
 import struct
 import weakref
-from binascii import crc32
 from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -23,6 +22,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
+from isal.isal_zlib import crc32
 from rosbags.rosbag2.errors import ReaderError
 from rosbags.rosbag2.storage_mcap import ChunkInfo, decompress
 
@@ -69,17 +69,16 @@ class _Wanted(NamedTuple):
         return self.at is None or time_ns in self.at
 
 
-class _Blocks:
-    """Memory for two chunks in turn: one is looked at while the next one is read. Fresh memory would take longer."""
+class _Room:
+    """Memory for one chunk after the other: fresh memory for each would take longer."""
 
     def __init__(self) -> None:
-        self._blocks = [np.empty(0, dtype=np.uint8), np.empty(0, dtype=np.uint8)]
+        self._room = np.empty(0, dtype=np.uint8)
 
-    def next(self, size: int) -> np.ndarray:
-        self._blocks.reverse()
-        if len(self._blocks[0]) < size:
-            self._blocks[0] = np.empty(size, dtype=np.uint8)
-        return self._blocks[0][:size]
+    def of(self, size: int) -> np.ndarray:
+        if len(self._room) < size:
+            self._room = np.empty(size, dtype=np.uint8)
+        return self._room[:size]
 
 
 class IndexedFile:
@@ -107,7 +106,6 @@ class IndexedFile:
         self._closing = weakref.finalize(self, os.close, self._file)
         self._checked: set[int] = set()
         self._sizes: dict[int, int] = {}
-        self._has_checksums: bool | None = None
 
     def close(self) -> None:
         """Close the file; closing twice is fine."""
@@ -136,14 +134,14 @@ class IndexedFile:
             if not c.message_index_offsets or not wanted.keys().isdisjoint(c.message_index_offsets)
         ]
         groups = list(_overlapping(chunks))
-        alone = [group[0] for group in groups if len(group) == 1 and self._is_work(group[0])]
-        ours = {chunk.chunk_start_offset for chunk in alone}
-        blocks = _Blocks()
-        with Ahead(partial(self._load, blocks=blocks), alone) as ahead:
+        # Unpacking is worth another thread; a checksum takes no longer than the hand-over would.
+        packed = [group[0] for group in groups if len(group) == 1 and group[0].compression]
+        room = _Room()
+        with Ahead(self._load, packed) as ahead:
             for group in groups:
                 if len(group) == 1:
                     chunk = group[0]
-                    load = ahead.next if chunk.chunk_start_offset in ours else partial(self._load, chunk)
+                    load = ahead.next if chunk.compression else partial(self._load, chunk, room)
                     for *_, message in self._sound(chunk, wanted, load):
                         if message is not None:
                             yield message
@@ -182,26 +180,19 @@ class IndexedFile:
         whole = self._content(chunk, self._checksum(chunk)) if data is None else data
         return sorted(_parsed(chunk, whole, wanted))
 
-    def _is_work(self, chunk: ChunkInfo) -> bool:
-        """Whether a chunk is to be unpacked or checked, which is worth another thread."""
-        if self._has_checksums is None:
-            self._has_checksums = self._checksum(chunk) != 0
-        new = chunk.chunk_start_offset not in self._checked
-        return bool(chunk.compression) or (new and self._has_checksums)
-
-    def _load(self, chunk: ChunkInfo, blocks: _Blocks | None = None) -> Block | None:
+    def _load(self, chunk: ChunkInfo, room: _Room | None = None) -> Block | None:
         """What of a chunk must be read as a whole: all of it if it is compressed, or was not checked yet and can be."""
         new = chunk.chunk_start_offset not in self._checked
         if not chunk.compression and not new:
             return None
         crc = self._checksum(chunk)
-        return self._content(chunk, crc if new else 0, blocks) if chunk.compression or crc else None
+        return self._content(chunk, crc if new else 0, room) if chunk.compression or crc else None
 
-    def _content(self, chunk: ChunkInfo, crc: int, blocks: _Blocks | None = None) -> Block:
+    def _content(self, chunk: ChunkInfo, crc: int, room: _Room | None = None) -> Block:
         at, size = _content_start(chunk), chunk.compressed_size
         if chunk.compression:
             return decompress(self._bytes(at, size), chunk.compression, chunk.uncompressed_size, crc)
-        block = np.empty(size, dtype=np.uint8) if blocks is None else blocks.next(size)
+        block = np.empty(size, dtype=np.uint8) if room is None else room.of(size)
         read_into(self._file, at, block)
         if crc and crc32(block.data) != crc:
             raise ReaderError("Chunk checksum mismatch.")

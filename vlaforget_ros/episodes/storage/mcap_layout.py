@@ -7,8 +7,8 @@ import re
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from zlib import crc32
 
+from isal.isal_zlib import crc32
 from rosbags.rosbag2.storage_mcap import decompress
 
 from vlaforget_ros.episodes.storage.mcap_records import (

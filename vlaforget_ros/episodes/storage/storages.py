@@ -15,7 +15,8 @@ from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
 from typing import Literal, Protocol
-from zlib import crc32
+
+from isal.isal_zlib import crc32
 
 if sys.version_info >= (3, 14):
     from compression import zstd
