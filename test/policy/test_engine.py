@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from engine_parts import TASK, code_of, random_weights
+from engine_parts import TASK, code_of, random_weights, stored_edits
 
 from vlaforget_ros.adapters import AdapterStore, LoraModule, LoraWeights, write_peft
 from vlaforget_ros.errors import AdapterError, ErrorCode
@@ -26,12 +26,7 @@ def store(tmp_path: Path) -> AdapterStore:
 
 @pytest.fixture
 def digests(policy: VlaPolicy, store: AdapterStore) -> list[str]:
-    return [
-        store.add_weights(
-            random_weights(policy.model, seed, policy.base_digest), {"name": f"edit-{seed}", "method": "test"}
-        ).digest
-        for seed in range(3)
-    ]
+    return stored_edits(store, policy.model, policy.base_digest, 3)
 
 
 @pytest.fixture(params=[False, True], ids=["factors", "merged"])

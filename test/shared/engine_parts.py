@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from vlaforget_ros.adapters import LoraWeights
+from vlaforget_ros.adapters import AdapterStore, LoraWeights
 from vlaforget_ros.errors import AdapterError, ErrorCode, PolicyError
 
 TASK = "open the faucet"
@@ -27,6 +27,16 @@ def random_weights(model: nn.Module, seed: int, base: str) -> LoraWeights:
         for name, module in linear.items()
     }
     return LoraWeights.from_tensors(tensors, alpha=8.0, base_digest=base)
+
+
+def stored_edits(store: AdapterStore, model: nn.Module, base: str, count: int) -> list[str]:
+    """Digests of so many different adapters, put into the store."""
+    return [
+        store.add_weights(
+            random_weights(model, seed, base), {"name": f"edit-{seed}", "method": "test"}
+        ).digest
+        for seed in range(count)
+    ]
 
 
 def code_of(call: Callable[[], object]) -> ErrorCode:

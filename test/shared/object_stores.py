@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -37,7 +38,7 @@ class Remote:
     uploads: dict[str, dict[int, bytes]] = field(default_factory=dict)
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(BaseHTTPRequestHandler, ABC):
     """Reads requests, answers with JSON, bytes or a part of a file; subclasses say what."""
 
     remote: Remote
@@ -79,8 +80,9 @@ class Handler(BaseHTTPRequestHandler):
             return found
         return self.rfile.read(int(self.headers.get("Content-Length") or 0))
 
+    @abstractmethod
     def route(self) -> None:
-        raise NotImplementedError
+        """Answer the request that was read."""
 
     def say(self, value: Any, status: int = 200, **headers: str) -> None:
         self.say_bytes(json.dumps(value).encode(), "application/json", status, **headers)

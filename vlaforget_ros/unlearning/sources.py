@@ -89,13 +89,7 @@ def from_episodes(
         earlier: what must stay forgotten: with the policy's present answers these frames join the boundary set, and
             their rollouts are left out of all others but the forget set.
     """
-    pictured = [info for info in known if isinstance(info, Episode)]
-    require_views(pictured, policy.config)
-    require_actions(pictured, policy.normalisation)
-    remarks = foreign_units(pictured, policy.normalisation)
-    chunks = [chunked(info, policy.config.chunk) if isinstance(info, Episode) else info for info in known]
-    # What has no images is chosen by nothing; it is there for the texts of errors.
-    episodes = cast("list[Episode]", chunks)
+    episodes, remarks = _as_the_policy_acts(known, policy)
     forget = select_forget(episodes, request.forget)
     require_separate(request, forget)
     everything = episodes
@@ -139,6 +133,16 @@ def from_episodes(
             *retained_causes(request.counterfactual, forget, _kept(retain, boundary), repair.triggers),
         ),
     )
+
+
+def _as_the_policy_acts(known: Sequence[EpisodeInfo], policy: VlaPolicy) -> tuple[list[Episode], list[str]]:
+    """Episodes in chunks of the policy's size, and remarks on their units. Raises UnlearningError 300."""
+    pictured = [info for info in known if isinstance(info, Episode)]
+    require_views(pictured, policy.config)
+    require_actions(pictured, policy.normalisation)
+    chunks = [chunked(info, policy.config.chunk) if isinstance(info, Episode) else info for info in known]
+    # What has no images is chosen by nothing; it is there for the texts of errors.
+    return cast("list[Episode]", chunks), foreign_units(pictured, policy.normalisation)
 
 
 def _odd(
