@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,11 +71,7 @@ def run_recording_load(
         CellError: 603 when publisher or recorder ended before their time.
     """
     out.mkdir(parents=True, exist_ok=True)
-    environment = dict(os.environ)
-    isolate(environment)
-    if tuned:
-        name = "FASTRTPS" if environment.get("ROS_DISTRO") in _FAST_DDS_2 else "FASTDDS"
-        environment[f"{name}_DEFAULT_PROFILES_FILE"] = str(config_directory() / "fastdds_images.xml")
+    environment = _environment(tuned)
     bag, told = out / "load", out / "load.json"
     values = {
         "bag": str(bag),
@@ -84,10 +80,7 @@ def run_recording_load(
         "autostart": True,
         **parameters,
     }
-    file = out / "recorder.yaml"
-    file.write_text(yaml.safe_dump({"/**": {"ros__parameters": values}}), encoding="utf-8")
-    node = [sys.executable, "-m", "vlaforget_ros.nodes.recorder", "--summary", str(told)]
-    node += ["--ros-args", "--params-file", str(file)]
+    node = _recorder(out / "recorder.yaml", values, told)
     load = [sys.executable, "-m", "vlaforget_ros.nodes.camera_load", str(seconds)]
     with (out / "recorder.log").open("wb") as log, (out / "camera.log").open("wb") as camera_log:
         recorder = subprocess.Popen(node, env=environment, stdout=log, stderr=log)
@@ -126,6 +119,23 @@ def run_recording_load(
     if not keep:
         shutil.rmtree(bag)
     return result
+
+
+def _environment(tuned: bool) -> dict[str, str]:
+    """Of both processes: a domain of their own, and perhaps memory for images."""
+    environment = dict(os.environ)
+    isolate(environment)
+    if tuned:
+        name = "FASTRTPS" if environment.get("ROS_DISTRO") in _FAST_DDS_2 else "FASTDDS"
+        environment[f"{name}_DEFAULT_PROFILES_FILE"] = str(config_directory() / "fastdds_images.xml")
+    return environment
+
+
+def _recorder(file: Path, values: Mapping[str, Any], told: Path) -> list[str]:
+    """Command line of the recorder; its parameters are written into ``file``, its summary will be in ``told``."""
+    file.write_text(yaml.safe_dump({"/**": {"ros__parameters": dict(values)}}), encoding="utf-8")
+    module = [sys.executable, "-m", "vlaforget_ros.nodes.recorder"]
+    return [*module, "--summary", str(told), "--ros-args", "--params-file", str(file)]
 
 
 def _watch(
