@@ -297,8 +297,13 @@ def test_a_canary_goes_on_after_the_monitor_was_killed(
 
     with ThreadPoolExecutor(2) as pool:
         asked = pool.submit(other.run_canary, candidate, str(file), None, 240.0, 20.0)
-        drive(robot, asked, most=2)
+        # Rollouts from before the canary has begun, or whose end is not yet heard of, do not count.
+        for seed in range(20):
+            robot.execute(robot.reset_cell("faucet-open", seed))
+            if asked.done() or (ours() and ours()[-1].candidate_rollouts):
+                break
         counted = ours()[-1].candidate_rollouts
+        assert counted, asked
         running = pool.submit(
             robot.execute, robot.reset_cell("faucet-open", 7), on_step=lambda _: moving.set()
         )
@@ -319,8 +324,8 @@ def test_a_canary_goes_on_after_the_monitor_was_killed(
     assert result.verdict is Verdict.PROMOTE, result.reason
     assert len({m.canary_id for m in ours()}) == 1
     after = [m.candidate_rollouts for m in heard.of["canary/status"][before:]]
-    # The second rollout may be counted a moment after its end.
-    assert after[0] >= counted > 0
+    # A rollout may be counted a moment after its end.
+    assert after[0] >= counted
     assert after == sorted(after)
     events = [entry["event"] for entry in store.history() if entry.get("canary") == ours()[-1].canary_id]
     assert events == ["canary_started", "canary_resumed", "canary_ended"]
