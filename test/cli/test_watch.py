@@ -6,6 +6,7 @@ import io
 from types import SimpleNamespace
 
 import pytest
+from manual_clock import ManualClock
 from rich.console import Console
 
 from vlaforget_ros.cli.watch import View
@@ -13,20 +14,13 @@ from vlaforget_ros.cli.watch import View
 A, B = "a" * 64, "b" * 64
 
 
-class Clock:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def view(clock: Clock) -> View:
+def view(clock: ManualClock) -> View:
     return View(clock)
 
 
@@ -52,7 +46,7 @@ def text_of(view: View) -> str:
     return console.export_text()
 
 
-def test_a_swap_is_what_actions_show(view: View, clock: Clock) -> None:
+def test_a_swap_is_what_actions_show(view: View, clock: ManualClock) -> None:
     view.on_action(action("", 0))
     assert view.since(0) == []
     view.name({A: "careful"})
@@ -99,7 +93,7 @@ def test_rates_stand_beside_their_adapter(view: View) -> None:
     assert "tiny cccccccccccc, running" in text
 
 
-def test_the_rate_is_that_of_the_last_seconds(view: View, clock: Clock) -> None:
+def test_the_rate_is_that_of_the_last_seconds(view: View, clock: ManualClock) -> None:
     for _ in range(50):
         clock.now += 0.1
         view.on_action(action("", 0))
@@ -161,7 +155,7 @@ def test_a_canary_is_an_event_when_its_phase_or_verdict_changes(view: View) -> N
     ]
 
 
-def test_a_canary_is_shown_while_it_runs(view: View, clock: Clock) -> None:
+def test_a_canary_is_shown_while_it_runs(view: View, clock: ManualClock) -> None:
     assert "evidence" not in text_of(view)
     view.on_canary(canary(3))
     assert view.unnamed, "candidate and stable have names"

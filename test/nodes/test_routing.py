@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from manual_clock import ManualClock
 
 from vlaforget_ros.nodes.control import SafetyView, SafetyWatch, gate
 from vlaforget_ros.nodes.routing import CanaryView, Route, Router
@@ -10,23 +11,13 @@ from vlaforget_ros.nodes.routing import CanaryView, Route, Router
 DIGEST = "c" * 64
 
 
-class Clock:
-    """Seconds that pass when the test says so."""
-
-    def __init__(self) -> None:
-        self.now_s = 100.0
-
-    def __call__(self) -> float:
-        return self.now_s
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def router(clock: Clock) -> Router:
+def router(clock: ManualClock) -> Router:
     return Router(5.0, clock)
 
 
@@ -46,7 +37,7 @@ def test_the_candidate_gets_its_share(router: Router) -> None:
     assert [router.next().candidate for _ in range(10)] == [DIGEST] * 10
 
 
-def test_the_same_canary_is_routed_the_same_way_again(clock: Clock) -> None:
+def test_the_same_canary_is_routed_the_same_way_again(clock: ManualClock) -> None:
     runs = []
     for _ in range(2):
         router = Router(5.0, clock)
@@ -71,9 +62,9 @@ def test_in_shadow_the_candidate_computes_beside(router: Router) -> None:
     assert router.next() == Route()
 
 
-def test_a_monitor_that_fell_silent_gives_the_candidate_nothing(router: Router, clock: Clock) -> None:
+def test_a_monitor_that_fell_silent_gives_the_candidate_nothing(router: Router, clock: ManualClock) -> None:
     router.heard(view(1.0))
-    clock.now_s += 5.1
+    clock.now += 5.1
     assert router.next() == Route()
     router.heard(view(1.0))
     assert router.next().candidate == DIGEST
@@ -85,31 +76,31 @@ def test_a_verdict_ends_the_candidates_share(router: Router) -> None:
     assert router.next() == Route()
 
 
-def test_a_silent_monitor_holds_the_arm_until_it_speaks_again(clock: Clock) -> None:
+def test_a_silent_monitor_holds_the_arm_until_it_speaks_again(clock: ManualClock) -> None:
     watch = SafetyWatch(2.0, clock)
     watch.heard(SafetyView())
-    clock.now_s += 1.9
+    clock.now += 1.9
     assert gate(0.0, 0.5, watch.view()) == 0
-    clock.now_s += 0.2
+    clock.now += 0.2
     assert gate(0.0, 0.5, watch.view()) == 401
     assert "nothing for 2.1 s (limit 2 s)" in watch.view().reason
     watch.heard(SafetyView())
     assert gate(0.0, 0.5, watch.view()) == 0
 
 
-def test_a_stop_stays_a_stop_when_the_monitor_falls_silent(clock: Clock) -> None:
+def test_a_stop_stays_a_stop_when_the_monitor_falls_silent(clock: ManualClock) -> None:
     watch = SafetyWatch(2.0, clock)
     assert watch.heard(SafetyView(stopped=True, reason="keep_out/shelf"))
-    clock.now_s += 60.0
+    clock.now += 60.0
     assert gate(0.0, 0.5, watch.view()) == 400
     assert watch.heard(SafetyView())
 
 
-def test_no_monitor_is_no_reason_to_hold(clock: Clock) -> None:
+def test_no_monitor_is_no_reason_to_hold(clock: ManualClock) -> None:
     watch = SafetyWatch(2.0, clock)
-    clock.now_s += 60.0
+    clock.now += 60.0
     assert gate(0.0, 0.5, watch.view()) == 0
     never = SafetyWatch(0.0, clock)
     never.heard(SafetyView(speed_scale=0.5))
-    clock.now_s += 60.0
+    clock.now += 60.0
     assert never.view().speed_scale == 0.5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from manual_clock import ManualClock
 
 from vlaforget_ros.errors import SafetyError
 from vlaforget_ros.safety.config import SafetyConfig
@@ -19,21 +20,13 @@ SHELF = KeepOutSettings(
 )
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def monitor(clock: Clock) -> SafetyMonitor:
+def monitor(clock: ManualClock) -> SafetyMonitor:
     return SafetyMonitor(SafetyConfig("cell", (ZONE, FENCE, SHELF), stale_after_s=2.0), clock)
 
 
@@ -108,7 +101,7 @@ def test_slow_lasts_as_long_as_the_rule_is_broken_and_its_release_delay(monitor:
     assert monitor.motion() == (ArmState.NOMINAL, 1.0)
 
 
-def test_a_blind_rollout_holds_and_goes_on_by_itself(monitor: SafetyMonitor, clock: Clock) -> None:
+def test_a_blind_rollout_holds_and_goes_on_by_itself(monitor: SafetyMonitor, clock: ManualClock) -> None:
     clock.now += 100.0
     assert monitor.motion()[0] is ArmState.NOMINAL
     monitor.rollout_started("r1", "")
@@ -127,7 +120,7 @@ def test_a_blind_rollout_holds_and_goes_on_by_itself(monitor: SafetyMonitor, clo
     [(pose(1.0, float("nan"), 0, 0), "finite"), (pose(1.0, 0.5, 0.5, 0.5, frame="world"), "'world'")],
 )
 def test_unusable_poses_count_as_none(
-    monitor: SafetyMonitor, clock: Clock, bad: PoseSample, says: str
+    monitor: SafetyMonitor, clock: ManualClock, bad: PoseSample, says: str
 ) -> None:
     monitor.rollout_started("r1", "")
     clock.now += 2.1

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from manual_clock import ManualClock
 
 from vlaforget_ros.errors import SafetyError
 from vlaforget_ros.safety.config import SafetyConfig, parse_config
@@ -44,16 +45,8 @@ rules:
 """
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def made(text: str = RULES) -> tuple[SafetyMonitor, Clock]:
-    clock = Clock()
+def made(text: str = RULES) -> tuple[SafetyMonitor, ManualClock]:
+    clock = ManualClock()
     return SafetyMonitor(parse_config(text), clock), clock
 
 
@@ -292,7 +285,7 @@ def test_what_would_be_changes_nothing() -> None:
 
 
 def test_an_empty_rules_file_watches_nothing_and_holds_nothing() -> None:
-    clock = Clock()
+    clock = ManualClock()
     monitor = SafetyMonitor(SafetyConfig("cell", ()), clock)
     monitor.rollout_started("r", "")
     clock.now += 100.0
