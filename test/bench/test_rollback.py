@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from vlaforget_ros.bringup.domains import own_domain
 from vlaforget_ros.paths import models_directory
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(180)]
@@ -15,7 +16,7 @@ def test_a_trial_ends_with_the_last_action_of_the_bad_adapter(
     from vlaforget_ros.bench.rollback import measure
 
     # A domain of its own, given back afterwards.
-    monkeypatch.setenv("ROS_DOMAIN_ID", "97")
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(own_domain()))
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     done: list[tuple[int, int]] = []
     figures = measure(

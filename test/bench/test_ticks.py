@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from vlaforget_ros.bringup.domains import own_domain
 from vlaforget_ros.paths import models_directory
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(180)]
@@ -13,7 +14,7 @@ def test_every_image_of_a_rollout_is_counted(tmp_path: Path, monkeypatch: pytest
     from vlaforget_ros.bench.ticks import measure
 
     # A domain of its own, given back afterwards.
-    monkeypatch.setenv("ROS_DOMAIN_ID", "96")
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(own_domain()))
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     said: list[str] = []
     done: list[tuple[int, int]] = []

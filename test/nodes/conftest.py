@@ -18,6 +18,7 @@ import yaml
 from live_parts import Camera
 
 from vlaforget_ros.adapters import AdapterStore, LoraWeights
+from vlaforget_ros.bringup.domains import own_domain
 from vlaforget_ros.cell.situations import SITUATIONS
 from vlaforget_ros.policy import checkpoint
 from vlaforget_ros.policy.tiny import TEXT_IDS, new_tiny
@@ -133,7 +134,7 @@ class Graph:
 @pytest.fixture(scope="session")
 def domain() -> Iterator[None]:
     """A domain of our own, this machine only."""
-    changed = {"ROS_DOMAIN_ID": str(1 + os.getpid() % 99), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+    changed = {"ROS_DOMAIN_ID": str(own_domain()), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
     before = {name: os.environ.get(name) for name in changed}
     os.environ.update({**changed, "OMP_NUM_THREADS": "1"})
     yield

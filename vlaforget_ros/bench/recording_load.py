@@ -22,7 +22,7 @@ from typing import Any
 import psutil
 import yaml
 
-from vlaforget_ros.demo.graph import isolate
+from vlaforget_ros.bringup.domains import isolate
 from vlaforget_ros.episodes.storage.bags import Bag
 from vlaforget_ros.errors import CellError, ErrorCode
 from vlaforget_ros.paths import config_directory

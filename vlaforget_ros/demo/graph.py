@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import random
 import signal
 import threading
 import time
@@ -11,12 +9,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from vlaforget_ros.bringup.domains import isolate
 from vlaforget_ros.bringup.supervisor import Supervisor, commands
 from vlaforget_ros.bringup.table import ParameterValue, Process, processes
 from vlaforget_ros.errors import CellError, ErrorCode
 from vlaforget_ros.nodes.client import RobotClient
-
-_ISOLATED_DOMAINS = range(101, 200)
 
 
 def demo_processes(base: Path, out: Path, fixed_rate: bool = False) -> tuple[Process, ...]:
@@ -76,13 +73,6 @@ def wait_for_nodes(client: RobotClient) -> None:
     """Return when the graph can be used; the recorder is then ready to be activated."""
     client.wait_until_ready(["cell_node", "policy_node", "unlearning_node", "safety_monitor_node"])
     client.change_state("recorder_node", "configure")
-
-
-def isolate(environment: dict[str, str] | None = None) -> None:
-    """Keep this graph to this machine and away from other graphs, unless the caller chose a domain."""
-    target = os.environ if environment is None else environment
-    target.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    target.setdefault("ROS_DOMAIN_ID", str(random.SystemRandom().choice(_ISOLATED_DOMAINS)))
 
 
 class _Watch:
