@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.console import Console
 
 from vlaforget_ros.cli import episode_tables
 from vlaforget_ros.cli.output import Update, bar, console, errors, print_json
@@ -127,9 +126,7 @@ def list_(
     if str(json_path) == "-":
         _write(episode_tables.listing(kept, opened), json_path)
         return
-    # A pipe has no width: lines may be as long as they need to be.
-    screen = console if console.is_terminal else Console(width=episode_tables.WIDE + 60)
-    screen.print(episode_tables.episodes(kept, f"{len(kept)} of {len(entries)} episodes", screen.width))
+    console.print(episode_tables.episodes(kept, f"{len(kept)} of {len(entries)} episodes", console.width))
     if not kept:
         console.print(f"there are: {describe([entry.info for entry in entries])}", highlight=False)
     for found in opened:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TextIO
 
 from rich.console import Console
 from rich.progress import (
@@ -17,11 +19,20 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
 
 from vlaforget_ros import figures
 
-console = Console()
+# A pipe has no width: the library would wrap at 80 columns.
+PIPE_WIDTH = 200
+
+
+def console_for(stream: TextIO) -> Console:
+    """A console for a stream that may be a pipe; ``COLUMNS`` in the environment says how wide one is."""
+    return Console(width=None if stream.isatty() or os.environ.get("COLUMNS") else PIPE_WIDTH)
+
+
+console = console_for(sys.stdout)
 # Long texts on a narrow terminal wrap; a pipe gets whole lines.
 errors = Console(stderr=True, soft_wrap=True)
 
@@ -76,14 +87,16 @@ def figure_table(document: Mapping[str, Any], title: str = "") -> Table:
     for column in ("value", "unit", "n", "95 % interval"):
         table.add_column(column, justify="right" if column != "unit" else "left")
     for figure in document["figures"]:
-        interval = "" if figure["low"] is None else f"{figure['low']:.1f} .. {figure['high']:.1f}"
+        interval = "" if figure["low"] is None else f"{figure['low']:.4g} .. {figure['high']:.4g}"
         table.add_row(figure["name"], f"{figure['value']:.4g}", figure["unit"], str(figure["n"]), interval)
     return table
 
 
 def plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> Table:
-    """A table of texts."""
-    table = Table(*columns, title=title or None, title_justify="left")
+    """A table of texts; one that is too long for its column goes on in the next line."""
+    table = Table(
+        *(Column(name, overflow="fold") for name in columns), title=title or None, title_justify="left"
+    )
     for row in rows:
         table.add_row(*row)
     return table
