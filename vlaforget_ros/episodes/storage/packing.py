@@ -86,7 +86,7 @@ def unpack_message(data: bytes) -> bytes:
 
 
 def _unpacked_at_once(data: bytes) -> bytes | None:
-    """Content of a single frame that says how long it will be: takes half the time of the module zstd; else None."""
+    """Content of a single frame that says how long it will be: quicker than the module zstd; else None."""
     try:
         return zstandard.ZstdDecompressor().decompress(data, allow_extra_data=False)
     except (zstandard.ZstdError, MemoryError):
