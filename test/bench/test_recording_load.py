@@ -20,7 +20,8 @@ def test_messages_are_counted_and_the_processor_is_measured(tmp_path: Path) -> N
     assert result["sent"]["/joint_states"] == pytest.approx(300, abs=10)
     # Joint states are reliable, whatever else this machine does.
     assert result["recorded"]["/joint_states"] == result["sent"]["/joint_states"]
-    assert 0 < result["recorded"]["/image"] <= result["sent"]["/image"]
+    # With Fast DDS as it comes one in seven arrives.
+    assert 0.9 * result["sent"]["/image"] <= result["recorded"]["/image"] <= result["sent"]["/image"]
     assert result["record_dropped"] == result["sent"]["/image"] - result["recorded"]["/image"]
     assert sum(result["reported_dropped"].values()) <= result["record_dropped"]
     assert 0 < result["record_cpu_percent"] < 200

@@ -44,6 +44,12 @@ class OpaqueFunction:
 
 
 @dataclass
+class SetEnvironmentVariable:
+    name: str
+    value: str
+
+
+@dataclass
 class Shutdown:
     reason: str
 
@@ -78,7 +84,7 @@ def _install(monkeypatch: pytest.MonkeyPatch) -> None:
     contents: dict[str, tuple[type, ...]] = {
         "launch": (LaunchContext, LaunchDescription),
         "launch.action": (),
-        "launch.actions": (DeclareLaunchArgument, OpaqueFunction, Shutdown),
+        "launch.actions": (DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable, Shutdown),
         "launch.substitutions": (LaunchConfiguration,),
         "launch_ros": (),
         "launch_ros.actions": (LifecycleNode,),

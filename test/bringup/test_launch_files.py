@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from vlaforget_ros.bringup import table
+from vlaforget_ros.bringup import middleware, table
 
+NAMES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
 LAUNCH = Path(__file__).resolve().parents[2] / "launch"
 
 
@@ -62,7 +63,8 @@ def test_there_is_one_launch_file_for_each_graph() -> None:
 
 @pytest.mark.parametrize("graph", table.GRAPHS)
 def test_launch_file_declares_the_arguments_of_the_table(graph: str, kind: str) -> None:
-    *declared, _ = _load(LAUNCH / f"{graph}.launch.py").generate_launch_description().entities
+    entities = _load(LAUNCH / f"{graph}.launch.py").generate_launch_description().entities
+    declared = [action for action in entities if type(action).__name__ == "DeclareLaunchArgument"]
     expected = [(argument.name, list(argument.choices) or None) for argument in table.GRAPHS[graph].arguments]
     assert [(action.name, action.choices or None) for action in declared] == expected
     assert all(action.description for action in declared)
@@ -82,6 +84,25 @@ def test_launch_file_starts_the_processes_of_the_table(graph: str, kind: str) ->
             _check_recorded(node, process)
         else:
             _check_real(node, process)
+
+
+def test_launch_gives_raw_images_room_unless_the_user_chose_himself(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in NAMES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(middleware, "_LEAST_FREE", 0)
+    (variable,) = _variables()
+    if kind == "recorded":
+        assert variable.name in NAMES
+        assert Path(variable.value).read_text().startswith("<?xml")
+    monkeypatch.setenv(NAMES[0], "/etc/mine.xml")
+    assert not _variables()
+
+
+def _variables() -> list[Any]:
+    entities = _load(LAUNCH / "serve.launch.py").generate_launch_description().entities
+    return [action for action in entities if type(action).__name__ == "SetEnvironmentVariable"]
 
 
 def _check_recorded(node: Any, process: table.Process) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from vlaforget_ros.bringup.command import ros_environment
 from vlaforget_ros.bringup.domains import own_domain
+from vlaforget_ros.bringup.middleware import image_profiles
 from vlaforget_ros.bringup.supervisor import Supervisor, commands
 from vlaforget_ros.bringup.table import processes
 
@@ -15,7 +16,8 @@ from vlaforget_ros.bringup.table import processes
 @pytest.mark.ros
 @pytest.mark.timeout(120)
 def test_a_node_of_the_table_activates_itself_and_ends_in_order(tmp_path: Path) -> None:
-    environment = ros_environment(os.environ) | {
+    environment = ros_environment(os.environ) | image_profiles(os.environ)
+    environment |= {
         "ROS_DOMAIN_ID": str(own_domain()),
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
         "ROS_HOME": str(tmp_path / "ros"),

@@ -11,6 +11,8 @@ import pytest
 
 from vlaforget_ros.episodes import EpisodeInfo, EpisodeWriter, read_episodes
 from vlaforget_ros.episodes.catalogue import glimpse
+from vlaforget_ros.episodes.mapped import images
+from vlaforget_ros.episodes.mapped.mapping import read_mapping
 from vlaforget_ros.errors import UnlearningError
 
 from .conftest import STEP, Tape, picture, write_rollouts, write_with_a_flipped_bit
@@ -68,3 +70,36 @@ def test_what_cannot_be_seen(small_bag: Path, make_tape: Callable[..., Tape]) ->
     assert 16 not in seen.images.shape
     with pytest.raises(UnlearningError, match="broken"):
         glimpse.glimpse(path, "r0", lambda info: np.array([], dtype=np.int64))
+
+
+MAPPING = """
+image: image
+action: {topic: action, fields: action}
+instruction: {topic: rollout, field: instruction}
+outcome: {topic: outcome, field: success}
+"""
+
+
+def test_by_a_mapping_only_the_chosen_images_are_decoded(
+    small_bag: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "robot.yaml").write_text(MAPPING)
+    topics = read_mapping(tmp_path / "robot.yaml")
+    whole = read_episodes(small_bag, topics).episodes[0]
+    decoded: list[int] = []
+    decode = images.decode
+
+    def noted(message: Any, encoding: str) -> np.ndarray:
+        image = decode(message, encoding)
+        decoded.append(int(image[0, 0, 0]))
+        return image
+
+    monkeypatch.setattr(images, "decode", noted)
+    seen = glimpse.glimpse(small_bag, whole.rollout_id, some, topics)
+    assert decoded == whole.images[[1, 5, 9], 0, 0, 0].tolist()
+    assert seen.indices.tolist() == [1, 5, 9]
+    assert np.array_equal(seen.images, whole.images[[1, 5, 9]])
+    assert np.array_equal(seen.actions, whole.actions)
+    assert np.array_equal(seen.info.stamps_ns, whole.stamps_ns)
+    with pytest.raises(UnlearningError, match="no frame of it"):
+        glimpse.glimpse(small_bag, "r7", some, topics)

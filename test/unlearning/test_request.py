@@ -152,3 +152,27 @@ def test_a_mapping_file_says_what_the_topics_of_the_bags_mean(tmp_path: Path) ->
     (tmp_path / "mapping.yaml").write_text("image: 3")
     with pytest.raises(UnlearningError, match="bad mapping: image"):
         _ = request.topics
+
+
+def test_another_content_of_the_mapping_file_makes_another_request(tmp_path: Path) -> None:
+    mapping, path = tmp_path / "mapping.yaml", tmp_path / "request.yaml"
+    mapping.write_text(MAPPING)
+    pins = (
+        "selected: {bags: [{sha256: "
+        + "a" * 64
+        + ", size: 1}], mapping: "
+        + "b" * 64
+        + ", forget: {}, retain: {}}\n"
+    )
+    digests = {}
+    for name, more in (("open", ""), ("pinned", pins)):
+        path.write_text(MINIMAL + "mapping: mapping.yaml\n" + more)
+        digests[name] = read_request(path).digest
+    mapping.write_text(MAPPING + "namespace: arm\n")
+    assert read_request(path).digest == digests["pinned"], (
+        "what it pins is in the digest, and an edit compares it"
+    )
+    path.write_text(MINIMAL + "mapping: mapping.yaml\n")
+    assert read_request(path).digest != digests["open"]
+    mapping.write_text(MAPPING)
+    assert read_request(path).digest == digests["open"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,8 @@ from edit_parts import BOUNDARY, FORGET, RIGHT, wandering_block
 from typer.testing import CliRunner
 
 from vlaforget_ros.cli.app import app
-from vlaforget_ros.episodes import EpisodeWriter
+from vlaforget_ros.episodes import EpisodeWriter, scan_episodes
+from vlaforget_ros.episodes.catalogue import known
 from vlaforget_ros.errors import ErrorCode, UnlearningError, VlaForgetError
 from vlaforget_ros.policy.policy import VlaPolicy
 from vlaforget_ros.unlearning import child
@@ -91,8 +94,10 @@ def test_every_option_reaches_the_file(options: list[str]) -> None:
         "--out": "made/other.yaml", "--name": "other", "--before": "0.3", "--after": "0", "--retain-outcome": "any",
         "--retain-instruction": FORGET, "--boundary": BOUNDARY, "--counterfactual": f"neighbour:{BOUNDARY}",
         "--method": "npo", "--seconds": "20", "--seed": "7", "--forget-object": "faucets", "--since": "0.5",
-        "--until": "1970-01-02T00:00:00Z", "--forget-adapter": "base",
+        "--until": "1970-01-02T00:00:00Z", "--forget-adapter": "base", "--start-from": "sticker",
+        "--earlier": "first.yaml",
     }  # fmt: skip
+    Path("first.yaml").write_text("base: elsewhere")
     assert run(*options, *(part for pair in given.items() for part in pair)).exit_code == 0
     values = yaml.safe_load(Path("made/other.yaml").read_text())
     assert values["forget"] == {
@@ -101,11 +106,56 @@ def test_every_option_reaches_the_file(options: list[str]) -> None:
     }  # fmt: skip
     request = read_request(Path("made/other.yaml"))
     assert (request.method, request.seed, request.budget.seconds) == ("npo", 7, 20.0)
+    assert request.start_from == "sticker"
+    assert [Path(earlier).resolve() for earlier in request.earlier] == [Path("first.yaml").resolve()]
     assert (request.retain.outcome, request.retain.instructions) == ("any", (FORGET,))
     assert (request.counterfactual[0].kind, request.counterfactual[0].instruction) == ("neighbour", BOUNDARY)
     assert request.selected is not None
     assert request.selected.forget == dict.fromkeys(BAD, 4)
     assert set(request.selected.boundary) == {"near-8", "near-9"}
+
+
+def test_an_adapter_to_start_from_may_be_a_folder(options: list[str]) -> None:
+    Path("first").mkdir()
+    assert run(*options, "--start-from", "first", "--boundary", "none").exit_code == 0
+    text = Path("hand_zone.yaml").read_text()
+    assert f"# adapter to start from\nstart_from: {Path('first').resolve()}\n" in text
+    error = refused(*options, "--earlier", "hand_zone.yaml", "--force")
+    assert error.code is ErrorCode.UNLEARNING_BAD_REQUEST
+    assert "`earlier` goes with `start_from`" in error.message
+
+
+def test_an_index_saves_reading_the_bags_unless_they_have_changed(
+    options: list[str], bag: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without = [*options, "--boundary", "none"]
+    shutil.copytree(bag, "bags/monday")
+    without[without.index(str(bag))] = "bags"
+    assert run(*without).exit_code == 0
+    plain = read_request(Path("hand_zone.yaml"))
+    assert run("episodes", "index", "bags").exit_code == 0
+    read: list[Path] = []
+    monkeypatch.setattr(
+        known, "scan_episodes", lambda bag, topics: read.append(bag) or scan_episodes(bag, topics)
+    )
+    result = run(*without, "--force")
+    assert "1 of 1 bags as the index knows them" in result.output
+    assert not read
+    assert read_request(Path("hand_zone.yaml")) == plain
+    # A bag alone is in the index of its folder; other topics are another reading.
+    without[without.index("bags")] = "bags/monday"
+    assert run(*without, "--force").exit_code == 0
+    assert not read
+    with EpisodeWriter(Path("bags/tuesday")) as writer:
+        writer.begin("good-20", FORGET)
+        for image in wandering_block(3, False):
+            writer.frame(image, RIGHT)
+        writer.end(True)
+    file = next(Path("bags/monday").glob("*.mcap"))
+    os.utime(file, ns=(1, 1))
+    without[without.index("bags/monday")] = "bags"
+    assert run(*without, "--force").exit_code == 0
+    assert [path.name for path in read] == ["monday", "tuesday"]
 
 
 def test_nothing_is_replaced_without_being_told(options: list[str]) -> None:

@@ -23,13 +23,11 @@ import psutil
 import yaml
 
 from vlaforget_ros.bringup.domains import isolate
+from vlaforget_ros.bringup.middleware import image_profiles
 from vlaforget_ros.episodes.storage.bags import Bag
 from vlaforget_ros.errors import CellError, ErrorCode
-from vlaforget_ros.paths import config_directory
 
 TOPICS = ("/image", "/joint_states")
-# Fast DDS 2 has another name for it.
-_FAST_DDS_2 = ("humble", "iron", "jazzy")
 _LOOK_S = 0.25
 _GRACE_S = 60.0
 # CDR: the number lies in frame_id, behind encapsulation, stamp and length.
@@ -56,8 +54,8 @@ def run_recording_load(
         out: folder for bag and logs; it takes 28 MB/s uncompressed.
         storage: of the bag.
         compression: of the bag.
-        tuned: give both processes config/fastdds_images.xml; with Fast DDS as it comes most images of this size are
-            lost before any recorder could hear them.
+        tuned: give both processes config/fastdds_images.xml, as `vlaforget up` does; with Fast DDS as it comes most
+            images of this size are lost before any recorder could hear them.
         keep: leave the bag there.
         progress: told seconds done and all of them.
         parameters: further ones of the recorder node.
@@ -126,8 +124,7 @@ def _environment(tuned: bool) -> dict[str, str]:
     environment = dict(os.environ)
     isolate(environment)
     if tuned:
-        name = "FASTRTPS" if environment.get("ROS_DISTRO") in _FAST_DDS_2 else "FASTDDS"
-        environment[f"{name}_DEFAULT_PROFILES_FILE"] = str(config_directory() / "fastdds_images.xml")
+        environment |= image_profiles(environment)
     return environment
 
 

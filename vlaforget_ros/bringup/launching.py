@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 
 from launch import LaunchContext, LaunchDescription
 from launch.action import Action
-from launch.actions import DeclareLaunchArgument, OpaqueFunction, Shutdown
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable, Shutdown
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode
 
+from vlaforget_ros.bringup.middleware import image_profiles
 from vlaforget_ros.bringup.table import Argument, Process, graph, processes
 from vlaforget_ros.paths import PACKAGE
 
 
 def description(name: str) -> LaunchDescription:
     """The launch description of a graph: its arguments, then its nodes once the arguments are known.
+
+    Raw images get room in Fast DDS, also for a camera's driver that a launch file starts after including this one.
 
     Args:
         name: a key of :data:`vlaforget_ros.bringup.table.GRAPHS`.
@@ -30,7 +34,8 @@ def description(name: str) -> LaunchDescription:
         return [_node(process) for process in processes(name, texts)]
 
     declared = [_declare(argument) for argument in chosen.arguments]
-    return LaunchDescription([*declared, OpaqueFunction(function=nodes)])
+    room = [SetEnvironmentVariable(name, value) for name, value in image_profiles(os.environ).items()]
+    return LaunchDescription([*declared, *room, OpaqueFunction(function=nodes)])
 
 
 def _declare(argument: Argument) -> DeclareLaunchArgument:

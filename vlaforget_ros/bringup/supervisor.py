@@ -20,6 +20,7 @@ from pathlib import Path
 from types import FrameType
 
 from vlaforget_ros.bringup.command import command_line, install_prefix, ros_environment
+from vlaforget_ros.bringup.middleware import image_profiles
 from vlaforget_ros.bringup.table import Process
 from vlaforget_ros.errors import ErrorCode, VlaForgetError
 
@@ -246,9 +247,8 @@ def up(
         VlaForgetError: 602, ROS 2 or the build is missing; 603, a process could not be started.
     """
     stop = threading.Event()
-    supervisor = Supervisor(
-        commands(table, environment), log_directory, environment=ros_environment(environment), say=say
-    )
+    completed = ros_environment(environment) | image_profiles(environment)
+    supervisor = Supervisor(commands(table, environment), log_directory, environment=completed, say=say)
     with stop_on_signals(stop):
         supervisor.start()
         try:

@@ -101,6 +101,18 @@ def new(
         rich_help_panel=_KEEP,
     ),
     base: Path | None = typer.Option(None, help="Folder of the base checkpoint.", rich_help_panel=_FIELDS),
+    start_from: str = typer.Option(
+        "",
+        help="Adapter to start from instead of the base: its folder, or its alias, name or digest in the store.",
+        rich_help_panel=_FIELDS,
+    ),
+    earlier: list[Path] = typer.Option(
+        [],
+        exists=True,
+        help="With --start-from: request file, or folder of the finished edit, that it holds and that must not be"
+        " undone. May be repeated.",
+        rich_help_panel=_FIELDS,
+    ),
     method: str | None = typer.Option(
         None, help="vla_forget (default), or another of `vlaforget methods`.", rich_help_panel=_FIELDS
     ),
@@ -183,9 +195,9 @@ def check(
 def _scan(
     places: Sequence[Path], cameras: str, state: str, mapping: Path | None
 ) -> tuple[list[Path], ScanReport]:
+    from vlaforget_ros.episodes.catalogue.known import scan_known
     from vlaforget_ros.episodes.folders import find_bags
     from vlaforget_ros.episodes.mapped.mapping import read_mapping
-    from vlaforget_ros.episodes.reader import scan_many
     from vlaforget_ros.episodes.types import TopicMap
 
     found = find_bags(places)
@@ -198,7 +210,10 @@ def _scan(
                 yield bag
                 update(number, len(found), bag.name)
 
-        return found, scan_many(each(), topics)
+        report, known = scan_known(each(), places, topics)
+    if known:
+        console.print(f"{known} of {len(found)} bags as the index knows them", highlight=False)
+    return found, report
 
 
 def _finish(

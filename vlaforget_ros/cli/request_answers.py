@@ -35,6 +35,8 @@ def answers_of(given: Given, episodes: Sequence[EpisodeInfo]) -> Answers:
         "requester": given["requester"] or "",
         "name": given["name"] or name_for(forget),
         "base": str(Path(given["base"])),
+        "start_from": _adapter(given["start_from"]),
+        "earlier": [str(path.resolve()) for path in given["earlier"]],
         "cameras": [text.strip() for text in given["cameras"].split(",") if text.strip()],
         "state": given["state"],
         "mapping": "" if given["mapping"] is None else str(given["mapping"]),
@@ -51,6 +53,11 @@ def answers_of(given: Given, episodes: Sequence[EpisodeInfo]) -> Answers:
         sources=tuple(given["counterfactual"]) or (AUTO,),
         others=others,
     )
+
+
+def _adapter(start_from: str) -> str:
+    """A folder by its whole path, wherever the request will be read; a reference into the store as it is."""
+    return str(Path(start_from).resolve()) if start_from and Path(start_from).is_dir() else start_from
 
 
 def _forget(given: Given, episodes: Sequence[EpisodeInfo]) -> dict[str, Any]:

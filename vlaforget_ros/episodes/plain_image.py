@@ -5,7 +5,9 @@ It takes no message object and no copy. Whatever is unusual is left to :func:`vl
 
 from __future__ import annotations
 
+import os
 import struct
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -17,6 +19,10 @@ from vlaforget_ros.episodes.storage.message import Message, read_into
 _ENDS = {0: ">", 1: "<"}
 _CHANNELS = 3
 _HEADER = 16  # bytes up to the text of frame_id: encapsulation, stamp, length of the text
+_TOGETHER = 256
+"""Images that are read with one call at most; systems allow twice as many parts and more."""
+_GAP = 1 << 16
+"""Bytes between two images that are rather read than skipped."""
 _ENCODINGS = {b"rgb8\0": False, b"bgr8\0": True}
 
 
@@ -134,6 +140,44 @@ class ImageInFile(NamedTuple):
     def fill(self, into: np.ndarray) -> None:
         """Read them straight into a contiguous uint8 array. Raises ReaderError where bytes are missing."""
         read_into(self.file, self.at, into.reshape(-1))
+
+
+def fill_together(images: Sequence[ImageInFile], into: np.ndarray) -> None:
+    """Read images, one behind the other in ``into``; what lies close together in a file with one call.
+
+    Args:
+        images: N of one shape.
+        into: (N, ...) contiguous uint8.
+
+    Raises:
+        ReaderError: bytes are missing.
+    """
+    size = into[0].nbytes if len(into) else 0
+    for start, end in _runs(images, size):
+        parts: list[memoryview] = []
+        at = images[start].at
+        for row in range(start, end):
+            gap = images[row].at - at
+            parts += [memoryview(bytearray(gap))] if gap else []
+            parts.append(into[row].reshape(-1).data)
+            at += gap + size
+        if os.preadv(images[start].file, parts, images[start].at) < at - images[start].at:
+            # A read may be shorter than asked for: the next try goes on behind it.
+            for row in range(start, end):
+                images[row].fill(into[row])
+
+
+def _runs(images: Sequence[ImageInFile], size: int) -> Iterator[tuple[int, int]]:
+    """Rows of images that lie one behind the other, with little between them."""
+    start = 0
+    for row in range(1, len(images) + 1):
+        ends = row == len(images) or row - start == _TOGETHER
+        if not ends:
+            gap = images[row].at - images[row - 1].at - size
+            ends = images[row].file != images[row - 1].file or not 0 <= gap <= _GAP
+        if ends:
+            yield start, row
+            start = row
 
 
 @lru_cache(maxsize=2)

@@ -14,7 +14,7 @@ from rosbags.serde import SerdeError
 
 from vlaforget_ros.episodes.matching import StampedAction
 from vlaforget_ros.episodes.messages import POLICY_ACTION, stamp_to_ns
-from vlaforget_ros.episodes.plain_action import FIELDS, PlainAction, plain_action
+from vlaforget_ros.episodes.plain_action import FIELDS, PlainAction, PlainActions
 from vlaforget_ros.episodes.storage.bags import Bag
 from vlaforget_ros.episodes.storage.losses import NEVER_NS
 from vlaforget_ros.episodes.storage.message import Message
@@ -105,13 +105,13 @@ def collect_rollouts(
         topics.violation: _on_violation,
     }
     handlers.pop("", None)
-    quick = _is_plain(bag, topics.action)
+    actions = PlainActions() if _is_plain(bag, topics.action) else None
     for message in bag.messages((*handlers, *beside), tuple(beside)):
         if message.topic in beside:
             beside[message.topic](message)
             continue
         try:
-            plain = plain_action(message.data) if quick and message.topic == topics.action else None
+            plain = actions.read(message.data) if actions and message.topic == topics.action else None
             content = plain or bag.deserialize(message)
         except SerdeError:
             lost["messages_broken"] += 1

@@ -34,7 +34,7 @@ from vlaforget_ros.unlearning.methods import make_method, method_class
 from vlaforget_ros.unlearning.methods.base import Method
 from vlaforget_ros.unlearning.methods.vla_forget import VlaForget
 from vlaforget_ros.unlearning.parameters import MethodParameters, Strict
-from vlaforget_ros.unlearning.selected import Selected
+from vlaforget_ros.unlearning.selected import Selected, hash_mapping
 
 _ADDED_LATER = ("cameras", "state", "mapping")
 _TOPIC = re.compile(r"/?[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*")
@@ -219,10 +219,13 @@ class Request(Strict):
         """SHA-256 of the request as canonical JSON (defaults included), 64 hex digits.
 
         ``cameras``, ``state`` and ``mapping`` are in it where they are set: other requests are what they were before
-        there were any.
+        there were any. Of the mapping file the content counts as well, by its hash in ``selected`` or as it is now.
         """
         values = self.model_dump(mode="json")
         values = {key: value for key, value in values.items() if value or key not in _ADDED_LATER}
+        pinned = self.selected is not None and self.selected.mapping
+        if self.mapping and not pinned and Path(self.mapping).is_file():
+            values["mapping_sha256"] = hash_mapping(self.mapping)
         text = json.dumps(values, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 

@@ -22,6 +22,8 @@ _HEAD = """\
 _COMMENTS = {
     "reason": "what happened, for whoever reads the adapter's manifest in a year",
     "base": "folder of the base checkpoint",
+    "start_from": "adapter to start from",
+    "earlier": "requests whose edits are in `start_from` and must not be undone",
     "bags": "recordings",
     "mapping": "what the topics of the bags mean, see docs/mapping.md",
     "forget": "what is undesired (D_f)",
@@ -51,6 +53,8 @@ def render(
         "base": _near(values["base"], folder),
         "bags": [_near(bag, folder) for bag in values["bags"]],
     }
+    if values.get("earlier"):
+        near["earlier"] = [_near(earlier, folder) for earlier in values["earlier"]]
     if values.get("mapping"):
         near["mapping"] = _near(values["mapping"], folder)
     parts = [_HEAD]

@@ -11,7 +11,8 @@ from rosbags.serde import SerdeError
 
 from vlaforget_ros.episodes.images import BrokenImage, decode, header_stamp_ns
 from vlaforget_ros.episodes.mapped.mapping import TopicMapping
-from vlaforget_ros.episodes.reader import read_episodes, survey
+from vlaforget_ros.episodes.mapped.reading import glimpse_mapped
+from vlaforget_ros.episodes.reader import survey
 from vlaforget_ros.episodes.storage.bags import Bag
 from vlaforget_ros.episodes.streaming.reels import Reel, reels
 from vlaforget_ros.episodes.types import Episode, EpisodeInfo, TopicMap
@@ -43,8 +44,6 @@ def glimpse(
 ) -> Glimpse:
     """Read one episode with some of its images; only these are held in memory.
 
-    By a mapping file the whole episode is read first.
-
     Args:
         bag: as for ``read_episodes``.
         rollout: its id; a damaged one will do.
@@ -55,10 +54,12 @@ def glimpse(
         UnlearningError: 301 when the bag cannot be read, or has no image of this rollout.
     """
     if isinstance(topics, TopicMapping):
-        report = read_episodes(bag, topics, rollouts={rollout}, damaged=True)
-        if not report.episodes:
-            raise _nothing(rollout, "; ".join(problem.message for problem in report.problems))
-        return glimpse_of(report.episodes[0], choose)
+        seen = glimpse_mapped(Path(bag), topics, rollout, choose)
+        if seen is None or not len(seen.indices):
+            raise _nothing(
+                rollout, "no frame of it is in the bag" if seen is None else "its images are broken"
+            )
+        return Glimpse(seen.info, seen.actions, seen.indices, seen.images)
     wanted = topics or TopicMap()
     with Bag(Path(bag)) as opened:
         found = survey(opened, wanted, damaged=True)

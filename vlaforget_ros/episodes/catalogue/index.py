@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -211,6 +211,14 @@ def read_index(path: Path) -> Index:
     header, lines = read_lines(file)
     folder = path if file != path else Path(os.path.normpath(file.parent / header.folder))
     return Index(folder, file, header, tuple(lines))
+
+
+def known_line(
+    lines: Mapping[str, BagLine], name: str, bag: Path, topics: TopicMap | TopicMapping
+) -> BagLine | None:
+    """What an index knows of a bag, if it could be read and is still as it was; None otherwise."""
+    line = lines.get(name)
+    return line if line is not None and not line.error and _holds(line, _states(bag), topics) else None
 
 
 def find_entry(entries: list[IndexEntry], rollout: str) -> IndexEntry:

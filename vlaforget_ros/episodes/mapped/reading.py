@@ -6,8 +6,8 @@ decodes just the images that became frames.
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +87,55 @@ def scan_mapped(bag: Path, mapping: TopicMapping, damaged: bool = False) -> Scan
         problems = [*opened.problems, *plan.problems()]
         infos = tuple(EpisodeInfo(**planned.info) for planned in plan.rollouts)
     return ScanReport(tuple(_at(problem, str(bag)) for problem in problems), infos)
+
+
+@dataclass(frozen=True, eq=False)
+class MappedGlimpse:
+    """Some frames of a rollout.
+
+    Attributes:
+        info: of the whole rollout.
+        actions: (T, A) float32 of the whole rollout.
+        indices: (K,) increasing indices of the frames whose images could be read.
+        images: (K, H, W, 3) uint8 RGB of the main camera.
+    """
+
+    info: EpisodeInfo
+    actions: np.ndarray
+    indices: np.ndarray
+    images: np.ndarray
+
+
+def glimpse_mapped(
+    bag: Path, mapping: TopicMapping, rollout: str, choose: Callable[[EpisodeInfo], np.ndarray]
+) -> MappedGlimpse | None:
+    """Some images of one rollout, damaged or not: no others are decoded or held.
+
+    Args:
+        bag: as for :func:`read_mapped`.
+        mapping: what its topics mean.
+        rollout: its id.
+        choose: which frames.
+
+    Returns:
+        None for a rollout that the bag does not have.
+
+    Raises:
+        UnlearningError: as :func:`read_mapped`.
+    """
+    with Bag(Path(bag)) as opened:
+        plan = _Plan(opened, mapping, damaged=True)
+        planned = next((p for p in plan.rollouts if p.info["rollout_id"] == rollout), None)
+        if planned is None:
+            return None
+        info = EpisodeInfo(**planned.info)
+        indices = choose(info)
+        topic = plan.names.image
+        moments = plan.moments(topic, planned.frames.beside[topic][indices])
+        names, main = replace(plan.names, cameras=()), mapping.model_copy(update={"cameras": ()})
+        (shown,) = read_pictures(opened, main, names, [{topic: moments}])
+        kept = shown.complete()
+        return MappedGlimpse(info, planned.frames.actions, indices[kept], shown.images(kept))
 
 
 class _Plan:

@@ -24,11 +24,11 @@ from typing import NamedTuple
 import numpy as np
 from isal.isal_zlib import crc32
 from rosbags.rosbag2.errors import ReaderError
-from rosbags.rosbag2.storage_mcap import ChunkInfo, decompress
+from rosbags.rosbag2.storage_mcap import ChunkInfo
 
 from vlaforget_ros.episodes.storage.ahead import Ahead
 from vlaforget_ros.episodes.storage.message import Message, Rest, read_into
-from vlaforget_ros.episodes.storage.packing import UNSOUND
+from vlaforget_ros.episodes.storage.packing import UNSOUND, unpack_chunk
 
 HEAD = 512
 """Bytes that are read of a message of which only the beginning matters."""
@@ -40,6 +40,9 @@ _FRAME = struct.Struct("<BQ")
 _INNER = _RECORD.size - _FRAME.size
 # Below this a message is copied out of its chunk: a small one that is kept must not keep the chunk in memory.
 _SMALL = 4096
+_UNPACKERS = min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+_UNPACKED_BYTES = 1 << 26
+"""Most that chunks unpacked ahead may take."""
 
 
 Block = bytes | memoryview
@@ -137,7 +140,7 @@ class IndexedFile:
         # Unpacking is worth another thread; a checksum takes no longer than the hand-over would.
         packed = [group[0] for group in groups if len(group) == 1 and group[0].compression]
         room = _Room()
-        with Ahead(self._load, packed) as ahead:
+        with Ahead(self._load, packed, _depth(packed)) as ahead:
             for group in groups:
                 if len(group) == 1:
                     chunk = group[0]
@@ -191,7 +194,7 @@ class IndexedFile:
     def _content(self, chunk: ChunkInfo, crc: int, room: _Room | None = None) -> Block:
         at, size = _content_start(chunk), chunk.compressed_size
         if chunk.compression:
-            return decompress(self._bytes(at, size), chunk.compression, chunk.uncompressed_size, crc)
+            return unpack_chunk(self._bytes(at, size), chunk.compression, chunk.uncompressed_size, crc)
         block = np.empty(size, dtype=np.uint8) if room is None else room.of(size)
         read_into(self._file, at, block)
         if crc and crc32(block.data) != crc:
@@ -271,6 +274,12 @@ def _overlapping(chunks: Sequence[ChunkInfo]) -> Iterator[list[ChunkInfo]]:
         last = max(last, (chunk.message_end_time, chunk.chunk_start_offset))
     if group:
         yield group
+
+
+def _depth(packed: Sequence[ChunkInfo]) -> int:
+    """How many chunks to unpack at a time: a thread for each core, as far as there is room."""
+    largest = max((chunk.uncompressed_size for chunk in packed), default=1)
+    return max(1, min(_UNPACKERS, _UNPACKED_BYTES // max(largest, 1)))
 
 
 def _content_start(chunk: ChunkInfo) -> int:

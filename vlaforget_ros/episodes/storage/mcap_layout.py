@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from isal.isal_zlib import crc32
-from rosbags.rosbag2.storage_mcap import decompress
 
 from vlaforget_ros.episodes.storage.mcap_records import (
     CHUNK,
@@ -25,7 +24,7 @@ from vlaforget_ros.episodes.storage.mcap_records import (
     records,
     text,
 )
-from vlaforget_ros.episodes.storage.packing import UNSOUND
+from vlaforget_ros.episodes.storage.packing import UNSOUND, unpack_chunk
 
 _FOOTER_SIZE = HEAD + 20 + len(MAGIC)
 _CHUNK_FIXED = 40
@@ -135,7 +134,7 @@ def unpacked(raw: RawFile, place: ChunkPlace) -> bytes:
     skip = place.data_at - place.offset
     try:
         (crc,) = struct.unpack_from("<I", data, HEAD + 24)
-        return decompress(data[skip : skip + place.stored], place.compression, place.size, crc)
+        return unpack_chunk(data[skip : skip + place.stored], place.compression, place.size, crc)
     except UNSOUND as error:
         raise Unsound(f"chunk at {place.offset}: {str(error).rstrip('.')}") from error
 

@@ -6,7 +6,10 @@ import struct
 import sys
 from pathlib import Path
 
+import zstandard
+from isal.isal_zlib import crc32
 from rosbags.rosbag2.errors import ReaderError
+from rosbags.rosbag2.storage_mcap import decompress
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -52,9 +55,39 @@ def unpack_file(path: Path, folder: Path) -> tuple[Path, str]:
     return target, wrong
 
 
+def unpack_chunk(data: bytes, compression: str, size: int, crc: int) -> bytes:
+    """Content of a chunk of mcap.
+
+    Args:
+        data: as they lie in the file.
+        compression: "", ``lz4`` or ``zstd``.
+        size: bytes of the content.
+        crc: CRC-32 of the content; 0 for none, which is not checked.
+
+    Raises:
+        one of :data:`UNSOUND`: that is not what the bytes are.
+    """
+    content = _unpacked_at_once(data) if compression == "zstd" else None
+    if content is not None and len(content) == size and (not crc or crc32(content) == crc):
+        return content
+    # Whatever is unusual or wrong is rosbags' to read or to name.
+    return decompress(data, compression, size, crc)
+
+
 def unpack_message(data: bytes) -> bytes:
     """A message that was compressed on its own. Raises ValueError where it is damaged."""
+    content = _unpacked_at_once(data)
+    if content is not None:
+        return content
     try:
         return zstd.decompress(data)
     except zstd.ZstdError as error:
         raise ValueError(str(error)) from error
+
+
+def _unpacked_at_once(data: bytes) -> bytes | None:
+    """Content of a single frame that says how long it will be: quicker than the module zstd; else None."""
+    try:
+        return zstandard.ZstdDecompressor().decompress(data, allow_extra_data=False)
+    except (zstandard.ZstdError, MemoryError):
+        return None

@@ -11,6 +11,8 @@ from typing import Protocol
 
 import numpy as np
 
+from vlaforget_ros.episodes.plain_image import ImageInFile, fill_together
+
 # Of a list and of the call that asks: a buffer with no more references than these is in nobody's hands.
 _OURS = 2
 _THREADS = 2
@@ -149,10 +151,14 @@ class BatchMaker:
 
 
 def _fill(images: np.ndarray, frames: Sequence[Frame], start: int, end: int) -> None:
-    for row in range(start, end):
-        image = frames[row].image
-        if not isinstance(image, np.ndarray):
-            image.fill(images[row])
+    pictures = [frame.image for frame in frames[start:end]]
+    here = [picture for picture in pictures if isinstance(picture, ImageInFile)]
+    if len(here) == len(pictures):
+        fill_together(here, images[start:end])
+        return
+    for row, picture in enumerate(pictures, start):
+        if not isinstance(picture, np.ndarray):
+            picture.fill(images[row])
 
 
 def _batch(images: np.ndarray, frames: Sequence[Frame]) -> Batch:
