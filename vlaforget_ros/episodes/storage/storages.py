@@ -177,6 +177,7 @@ class Sqlite3File(Sqlite3Writer):
         self.conn = sqlite3.connect(path, check_same_thread=False)
         self.conn.executescript(self.SQLITE_SCHEMA)
         self.conn.execute("UPDATE schema SET ros_distro = ?", (ros_distro(),))
+        self.conn.commit()
         self.cursor = self.conn.cursor()
         self._bytes = 0
 
