@@ -106,7 +106,7 @@ def test_a_list_for_a_person(bags: Path) -> None:
 
 
 def test_damaged_and_unreadable_bags_are_in_the_list(bags: Path) -> None:
-    file = bags / "tuesday" / "tuesday.mcap"
+    file = bags / "tuesday" / "tuesday_0.mcap"
     file.write_bytes(file.read_bytes()[:-30_000])
     (bags / "noise.mcap").write_bytes(b"noise")
     document: dict[str, Any] = json.loads(call("list", bags, "--json", "-").stdout)

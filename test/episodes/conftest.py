@@ -61,7 +61,7 @@ def write_with_a_flipped_bit(path: Path) -> None:
                     writer.flush()
             writer.end(True)
             writer.flush()
-    file = path / f"{path.name}.mcap"
+    file = path / f"{path.name}_0.mcap"
     data = bytearray(file.read_bytes())
     data[data.index(bytes((15, 1, 7)) * 20)] ^= 1
     file.write_bytes(data)

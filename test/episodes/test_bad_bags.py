@@ -57,7 +57,7 @@ def test_wrong_metadata_do_not_hide_good_files(small_bag: Path, text: str) -> No
 
 
 def test_metadata_without_files(small_bag: Path) -> None:
-    (small_bag / "bag.mcap").unlink()
+    (small_bag / "bag_0.mcap").unlink()
     refused(small_bag, "missing")
 
 
@@ -69,7 +69,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for number in range(3):
             write_rollouts(writer, rollouts=1, frames=10, size=32, first=number)
             writer.flush()
-    return path / "bag.mcap"
+    return path / "bag_0.mcap"
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -96,7 +96,7 @@ def test_an_mcap_cut_in_its_first_record_is_refused(whole: Path, tmp_path: Path,
 
 
 def test_a_killed_recorder_loses_only_the_rest(small_bag: Path) -> None:
-    file = small_bag / "bag.mcap"
+    file = small_bag / "bag_0.mcap"
     file.write_bytes(file.read_bytes()[: file.stat().st_size * 2 // 5])
     (small_bag / "metadata.yaml").unlink()
     report = read_episodes(small_bag)
@@ -132,7 +132,7 @@ def test_a_damaged_chunk_costs_its_own_rollout_only(whole: Path, tmp_path: Path)
 def test_a_truncated_database(tmp_path: Path) -> None:
     with EpisodeWriter(tmp_path / "bag", storage="sqlite3") as writer:
         write_rollouts(writer, frames=40, size=32)
-    file = tmp_path / "bag" / "bag.db3"
+    file = tmp_path / "bag" / "bag_0.db3"
     file.write_bytes(file.read_bytes()[:5000])
     refused(tmp_path / "bag", "cannot be read")
 
@@ -147,7 +147,7 @@ def test_one_damaged_part_of_a_split_recording(tmp_path: Path) -> None:
     folder = tmp_path / "split"
     folder.mkdir()
     for number in range(2):
-        shutil.copy(tmp_path / f"part_{number}" / f"part_{number}.mcap", folder / f"split_{number}.mcap")
+        shutil.copy(tmp_path / f"part_{number}" / f"part_{number}_0.mcap", folder / f"split_{number}.mcap")
     last = folder / "split_1.mcap"
     last.write_bytes(last.read_bytes()[:4000])
     report = read_episodes(folder)

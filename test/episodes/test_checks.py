@@ -108,7 +108,7 @@ def test_a_cut_file_whose_metadata_say_what_was_lost(tmp_path: Path) -> None:
         for number in range(4):
             write_rollouts(writer, rollouts=1, frames=10, first=number)
             writer.flush()
-    file = tmp_path / "bag" / "bag.mcap"
+    file = tmp_path / "bag" / "bag_0.mcap"
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     found = check_bag(tmp_path / "bag")
     assert only(found, "bag_damaged").place == ""
@@ -138,7 +138,7 @@ def test_a_killed_recording(tmp_path: Path) -> None:
     writer.frame(PIXELS, np.zeros(2, np.float32))
     writer.flush()
     killed = tmp_path / "killed.mcap"
-    killed.write_bytes((tmp_path / "bag" / "bag.mcap").read_bytes())
+    killed.write_bytes((tmp_path / "bag" / "bag_0.mcap").read_bytes())
     writer.close()
     found = check_bag(killed)
     assert (found.episodes, found.frames) == (2, 11)

@@ -45,6 +45,6 @@ def test_nothing_is_an_error_that_names_the_place(tmp_path: Path) -> None:
 
 
 def test_a_rollout_in_two_bags_counts_once(small_bag: Path) -> None:
-    report = scan_many([small_bag, small_bag / "bag.mcap"])
+    report = scan_many([small_bag, small_bag / "bag_0.mcap"])
     assert [info.rollout_id for info in report.episodes] == ["r0", "r1"]
     assert report.count("rollout_repeated") == 2

@@ -75,7 +75,7 @@ def test_only_new_and_changed_bags_are_read(folder: Path, monkeypatch: pytest.Mo
     assert build()[1] == []
     with EpisodeWriter(folder / "b3") as writer:
         write_rollouts(writer, rollouts=1, first=8)
-    os.utime(folder / "b1" / "b1.mcap", ns=(1, 1))
+    os.utime(folder / "b1" / "b1_0.mcap", ns=(1, 1))
     found, again = build()
     assert again == ["b1", "b3"]
     assert found.read == 2
@@ -113,7 +113,7 @@ def test_who_stops_it_goes_on_from_there(folder: Path) -> None:
 
 
 def test_unreadable_bags_are_listed_with_their_error(folder: Path) -> None:
-    (folder / "b1" / "b1.mcap").write_bytes(b"noise")
+    (folder / "b1" / "b1_0.mcap").write_bytes(b"noise")
     found = build_index(folder)
     assert list(found.unreadable) == [folder / "b1"]
     assert "[301" in found.unreadable[folder / "b1"]
@@ -168,7 +168,7 @@ def test_folder_and_index_move_together(folder: Path, tmp_path: Path) -> None:
 def test_the_index_of_one_bag_lies_beside_it(folder: Path) -> None:
     bag = folder / "b0"
     before = sorted(path.name for path in bag.iterdir())
-    for place in (bag, bag / "b0.mcap"):
+    for place in (bag, bag / "b0_0.mcap"):
         found = build_index(place)
         assert found.episodes[0].info.source == str(place)
         assert build_index(place).read == 0

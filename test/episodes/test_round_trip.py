@@ -58,13 +58,13 @@ def test_jpeg_is_close(tmp_path: Path) -> None:
 
 
 def test_a_single_storage_file_is_a_bag(small_bag: Path) -> None:
-    assert len(read_episodes(small_bag / "bag.mcap").episodes) == 2
+    assert len(read_episodes(small_bag / "bag_0.mcap").episodes) == 2
 
 
 def test_metadata_is_what_rosbag2_writes(small_bag: Path) -> None:
     info = yaml.safe_load((small_bag / "metadata.yaml").read_text())["rosbag2_bagfile_information"]
     assert info["storage_identifier"] == "mcap"
-    assert info["relative_file_paths"] == ["bag.mcap"]
+    assert info["relative_file_paths"] == ["bag_0.mcap"]
     topics = {t["topic_metadata"]["name"]: t for t in info["topics_with_message_count"]}
     assert topics["/image"]["message_count"] == 24
     assert topics["/action"]["topic_metadata"]["type"] == "vlaforget_ros/msg/PolicyAction"

@@ -40,7 +40,7 @@ def test_it_flushes_by_itself_after_a_while(tmp_path: Path) -> None:
     now = [0.0]
     with BagSink(tmp_path / "bag", flush_every_s=2.0, clock=lambda: now[0]) as sink:
         sink.add_topic("/instruction", STRING)
-        file = tmp_path / "bag" / "bag.mcap"
+        file = tmp_path / "bag" / "bag_0.mcap"
 
         def size_after(seconds: float) -> int:
             now[0] = seconds
@@ -88,11 +88,11 @@ def test_unknown_type_and_unknown_topic_are_named(tmp_path: Path) -> None:
 
 
 def test_a_recording_is_never_overwritten(small_bag: Path) -> None:
-    before = (small_bag / "bag.mcap").read_bytes()
+    before = (small_bag / "bag_0.mcap").read_bytes()
     with pytest.raises(UnlearningError, match="exists already") as caught:
         BagSink(small_bag)
     assert caught.value.code is ErrorCode.UNLEARNING_BAG_UNWRITABLE
-    assert (small_bag / "bag.mcap").read_bytes() == before
+    assert (small_bag / "bag_0.mcap").read_bytes() == before
 
 
 def test_a_closed_bag_takes_no_more(tmp_path: Path) -> None:

@@ -206,7 +206,7 @@ def test_bags_that_cannot_be_read(small_bag: Path, tmp_path: Path) -> None:
 def test_a_picture_that_cannot_be_decoded_is_lost_and_counted(tmp_path: Path) -> None:
     with EpisodeWriter(tmp_path / "bag", storage="sqlite3", compressed="jpeg") as writer:
         write_rollouts(writer)
-    file = tmp_path / "bag" / "bag.db3"  # without checksums
+    file = tmp_path / "bag" / "bag_0.db3"  # without checksums
     file.write_bytes(file.read_bytes().replace(b"\xff\xd8\xff", b"\x00\x00\x00", 1))
     stream = BatchStream([tmp_path / "bag"])
     whole = read_episodes(tmp_path / "bag").episodes
@@ -221,7 +221,7 @@ def test_a_picture_that_cannot_be_decoded_is_lost_and_counted(tmp_path: Path) ->
 def test_a_bag_that_becomes_shorter_is_an_error(tmp_path: Path) -> None:
     with EpisodeWriter(tmp_path / "bag") as writer:
         write_rollouts(writer, size=24)
-    file = tmp_path / "bag" / "bag.mcap"
+    file = tmp_path / "bag" / "bag_0.mcap"
     with BatchStream([tmp_path / "bag"]) as stream:
         with file.open("r+b") as stored:
             stored.truncate(file.stat().st_size // 8)

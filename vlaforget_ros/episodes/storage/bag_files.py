@@ -1,9 +1,9 @@
 """A rosbag2 folder of one file or of several: files are begun and ended here, metadata.yaml comes last.
 
-rosbags' Writer knows topics, types and counts, but only one file. Like the recorder of rosbag2, this one begins a new
-file (name_0, name_1 ...) when the present one is large or long enough, defines every known topic in it anew, and
-lists all files in one metadata.yaml. That is written when the bag is closed, never before: a list without the last
-file would hide it from every reader, no list makes readers look.
+rosbags' Writer knows topics, types and counts, but only one file. Like the recorder of rosbag2, this one numbers its
+files (name_0, name_1 ...), begins a new one when the present one is large or long enough, defines every known topic in
+it anew, and lists all files in one metadata.yaml. That is written when the bag is closed, never before: a list without
+the last file would hide it from every reader, no list makes readers look.
 """
 
 from __future__ import annotations
@@ -13,14 +13,22 @@ from io import StringIO
 from pathlib import Path
 from typing import Any, Literal
 
-from rosbags.interfaces import Connection, ConnectionExtRosbag2
+from rosbags.interfaces import Connection
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.rosbag2.errors import WriterError
 from rosbags.rosbag2.metadata import dump_qos_v9
 from ruamel.yaml import YAML
 
 from vlaforget_ros.episodes.messages import still_holds
-from vlaforget_ros.episodes.storage.storages import Compression, McapFile, Sqlite3File, StorageFile, sync
+from vlaforget_ros.episodes.storage.storages import (
+    Compression,
+    McapFile,
+    Sqlite3File,
+    StorageFile,
+    extension,
+    ros_distro,
+    sync,
+)
 
 Storage = Literal["mcap", "sqlite3"]
 
@@ -115,10 +123,14 @@ class BagFiles(Writer):
 
     def write(self, connection: Connection, timestamp: int, data: bytes | memoryview) -> None:
         """Append a message, to a new file where the present one is full. Raises OSError when the disk is full."""
-        if self._full(timestamp):
+        begins = self._full(timestamp)
+        if begins:
             self._split(timestamp)
         super().write(connection, timestamp, data)
         self._files[-1].add(connection.id, timestamp)
+        if begins:
+            # After a kill `ros2 bag reindex` gives up the whole bag where one file is not yet on the disk.
+            self.file.flush()
         if connection.id in self._repeated:
             self._newest.pop(connection.id, None)
             if still_holds(connection.msgtype, bytes(data)):
@@ -142,9 +154,8 @@ class BagFiles(Writer):
         return too_long or 0 < self._split_bytes <= self.file.size()
 
     def _begin(self) -> None:
-        splits = self._split_bytes > 0 or self._split_ns > 0
-        number = f"_{len(self._files)}" if splits else ""
-        file = self.path / f"{self.path.name}{number}.{_SUFFIXES[self._kind]}"
+        # The first of one is numbered too: `ros2 bag reindex` looks for no other names.
+        file = self.path / f"{self.path.name}_{len(self._files)}.{_SUFFIXES[self._kind]}"
         self.storage = McapFile(file, self._compression) if self._kind == "mcap" else Sqlite3File(file)
         self._files.append(_Span(file.name))
         for connection in self.connections:
@@ -163,7 +174,7 @@ class BagFiles(Writer):
         if connection.msgtype not in {c.msgtype for c in self.connections[: connection.id - 1]}:
             self.file.add_msgtype(connection)
         self.file.add_connection(
-            connection, _yaml(dump_qos_v9(_ext(connection).offered_qos_profiles)).strip()
+            connection, _yaml(dump_qos_v9(extension(connection).offered_qos_profiles)).strip()
         )
 
     def _end(self) -> None:
@@ -195,7 +206,7 @@ class BagFiles(Writer):
             "compression_mode": "",
             "files": [{"path": file.name, **file.described()} for file in files],
             "custom_data": None,
-            "ros_distro": "rosbags",
+            "ros_distro": ros_distro(),
         }
 
 
@@ -203,16 +214,10 @@ def _topic(connection: Connection) -> dict[str, Any]:
     return {
         "name": connection.topic,
         "type": connection.msgtype,
-        "serialization_format": _ext(connection).serialization_format,
-        "offered_qos_profiles": dump_qos_v9(_ext(connection).offered_qos_profiles),
+        "serialization_format": extension(connection).serialization_format,
+        "offered_qos_profiles": dump_qos_v9(extension(connection).offered_qos_profiles),
         "type_description_hash": connection.digest,
     }
-
-
-def _ext(connection: Connection) -> ConnectionExtRosbag2:
-    if not isinstance(connection.ext, ConnectionExtRosbag2):
-        raise WriterError(f"{connection.topic} is not a topic of a rosbag2.")
-    return connection.ext
 
 
 def _yaml(value: Any) -> str:

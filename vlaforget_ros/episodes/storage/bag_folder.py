@@ -37,7 +37,9 @@ def bag_folder(path: Path) -> BagFolder:
     try:
         names = _named(path / "metadata.yaml")
     except (yaml.YAMLError, KeyError, TypeError, ValueError, FileNotFoundError) as error:
-        found = (file for file in path.iterdir() if file.is_file() and storage_of(file))
+        found = {file for file in path.iterdir() if file.is_file() and storage_of(file)}
+        # rosbag2 unpacks a file beside the packed one, and a recorder killed while it packs leaves both: one counts.
+        found = {file for file in found if _unpacked(file) not in found}
         return BagFolder(tuple(sorted(found, key=_natural)), wrong=_reason(error))
     return BagFolder(tuple(path / name for name in names))
 
@@ -66,6 +68,10 @@ def _reason(error: Exception) -> str:
     if isinstance(error, KeyError):
         return f"metadata.yaml lacks {error}"
     return f"metadata.yaml cannot be used: {str(error).splitlines()[0][:150]}"
+
+
+def _unpacked(path: Path) -> Path | None:
+    return path.with_suffix("") if path.suffix == ".zstd" else None
 
 
 def _natural(path: Path) -> tuple[int, str]:

@@ -23,8 +23,16 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-from rosbags.interfaces import Connection
-from rosbags.rosbag2.storage_mcap import McapWriter, PendingChunk, write_record, write_string
+from rosbags.interfaces import Connection, ConnectionExtRosbag2
+from rosbags.rosbag2.errors import WriterError
+from rosbags.rosbag2.storage_mcap import (
+    Channel,
+    McapWriter,
+    PendingChunk,
+    write_channel,
+    write_record,
+    write_string,
+)
 from rosbags.rosbag2.storage_sqlite3 import Sqlite3Writer
 
 Compression = Literal["none", "zstd"]
@@ -99,6 +107,22 @@ class McapFile(McapWriter):
         self.channel_stats = {}
         self._written = self.bio.tell()
 
+    def add_connection(self, connection: Connection, offered_qos_profiles: str) -> None:
+        """Define a topic, with the hash of its type, which `ros2 bag reindex` finds nowhere else."""
+        metadata = BytesIO()
+        for text in (
+            "offered_qos_profiles",
+            offered_qos_profiles,
+            "topic_type_hash",
+            connection.digest,
+        ):
+            write_string(metadata, text)
+        encoding = extension(connection).serialization_format
+        channel = Channel(connection.id, connection.msgtype, connection.topic, encoding, metadata.getvalue())
+        self.channels.append(channel)
+        self.channel_stats[connection.id] = 0
+        write_channel(self.chunk.bio, channel, self.schemas)
+
     def close_chunk(self) -> None:
         """Write the pending chunk, with its checksum."""
         checksum = crc32(self.chunk.bio.getbuffer())
@@ -152,6 +176,8 @@ class Sqlite3File(Sqlite3Writer):
         self.path = path
         self.conn = sqlite3.connect(path, check_same_thread=False)
         self.conn.executescript(self.SQLITE_SCHEMA)
+        self.conn.execute("UPDATE schema SET ros_distro = ?", (ros_distro(),))
+        self.conn.commit()
         self.cursor = self.conn.cursor()
         self._bytes = 0
 
@@ -177,6 +203,18 @@ class Sqlite3File(Sqlite3Writer):
         except sqlite3.OperationalError as error:
             raise OSError(str(error)) from error
         sync(self.path)
+
+
+def ros_distro() -> str:
+    """Distribution of ROS that this process runs in, as rosbag2's recorder says it; empty where none is set."""
+    return os.environ.get("ROS_DISTRO", "")
+
+
+def extension(connection: Connection) -> ConnectionExtRosbag2:
+    """What rosbag2 knows of a topic besides its type. Raises WriterError for a topic of another format."""
+    if not isinstance(connection.ext, ConnectionExtRosbag2):
+        raise WriterError(f"{connection.topic} is not a topic of a rosbag2.")
+    return connection.ext
 
 
 def sync(path: Path) -> None:
