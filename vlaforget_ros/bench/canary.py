@@ -190,7 +190,7 @@ def _lengths(protocol: Protocol, cells: Mapping[tuple[str, str], Cell]) -> list[
 
 
 def _beside_pair(cells: Mapping[tuple[str, str], Cell], pairs: Mapping[str, np.ndarray]) -> list[Figure]:
-    """The same over the mean of two plain SPRTs side by side on the same rollouts: Wald has no value for two at once."""
+    """The same over the mean of two plain SPRTs side by side, on the same rollouts: Wald has no value for two."""
     means = {name: float(pairs[name].mean()) for name in (*_GOOD, *_BAD)}
     ratios = [
         _ratio(f"rollouts_{name}_pair_ratio", cells[CANARY, name], mean) for name, mean in means.items()
