@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,8 +134,25 @@ class Graph:
 
 @pytest.fixture(scope="session")
 def domain() -> Iterator[None]:
-    """A domain of our own, this machine only."""
-    changed = {"ROS_DOMAIN_ID": str(1 + os.getpid() % 99), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+    """A domain of our own, this machine only: of two test runs at once each has its own."""
+    with contextlib.ExitStack() as held:
+        yield from _on_domain(_free_domain(held))
+
+
+def _free_domain(held: contextlib.ExitStack) -> int:
+    """A number that no other test run on this machine has until ``held`` is closed."""
+    for offset in range(99):
+        number = 1 + (os.getpid() + offset) % 99
+        # Taken by another run, or left by another user.
+        with contextlib.suppress(OSError):
+            file = Path(tempfile.gettempdir()) / f"vlaforget-test-domain-{number}"
+            fcntl.flock(held.enter_context(file.open("w")), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return number
+    raise RuntimeError("all ROS domains from 1 to 99 are taken by test runs")
+
+
+def _on_domain(number: int) -> Iterator[None]:
+    changed = {"ROS_DOMAIN_ID": str(number), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
     before = {name: os.environ.get(name) for name in changed}
     os.environ.update({**changed, "OMP_NUM_THREADS": "1"})
     yield

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from live_parts import wait_for_listener
+from live_parts import eventually, wait_for_listener
 from rosbags.rosbag2 import Reader
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
@@ -20,13 +20,6 @@ from vlaforget_ros.episodes.storage.bags import Bag
 pytestmark = pytest.mark.ros
 
 SECOND = 1_000_000_000
-
-
-def eventually(there: Callable[[], bool], timeout_s: float = 20.0) -> bool:
-    pause, end = threading.Event(), time.monotonic() + timeout_s
-    while not there() and time.monotonic() < end:
-        pause.wait(0.05)
-    return there()
 
 
 class Arm:
