@@ -8,6 +8,8 @@ import pytest
 from vlaforget_ros.bench.canary import measure
 from vlaforget_ros.bench.naive_rules import Peek, Window
 from vlaforget_ros.safety.canary.protocol import Protocol
+from vlaforget_ros.safety.canary.sequential import CanaryTests
+from vlaforget_ros.safety.canary.simulate import Streams, pair_rollouts, schedule
 from vlaforget_ros.safety.canary.state import Verdict
 
 KNOWN = Protocol(tsr_reference=0.9)
@@ -49,7 +51,26 @@ def test_errors_are_inside_their_bounds_and_naive_ones_are_not() -> None:
         assert values[f"{prefix}false_promote_rate"] <= 5.0 + 1.0  # 1,500 canaries: two standard errors
     assert values["naive_false_abort_rate"] > 15.0
     assert values["rollouts_to_verdict_ratio"] <= 1.3
+    # At both borders both tests take their time; the canary takes little more than the two of them.
+    assert values["rollouts_good_border_pair_ratio"] <= 1.3
+    # Violations at reduced speed may abort a bad one before that.
+    for name in ("good_border", "good"):
+        assert values[f"rollouts_{name}"] >= values[f"pair_rollouts_{name}"]
     assert values["stop_rate_stable_fails"] > 95.0
     assert heard[-1] == "6/6"
     assert len(document["rows"]) == 6 * 6
     json.dumps(document)
+
+
+def test_two_tests_side_by_side_by_hand() -> None:
+    order = schedule(KNOWN)
+    ours = np.flatnonzero(order.candidate & order.full_speed)
+    tests = CanaryTests.of(KNOWN)
+    rates = (tests.violations, tests.success.rate_test())
+    clean = [int(np.ceil(test.accept_threshold / test.down)) for test in rates]
+    bad = [int(np.ceil(test.abort_threshold / test.up)) for test in rates]
+    violated, failed = (np.zeros((3, len(order.candidate)), bool) for _ in range(2))
+    violated[1, ours] = True
+    failed[2, ours] = True
+    streams = Streams(violated, failed, np.zeros((3, 2), int), 0)
+    assert pair_rollouts(KNOWN, order, streams).tolist() == [max(clean), bad[0], bad[1]]

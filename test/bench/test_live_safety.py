@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -44,3 +45,25 @@ def test_stops_and_kills_are_timed_on_the_running_graph(tmp_path: Path) -> None:
     assert value["killed_action_ms_max"][1] == 1
     assert all(ms >= 0.0 for ms, _ in value.values())
     assert ("stops", 2, 2) in told
+
+
+@pytest.mark.ros
+@pytest.mark.timeout(300)
+def test_the_arm_is_not_posed_anew_while_its_stop_is_watched(tmp_path: Path) -> None:
+    # To be posed for the next rollout moves the hand by centimetres: it was taken for an arm that coasts.
+    from vlaforget_ros.bench import stop
+    from vlaforget_ros.demo.graph import isolate
+    from vlaforget_ros.nodes.client import RobotClient
+
+    heard: list[tuple[float, str]] = []
+    isolate()
+    with RobotClient() as watcher:
+        watcher.subscribe("safety/violation", lambda m: heard.append((time.monotonic(), m.rule)))
+        watcher.subscribe("instruction", lambda _: heard.append((time.monotonic(), "posed")))
+        # Rollouts so short that each one ends while its stop is watched.
+        stop.measure(models_directory() / "tiny", tmp_path, 3, 0, lambda *_: None, lambda _: None, steps=6)
+    stops = [when for when, what in heard if what == "bench/stop"]
+    posed = [when for when, what in heard if what == "posed"]
+    assert len(stops) >= 3
+    assert len(posed) >= 3
+    assert not [(a, b) for a in stops for b in posed if 0.0 < b - a < 0.6], heard

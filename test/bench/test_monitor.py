@@ -57,3 +57,24 @@ def test_the_command_writes_its_figures(tmp_path: Path) -> None:
     assert 0 < found["detection_s_max"]["value"] < 0.2
     assert found["decision_ms_p50"]["value"] <= found["decision_ms_p99"]["value"]
     assert found["cpu_percent"]["value"] > 0
+
+
+@pytest.mark.ros
+@pytest.mark.timeout(300)
+def test_the_way_over_dds_is_timed_alone_and_among_all_inputs(tmp_path: Path) -> None:
+    from vlaforget_ros.bench import monitor_live
+
+    rules = share_directory() / "config" / "rules" / "arm.yaml"
+    told: list[tuple[str, int, int]] = []
+    found = monitor_live.measure(rules, tmp_path, 1.0, lambda *now: told.append(now))
+    value = {figure.name: (figure.value, figure.n) for figure in found}
+    for name in ("status", "status_of_all"):
+        # A status that did not come counts as the time that was waited for it.
+        assert 0.0 < value[f"{name}_arrived_ms_p50"][0] < value[f"{name}_ms_p50"][0] < 1e3
+        assert value[f"{name}_ms_p99"][1] == 100
+    assert value["node_cpu_percent"][0] > 0.0
+    assert {what for what, done, total in told if done == total} == {
+        "pose to status over DDS",
+        "the same among all inputs",
+        "node's processor at 10 Hz",
+    }

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from live_parts import wait_for_listener
+from live_parts import eventually, wait_for_listener
 from rosbags.rosbag2 import Reader
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
@@ -20,13 +20,6 @@ from vlaforget_ros.episodes.storage.bags import Bag
 pytestmark = pytest.mark.ros
 
 SECOND = 1_000_000_000
-
-
-def eventually(there: Callable[[], bool], timeout_s: float = 20.0) -> bool:
-    pause, end = threading.Event(), time.monotonic() + timeout_s
-    while not there() and time.monotonic() < end:
-        pause.wait(0.05)
-    return there()
 
 
 class Arm:
@@ -262,6 +255,35 @@ def test_a_trigger_that_would_not_be_heard_and_a_mask_of_nothing_are_refused(
     assert process.wait(60) == 1
     assert "did you mean image" in graph.log("recorder")
     assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize("pre_trigger_s", [0.0, 5.0], ids=["everything", "an incident"])
+def test_the_bag_has_what_monitor_and_recorder_say_on_diagnostics(
+    graph: Any, client: Any, tmp_path: Path, pre_trigger_s: float
+) -> None:
+    recorder(graph, client, bag=str(tmp_path / "bag"), pre_trigger_s=pre_trigger_s, post_trigger_s=60.0)
+    graph.start("safety_monitor", heartbeat_s=0.1)
+    client.wait_until_ready(["safety_monitor_node"], 60.0)
+    heard: list[Any] = []
+    client.subscribe("/diagnostics", lambda message: heard.append((time.monotonic(), message.status[0])))
+
+    def both_since(start_s: float) -> bool:
+        names = {status.name for when, status in heard if when > start_s}
+        return names >= {"vlaforget: safety monitor", "vlaforget: recorder"}
+
+    assert eventually(lambda: both_since(0.0))
+    client.flag("operator/flag", "seen by hand")
+    flagged = time.monotonic()
+    assert eventually(lambda: both_since(flagged))
+    assert graph.stop("recorder") == 0
+    assert graph.stop("safety_monitor") == 0
+    folder = tmp_path / "bag" / "incident_1" if pre_trigger_s else tmp_path / "bag"
+    with Bag(folder) as bag:
+        assert bag.topics["/diagnostics"] == "diagnostic_msgs/msg/DiagnosticArray"
+        entries = [s for m in bag.messages(["/diagnostics"]) for s in bag.deserialize(m).status]
+    assert {entry.name for entry in entries} == {"vlaforget: safety monitor", "vlaforget: recorder"}
+    of_monitor = [entry for entry in entries if entry.name == "vlaforget: safety monitor"]
+    assert {entry.message for entry in of_monitor} == {"nominal"}
 
 
 def test_diagnostics_say_what_is_recorded(graph: Any, client: Any, arm: Arm, tmp_path: Path) -> None:

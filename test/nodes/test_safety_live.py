@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from live_parts import eventually
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(180)]
 
@@ -142,3 +143,34 @@ def test_every_input_is_judged_and_counts_survive_a_restart(
     assert graph.stop("safety_monitor") == 0
     assert "begin anew" in graph.log("safety_monitor")
     assert (state.parent / "rates.json.damaged-1").read_text() == "{ half of it"
+
+
+def test_diagnostics_come_with_each_heartbeat_and_at_once_when_the_state_changes(
+    graph: Any, client: Any, send: Send, tmp_path: Path
+) -> None:
+    (tmp_path / "rules.yaml").write_text(RULES)
+    heard: list[tuple[int, int]] = []
+    statuses: list[tuple[int, int]] = []
+    client.subscribe(
+        "/diagnostics", lambda m: heard.append((_stamp_ns(m), int.from_bytes(m.status[0].level)))
+    )
+    client.subscribe("safety/status", lambda m: statuses.append((_stamp_ns(m), m.state)))
+    graph.start("safety_monitor", rules_file=str(tmp_path / "rules.yaml"), heartbeat_s=10.0)
+    client.wait_until_ready(["safety_monitor_node"])
+    # A heartbeat: the first word at the activation may be said before anybody listens.
+    assert eventually(lambda: bool(heard))
+    client.flag("fence")
+    client.flag("quiet")
+    assert eventually(lambda: heard[-1][1] == 2)
+    assert client.release().startswith("released: quiet")
+    assert eventually(lambda: heard[-1][1] == 0)
+    assert graph.stop("safety_monitor") == 0
+    # By the stamps of the node: how late they are heard says nothing of it.
+    stopped, error = (next(stamp for stamp, level in said if level == 2) for said in (statuses, heard))
+    assert 0 <= error - stopped < 1_000_000_000
+    # A flag that changes no state waits for the heartbeat.
+    assert len(heard) < len(statuses)
+
+
+def _stamp_ns(message: Any) -> int:
+    return int(message.header.stamp.sec) * 1_000_000_000 + int(message.header.stamp.nanosec)

@@ -101,6 +101,14 @@ def wait_for_listener(publisher: Any, count: int = 1) -> None:
         tick.wait(0.05)
 
 
+def eventually(there: Callable[[], bool], timeout_s: float = 20.0) -> bool:
+    """Whether it comes true: what one process did another one knows a moment later, on a busy machine a long one."""
+    pause, end = threading.Event(), time.monotonic() + timeout_s
+    while not there() and time.monotonic() < end:
+        pause.wait(0.05)
+    return there()
+
+
 def _png(image: np.ndarray, header: Any) -> Any:
     import io
 

@@ -15,7 +15,16 @@ from vlaforget_ros.bench.naive_rules import Decided, Peek, Window
 from vlaforget_ros.figures import Figure
 from vlaforget_ros.safety.canary.protocol import Protocol
 from vlaforget_ros.safety.canary.sequential import CanaryTests, wald
-from vlaforget_ros.safety.canary.simulate import Runs, Schedule, Streams, Truth, draw, run, schedule
+from vlaforget_ros.safety.canary.simulate import (
+    Runs,
+    Schedule,
+    Streams,
+    Truth,
+    draw,
+    pair_rollouts,
+    run,
+    schedule,
+)
 from vlaforget_ros.safety.canary.state import Verdict
 from vlaforget_ros.unlearning.rates import Rate
 
@@ -84,6 +93,7 @@ def measure(
     order = schedule(known)
     cells: dict[tuple[str, str], Cell] = {}
     asked = truths(known, reference)
+    pairs: dict[str, np.ndarray] = {}
     for done, (name, truth) in enumerate(asked.items()):
         progress(done, len(asked), name)
         streams = draw(truth, order, count, np.random.default_rng([seed, done]))
@@ -92,12 +102,13 @@ def measure(
             LEARNT: run(learnt, order, streams),
         }
         found[LEARNT_LATER] = run(learnt, order, _with_history(streams, truth, seed))
+        pairs[name] = pair_rollouts(known, order, streams)
         found |= _naive(known, order, streams)
         cells |= {(rule, name): _cell(rule, name, runs) for rule, runs in found.items()}
     progress(len(asked), len(asked), "done")
     return figures.document(
         "canary",
-        [*_errors(cells), *_lengths(known, cells), *_others(cells)],
+        [*_errors(cells), *_lengths(known, cells), *_beside_pair(cells, pairs), *_others(cells)],
         [seed],
         protocol=known.model_dump(mode="json"),
         truths={name: vars(truth) for name, truth in asked.items()},
@@ -176,6 +187,15 @@ def _lengths(protocol: Protocol, cells: Mapping[tuple[str, str], Cell]) -> list[
     ]
     walds = [Figure(f"wald_rollouts_{name}", value, "count") for name, value in theory.items()]
     return [named, *ratios, *means, *walds]
+
+
+def _beside_pair(cells: Mapping[tuple[str, str], Cell], pairs: Mapping[str, np.ndarray]) -> list[Figure]:
+    """The same over the mean of two plain SPRTs side by side, on the same rollouts: Wald has no value for two."""
+    means = {name: float(pairs[name].mean()) for name in (*_GOOD, *_BAD)}
+    ratios = [
+        _ratio(f"rollouts_{name}_pair_ratio", cells[CANARY, name], mean) for name, mean in means.items()
+    ]
+    return [*ratios, *(Figure(f"pair_rollouts_{n}", m, "count", len(pairs[n])) for n, m in means.items())]
 
 
 def _ratio(name: str, cell: Cell, theory: float) -> Figure:

@@ -74,7 +74,9 @@ class _Arm:
             return self._moved[-1] if self._moved else 0.0
 
 
-def measure(base: Path, out: Path, trials: int, kills: int, report: Report, say: Say) -> dict[str, Any]:
+def measure(
+    base: Path, out: Path, trials: int, kills: int, report: Report, say: Say, steps: int = _STEPS
+) -> dict[str, Any]:
     """Stop the arm through the monitor many times, then kill the monitor many times, while the arm moves at 10 Hz.
 
     Figures: ``stop_ms``: from the publication of a violation of severity stop to the last action that moves the arm; 0
@@ -89,6 +91,7 @@ def measure(base: Path, out: Path, trials: int, kills: int, report: Report, say:
         kills: of the monitor.
         report: called with (what, done, all).
         say: told which process is started and stopped.
+        steps: of a rollout, in control ticks.
     """
     table = _table(base, out)
     monitor = [row for row in table if row.executable == "safety_monitor_node"]
@@ -99,14 +102,14 @@ def measure(base: Path, out: Path, trials: int, kills: int, report: Report, say:
         arm, rng = _Arm(client), np.random.default_rng(0)
         with Supervisor(commands(monitor), out / "logs", say=say):
             client.wait_until_ready(["cell_node", "policy_node", "safety_monitor_node"])
-            with _driven():
+            with _driven(steps) as posing:
                 while len(stops) < trials:
-                    stops += _stop(client, arm, rng)
+                    stops += _stop(client, arm, rng, posing)
                     report("stops", len(stops), trials)
         while len(kills_found) < kills:
             with Supervisor(commands(monitor), out / "logs", say=say) as keeper:
                 client.wait_until_ready(["safety_monitor_node"])
-                kills_found += _kill(client, arm, keeper, rng)
+                kills_found += _kill(client, arm, keeper, rng, steps)
             report("kills", len(kills_found), kills)
     found = [
         figure
@@ -145,36 +148,47 @@ def _table(base: Path, out: Path) -> tuple[Process, ...]:
 
 
 @contextmanager
-def _driven() -> Iterator[None]:
-    """Rollouts, one after the other."""
-    over = threading.Event()
+def _driven(steps: int) -> Iterator[threading.Lock]:
+    """Rollouts, one after the other; while somebody else has the lock the arm is not posed anew."""
+    over, posing = threading.Event(), threading.Lock()
 
     def drive() -> None:
         with RobotClient() as client:
             seed = 0
             while not over.is_set():
-                client.execute(client.reset_cell(SITUATION, seed), max_steps=40)
+                with posing:
+                    instruction = client.reset_cell(SITUATION, seed)
+                client.execute(instruction, max_steps=steps)
                 seed = (seed + 1) % 50
 
     thread = threading.Thread(target=drive)
     thread.start()
     try:
-        yield
+        yield posing
     finally:
         over.set()
         thread.join()
 
 
-def _stop(client: RobotClient, arm: _Arm, rng: np.random.Generator) -> list[tuple[float, float]]:
+def _stop(
+    client: RobotClient, arm: _Arm, rng: np.random.Generator, posing: threading.Lock
+) -> list[tuple[float, float]]:
     """One trial: seconds to the last action and to the last motion; none where the rollout ended meanwhile."""
-    kind, publish = client.publisher("safety/violation")
     if not arm.wait(held=False):
         return []
+    # A rollout may end while the arm is watched: to be posed anew for the next one is no motion of a held arm.
+    with posing:
+        return _stopped(client, arm, rng)
+
+
+def _stopped(client: RobotClient, arm: _Arm, rng: np.random.Generator) -> list[tuple[float, float]]:
+    kind, publish = client.publisher("safety/violation")
     # A violation does not wait for an action to come: any moment between two of them is as likely.
     threading.Event().wait(float(rng.uniform(0.0, TICK_S)))
-    violation = kind(rule="bench/stop", severity=_SEVERITY_STOP, message="injected by the benchmark")
     began = time.monotonic()
-    publish(violation)
+    if began - arm.last_unsafe() > 2 * TICK_S:
+        return []
+    publish(kind(rule="bench/stop", severity=_SEVERITY_STOP, message="injected by the benchmark"))
     held = arm.wait(held=True)
     last = arm.last_unsafe()
     client.wait_for_safety(lambda status: status.state == _STOPPED)
@@ -185,13 +199,13 @@ def _stop(client: RobotClient, arm: _Arm, rng: np.random.Generator) -> list[tupl
 
 
 def _kill(
-    client: RobotClient, arm: _Arm, keeper: Supervisor, rng: np.random.Generator
+    client: RobotClient, arm: _Arm, keeper: Supervisor, rng: np.random.Generator, steps: int
 ) -> list[tuple[float, float]]:
     """One trial: seconds to the last action and to the last motion; none where the arm did not move before."""
     instruction = client.reset_cell(SITUATION, int(rng.integers(50)))
     with RobotClient() as driver:
         # Long enough for the trial: the arm is posed anew only after it.
-        rollout = threading.Thread(target=lambda: driver.execute(instruction, max_steps=_STEPS))
+        rollout = threading.Thread(target=lambda: driver.execute(instruction, max_steps=steps))
         rollout.start()
         found = _killed(arm, keeper, rng) if arm.wait(held=False) else []
         rollout.join()

@@ -84,8 +84,11 @@ class RobotClient:
 
     # --- what the graph says
 
-    def subscribe(self, topic: str, callback: Callable[[Any], None]) -> None:
-        """Call ``callback`` with every message of a topic of the graph, named relative to the namespace."""
+    def subscribe(self, topic: str, callback: Callable[..., None]) -> None:
+        """Call ``callback`` with every message of a topic of the graph, named relative to the namespace.
+
+        One that takes two arguments is also given rclpy's message info, with the time of arrival.
+        """
         self._connection.subscribe(topic, callback)
 
     def publisher(self, topic: str) -> tuple[Any, Callable[[Any], None]]:

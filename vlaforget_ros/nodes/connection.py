@@ -74,7 +74,7 @@ class Connection:
 
     # --- topics
 
-    def subscribe(self, topic: str, callback: Callable[[Any], None]) -> None:
+    def subscribe(self, topic: str, callback: Callable[..., None]) -> None:
         """Call ``callback`` with every message of a topic of the graph. Raises 605 for an unknown one."""
         entry = _entry(topic)
         self._node.create_subscription(entry.type, topic, callback, qos.recording(entry.qos))

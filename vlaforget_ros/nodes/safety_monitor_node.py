@@ -63,6 +63,7 @@ class SafetyMonitorNode(VlaNode):
         self._monitor: SafetyMonitor | None = None
         self._active = False
         self._said: tuple[ArmState, float] | None = None
+        self._diagnosed: ArmState | None = None
         self._parts: tuple[KeyValue, ...] = ()
         self._counted = True
         self._flags = 0
@@ -259,6 +260,8 @@ class SafetyMonitorNode(VlaNode):
             self._keeper.beat()
             self._stops.beat()
             self._canary.beat()
+        # The rates on /diagnostics are as old as a heartbeat at the most; a state is news at once.
+        self._diagnosed = None
         if self._active:
             self._publish()
 
@@ -280,7 +283,9 @@ class SafetyMonitorNode(VlaNode):
             convert.estimate_message(e, self._aliases.get(e.adapter_digest, "")) for e in status.estimates
         ]
         self._status.publish(message)
-        self._diagnose(status)
+        if status.state is not self._diagnosed:
+            self._diagnosed = status.state
+            self._diagnose(status)
 
     def _diagnose(self, status: MonitorStatus) -> None:
         entry = diagnosis.monitor_status(status, self.get_namespace(), self._parts)

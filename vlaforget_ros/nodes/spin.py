@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import threading
 from collections.abc import Callable, Sequence
@@ -32,7 +33,7 @@ def serve(make: Callable[[], VlaNode | Sequence[VlaNode]], args: Sequence[str] |
     executor = SingleThreadedExecutor() if threads == 1 else MultiThreadedExecutor(threads)
     for node in nodes:
         executor.add_node(node)
-    server = _Server(nodes, executor)
+    server = _Server(nodes, executor, _PAUSE_S if threads > 1 else 0.0)
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
         server.stop()
@@ -52,9 +53,9 @@ def serve(make: Callable[[], VlaNode | Sequence[VlaNode]], args: Sequence[str] |
 
 
 class _Server(threading.Thread):
-    def __init__(self, nodes: Sequence[VlaNode], executor: Executor) -> None:
+    def __init__(self, nodes: Sequence[VlaNode], executor: Executor, pause_s: float) -> None:
         super().__init__(name="spin")
-        self._nodes = nodes
+        self._nodes, self._pause_s = nodes, pause_s
         self._spinner = executor
         self._over = threading.Event()
         self.status = 1
@@ -66,13 +67,19 @@ class _Server(threading.Thread):
     def run(self) -> None:
         try:
             if all(node.start_itself() for node in self._nodes):
+                # A quarter of a million objects of libraries that stay: a full collection would look at each of them
+                # while an arm waits.
+                gc.collect()
+                gc.freeze()
                 while not self._over.is_set():
                     # Waking an executor that has nothing to do does not make it return: it must look by
                     # itself.
                     self._spinner.spin_once(timeout_sec=_LOOK_S)
-                    # rclpy hands a callback out again and again until a worker thread has begun it, holding the
-                    # interpreter's lock, so that the worker cannot begin: without this pause control ticks are late.
-                    self._over.wait(_PAUSE_S)
+                    # With worker threads rclpy hands a callback out again and again until one has begun it, holding the
+                    # interpreter's lock, so that it cannot begin: without this pause control ticks are late. A single
+                    # thread has run the callback by now, and a pause would only delay the next one.
+                    if self._pause_s:
+                        self._over.wait(self._pause_s)
                 self.status = 0
         finally:
             with ExitStack() as closing:

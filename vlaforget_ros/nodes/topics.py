@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseStamped, WrenchStamped
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CompressedImage, Image, JointState, Range
@@ -27,7 +28,7 @@ class Topic:
     """One topic.
 
     Args:
-        name: relative to the arm's namespace.
+        name: relative to the arm's namespace; with a slash at its head the same for all arms.
         type: message class.
         type_name: as bags call it.
         qos: as published.
@@ -58,6 +59,8 @@ TOPICS = (
     Topic("safety/status", SafetyStatus, "vlaforget_ros/msg/SafetyStatus", qos.LATCHED),
     Topic("canary/status", CanaryStatus, "vlaforget_ros/msg/CanaryStatus", qos.LATCHED),
     Topic("policy/status", PolicyStatus, "vlaforget_ros/msg/PolicyStatus", qos.LATCHED),
+    # Drivers and other nodes of the robot report here as well.
+    Topic("/diagnostics", DiagnosticArray, "diagnostic_msgs/msg/DiagnosticArray", qos.STATE),
 )
 
 

@@ -139,6 +139,32 @@ def run(protocol: Protocol, order: Schedule, streams: Streams) -> Runs:
     return runs
 
 
+def pair_rollouts(protocol: Protocol, order: Schedule, streams: Streams) -> np.ndarray:
+    """(N,) rollouts of the candidate at full speed that two plain SPRTs side by side would take.
+
+    Each decides once and for all: it takes until the first of them rejects, else until the later one accepts. For a
+    known reference.
+
+    Rollouts at reduced speed, the ramp and ``min_rollouts`` are no part of it; it ends at ``max_rollouts``.
+    """
+    tests = CanaryTests.of(protocol)
+    ours = order.candidate & order.full_speed
+    trials = np.arange(1, int(ours.sum()) + 1)
+    rejected, accepted = [], []
+    for test, events in ((tests.violations, streams.violated), (tests.success.rate_test(), streams.failed)):
+        ratio = _log_ratio(test, np.cumsum(events[:, ours], axis=1), trials)
+        first = [_first(ratio >= test.abort_threshold), _first(-ratio >= test.accept_threshold)]
+        rejected.append(np.where(first[0] < first[1], first[0], np.inf))
+        accepted.append(np.where(first[1] < first[0], first[1], np.inf))
+    taken = np.minimum(np.minimum(*rejected), np.maximum(*accepted))
+    return np.minimum(taken, protocol.max_rollouts)
+
+
+def _first(reached: np.ndarray) -> np.ndarray:
+    """(N,) number of the first rollout, from 1, at which it was reached in (N, T); infinity where it never was."""
+    return np.where(reached.any(axis=1), reached.argmax(axis=1) + 1.0, np.inf)
+
+
 def simulate(protocol: Protocol, truth: Truth, count: int, seed: int) -> Runs:
     """Draw and decide ``count`` canaries."""
     order = schedule(protocol)
@@ -171,7 +197,7 @@ def _judge(
     return verdict, failing & (verdict == Verdict.ABORT) | holds & (verdict == Verdict.HOLD)
 
 
-def _log_ratio(test: RateTest, events: np.ndarray, trials: int) -> np.ndarray:
+def _log_ratio(test: RateTest, events: np.ndarray, trials: int | np.ndarray) -> np.ndarray:
     return events * test.up - (trials - events) * test.down
 
 
