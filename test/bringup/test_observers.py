@@ -1,4 +1,4 @@
-"""Files for other people's tools: they name topics, fields and statuses that are really there."""
+"""Layouts for viewers: they name topics and fields that are really there."""
 
 import json
 import re
@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-ANALYZERS = ROOT / "config" / "diagnostics" / "analyzers.yaml"
 LAYOUTS = sorted((ROOT / "config" / "foxglove").glob("*.json"))
 PATH = re.compile(r"(?P<topic>/[a-z_/]+)(\.(?P<field>[a-z_]+))?")
 NUMBERS = {
@@ -98,33 +96,3 @@ def test_what_a_layout_shows_is_published(path: Path) -> None:
                 assert match["field"] is None, value
             assert kind != "Image" or message is Image
             assert kind != "DiagnosticSummary" or message is DiagnosticArray
-
-
-@pytest.mark.ros
-def test_the_analyzers_take_every_status_of_every_arm() -> None:
-    from vlaforget_ros.nodes.diagnosis import CANARY, MONITOR, RECORDER, status_name
-
-    document = yaml.safe_load(ANALYZERS.read_text(encoding="utf-8"))
-    group = document["analyzers"]["ros__parameters"]["vlaforget"]
-    (prefix,) = group["startswith"]
-    names = {
-        arm: {status_name(arm, what) for what in (MONITOR, CANARY, RECORDER)}
-        for arm in ("/", "/arm1", "/hall/arm2")
-    }
-    assert len(set.union(*names.values())) == 9
-    assert all(name.startswith(prefix) for name in set.union(*names.values()))
-    assert set(group["expected"]) <= names["/"]
-
-
-def test_a_monitor_that_beats_as_configured_is_not_stale() -> None:
-    group = yaml.safe_load(ANALYZERS.read_text(encoding="utf-8"))["analyzers"]["ros__parameters"]["vlaforget"]
-    (monitor,) = yaml.safe_load((ROOT / "config" / "safety.yaml").read_text(encoding="utf-8")).values()
-    assert group["timeout"] > 2 * monitor["ros__parameters"]["heartbeat_s"]
-
-
-def test_the_analyzers_are_no_parameter_file_of_a_node() -> None:
-    from vlaforget_ros.bringup.table import parameter_file
-    from vlaforget_ros.errors import VlaForgetError
-
-    with pytest.raises(VlaForgetError):
-        parameter_file("analyzers")
