@@ -52,7 +52,7 @@ def test_stops_and_kills_are_timed_on_the_running_graph(tmp_path: Path) -> None:
 def test_the_arm_is_not_posed_anew_while_its_stop_is_watched(tmp_path: Path) -> None:
     # To be posed for the next rollout moves the hand by centimetres: it was taken for an arm that coasts.
     from vlaforget_ros.bench import stop
-    from vlaforget_ros.demo.graph import isolate
+    from vlaforget_ros.bringup.domains import isolate
     from vlaforget_ros.nodes.client import RobotClient
 
     heard: list[tuple[float, str]] = []
