@@ -45,7 +45,7 @@ class _Alike(NamedTuple):
     stamp_at: int
     step_at: int
     action_at: int
-    count: int
+    length: int
     texts_at: int
     tail_at: int
     fixed: tuple[bytes, bytes, bytes, bytes, bytes]
@@ -77,7 +77,7 @@ def _told(data: bytes | memoryview, alike: _Alike) -> PlainAction:
     seconds, nanoseconds = _STAMP.unpack_from(data, alike.stamp_at)
     _, _, fault = _TAIL.unpack_from(data, alike.tail_at)
     # A copy: it must not keep the message.
-    values = np.frombuffer(data, _FLOATS, alike.count, alike.action_at) if alike.count else ()
+    values = np.frombuffer(data, _FLOATS, alike.length, alike.action_at) if alike.length else ()
     action = np.array(values, np.float32)
     stamp = seconds * 1_000_000_000 + nanoseconds
     return PlainAction(alike.rollout, stamp, action, alike.adapter, fault)
