@@ -19,6 +19,7 @@ import yaml
 from live_parts import SHELF, eventually
 
 from vlaforget_ros.adapters import AdapterStore, LoraWeights
+from vlaforget_ros.episodes.storage.bags import Bag
 from vlaforget_ros.errors import CanaryError, CellError
 from vlaforget_ros.paths import models_directory
 from vlaforget_ros.policy.policy import VlaPolicy
@@ -230,12 +231,17 @@ def test_a_candidate_that_violates_too_often_is_aborted(
     start: Callable[..., Any],
     store: AdapterStore,
     candidates: Iterator[str],
-    other: Any,
+    graph: Any,
     make_client: Callable[[], Any],
     heard: Heard,
 ) -> None:
     stable, candidate = store.aliases()["stable"], next(candidates)
     robot.wait_until_idle()
+    recording = graph.folder / "abort"
+    graph.start("recorder", bag=str(recording), use_sim_time=True)
+    robot.wait_until_ready(["recorder_node"], 60.0)
+    told: list[Any] = []
+    robot.subscribe("/diagnostics", lambda message: told.extend(message.status))
     operator, lock = make_client(), threading.Lock()
     done = start(candidate, phases=["ramp"], ramp={"weights": [1.0], "rollouts": 2})
 
@@ -254,6 +260,19 @@ def test_a_candidate_that_violates_too_often_is_aborted(
     assert "violates" in result.reason
     assert robot.wait_for_policy(lambda status: status.active_digest == stable)
     assert heard.of["canary/status"][-1].candidate_violated >= 1
+    ended = [entry for entry in store.history() if entry["event"] == "canary_ended"][-1]
+    assert (ended["verdict"], ended["digest"]) == ("ABORT", candidate)
+    aborted = f"abort: {result.reason}"
+    # Twice: what one has heard the other has by then.
+    assert eventually(lambda: [entry.message for entry in told].count(aborted) > 1)
+    assert graph.stop("recorder") == 0
+    with Bag(recording) as bag:
+        said = [bag.deserialize(m) for m in bag.messages(["/canary/status"])]
+        entries = [s for m in bag.messages(["/diagnostics"]) for s in bag.deserialize(m).status]
+    assert (said[-1].verdict, said[-1].candidate_digest) == (Verdict.ABORT, candidate)
+    assert aborted in [
+        entry.message for entry in entries if (entry.name, entry.level) == ("vlaforget: canary", 2)
+    ]
 
 
 def test_a_canary_that_cannot_be_is_refused(
