@@ -3,6 +3,7 @@
 - ``table``: the one process table: nodes, parameter files, namespaces, what happens when one dies, and the
   arguments of a graph.
 - ``command``: the command line and environment of one process.
+- ``domains``: a ROS domain that no other process of the machine has.
 - ``middleware``: room for raw images, unless the user chose otherwise.
 - ``supervisor``: starts the table as separate processes and stops all of them (`vlaforget up`), where ros2
   launch is missing.
