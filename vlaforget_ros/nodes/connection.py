@@ -155,7 +155,9 @@ class Connection:
             silence_s: how long its server may send no feedback [s]; a server that died never answers.
         """
         if name not in self._actions:
-            self._actions[name] = ActionClient(self._node, action, name)
+            # In the thread that spins: rclpy shows it to the executor before it is whole, and another thread would end.
+            made: Any = self._executor.create_task(lambda: ActionClient(self._node, action, name))
+            self._actions[name] = self._result(made, self._timeout_s, name)
         client = self._actions[name]
         if not client.wait_for_server(timeout_sec=self._timeout_s):
             raise timed_out(f"action {name} is not there", self._timeout_s)

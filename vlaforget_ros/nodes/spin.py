@@ -41,7 +41,10 @@ def serve(make: Callable[[], VlaNode | Sequence[VlaNode]], args: Sequence[str] |
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
     server.start()
-    server.join()
+    # Not for ever at a time: Python runs a handler when the main thread does something next, and a signal that comes
+    # just before it waits, or to another thread, does not wake it.
+    while server.is_alive():
+        server.join(_LOOK_S)
     # A terminal's Ctrl-C and launch both signal: the second one must not kill an interpreter that is closing down.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
