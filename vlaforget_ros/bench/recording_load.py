@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,30 @@ def run_recording_load(
         **parameters,
     }
     node = _recorder(out / "recorder.yaml", values, told)
+    cpu_percent, peak_mb, sent = _drive(node, seconds, out, environment, progress)
+    recorded = _count(bag)
+    result = {
+        "record_dropped": sum(sent[topic] - recorded[topic] for topic in TOPICS),
+        "record_cpu_percent": cpu_percent,
+        "sent": sent,
+        "recorded": recorded,
+        "reported_dropped": json.loads(told.read_text(encoding="utf-8"))["dropped"],
+        "peak_mb": peak_mb,
+        "size_mb": sum(part.stat().st_size for part in bag.iterdir()) / 1e6,
+        "seconds": seconds,
+        "storage": storage,
+        "compression": compression,
+        "tuned": tuned,
+    }
+    if not keep:
+        shutil.rmtree(bag)
+    return result
+
+
+def _drive(
+    node: Sequence[str], seconds: float, out: Path, environment: Mapping[str, str], progress: Progress
+) -> tuple[float, float, dict[str, int]]:
+    """Run the recorder beside the load: its CPU [percent of a core], its memory [MB], messages sent by topic."""
     load = [sys.executable, "-m", "vlaforget_ros.nodes.camera_load", str(seconds)]
     with (out / "recorder.log").open("wb") as log, (out / "camera.log").open("wb") as camera_log:
         recorder = subprocess.Popen(node, env=environment, stdout=log, stderr=log)
@@ -99,24 +123,7 @@ def run_recording_load(
                     process.wait()
     if recorder.returncode:
         raise _ended(out)
-    sent = {f"/{topic}": count for topic, count in json.loads(said).items()}
-    recorded = _count(bag)
-    result = {
-        "record_dropped": sum(sent[topic] - recorded[topic] for topic in TOPICS),
-        "record_cpu_percent": cpu_percent,
-        "sent": sent,
-        "recorded": recorded,
-        "reported_dropped": json.loads(told.read_text(encoding="utf-8"))["dropped"],
-        "peak_mb": peak_mb,
-        "size_mb": sum(part.stat().st_size for part in bag.iterdir()) / 1e6,
-        "seconds": seconds,
-        "storage": storage,
-        "compression": compression,
-        "tuned": tuned,
-    }
-    if not keep:
-        shutil.rmtree(bag)
-    return result
+    return cpu_percent, peak_mb, {f"/{topic}": count for topic, count in json.loads(said).items()}
 
 
 def _environment(tuned: bool) -> dict[str, str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure as Plot
 
 from vlaforget_ros import figures
 from vlaforget_ros.adapters.store import AdapterStore
@@ -72,7 +73,21 @@ def assemble(options: Options, story: Story, created: str) -> dict[str, Any]:
         bags=[str(bag.relative_to(options.out)) for bag in story.bags],
     )
     cell = MetaWorldCell()
-    shown = {
+    shown = _plots(cell, options, before, after) | plots.edit_plots(record)
+    strips = _strips(cell, options, before, after)
+    cell.close()
+    edit_page = Path(story.edit.report).parent / PAGE
+    write_report(Material(record, weights, closed_loop=document, strips=strips), edit_page, created)
+    link = os.path.relpath(edit_page, options.out)
+    html = report.render(document, record, shown, strips, verdict, link)
+    report.save_pictures(options.out / "pictures", strips, shown)
+    report.write(options.out / "report.html", html)
+    return document
+
+
+def _plots(cell: MetaWorldCell, options: Options, before: Side, after: Side) -> dict[str, Plot]:
+    """The pictures of both sides, by title."""
+    return {
         "Success by situation": pictures.rates_figure(
             results.by_situation(options.plan, before), results.by_situation(options.plan, after), "TSR"
         ),
@@ -84,17 +99,7 @@ def assemble(options: Options, story: Story, created: str) -> dict[str, Any]:
         "The hand's path from above, forget scenario": pictures.paths_figure(
             *(_paths(cell, options, side) for side in (before, after))
         ),
-        **plots.edit_plots(record),
     }
-    strips = _strips(cell, options, before, after)
-    cell.close()
-    edit_page = Path(story.edit.report).parent / PAGE
-    write_report(Material(record, weights, closed_loop=document, strips=strips), edit_page, created)
-    link = os.path.relpath(edit_page, options.out)
-    html = report.render(document, record, shown, strips, verdict, link)
-    report.save_pictures(options.out / "pictures", strips, shown)
-    report.write(options.out / "report.html", html)
-    return document
 
 
 def judge(found: Sequence[Figure]) -> dict[str, Any]:
