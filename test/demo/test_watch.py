@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -17,8 +17,6 @@ from vlaforget_ros.demo.graph import _Watch
 # Against an interrupt that never wakes the main thread: nothing else ends the waits below.
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(60)]
 
-# Whatever may interrupt the main thread begins within the block that expects it: an interrupt that comes before, on a
-# machine that stands still for a moment, would end the whole session.
 GRACE_S = 20.0
 
 
@@ -66,6 +64,13 @@ def see(supervisor: _Supervisor, more: int) -> None:
         pause.wait(0.01)
 
 
+def wait_after(begin: Callable[[], object]) -> None:
+    """Whatever leads to an interrupt begins within the block that expects it: one that came before the block, on a
+    machine that stands still for a moment, would end the whole session."""
+    begin()
+    threading.Event().wait()
+
+
 def test_a_lost_interrupt_is_raised_again_after_a_while(
     watch: _Watch, supervisor: _Supervisor, clock: ManualClock
 ) -> None:
@@ -75,8 +80,7 @@ def test_a_lost_interrupt_is_raised_again_after_a_while(
         clock.now += GRACE_S
         see(supervisor, 3)  # so long it is left to clean up
         with pytest.raises(KeyboardInterrupt):
-            clock.now += 0.1
-            threading.Event().wait()
+            wait_after(lambda: setattr(clock, "now", clock.now + 0.1))
         see(supervisor, 3)  # and after each interrupt anew
     assert not watch.died
 
@@ -85,8 +89,7 @@ def test_an_interrupt_that_a_destructor_lost_is_raised_again_at_once(
     watch: _Watch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with watch, pytest.raises(KeyboardInterrupt):
-        _Forgetful()
-        threading.Event().wait()
+        wait_after(_Forgetful)
     assert capsys.readouterr().err == ""
 
 
@@ -98,8 +101,7 @@ def test_nothing_is_raised_while_nobody_interrupts(watch: _Watch, supervisor: _S
 def test_a_dead_process_interrupts_once(watch: _Watch, supervisor: _Supervisor) -> None:
     with watch:
         with pytest.raises(KeyboardInterrupt):
-            supervisor.runs = False
-            threading.Event().wait()
+            wait_after(lambda: setattr(supervisor, "runs", False))
         # Nobody looks after the processes any more: a moment for a second interrupt, were there one.
         threading.Event().wait(0.2)
     assert watch.died
