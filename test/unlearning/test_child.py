@@ -17,6 +17,9 @@ from vlaforget_ros.adapters.store import AdapterStore
 from vlaforget_ros.policy.policy import VlaPolicy
 from vlaforget_ros.unlearning import child
 
+# What an edit costs on a busy machine is not the matter here: the longest test runs five of them in processes.
+pytestmark = pytest.mark.timeout(600)
+
 
 def events(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
