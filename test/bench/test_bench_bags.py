@@ -50,7 +50,7 @@ def test_ratios_are_of_pairs_on_one_bag(bag: Path) -> None:
     row = compare(bag, 250, 3, quiet)
     assert len(row["ratios"]) == 3
     assert row["ratio"] == sorted(row["ratios"])[1]
-    assert 0 < row["stream_s"] < 60
+    assert row["stream_s"] > 0
 
 
 def test_frames_that_are_missing_are_no_result(bag: Path) -> None:

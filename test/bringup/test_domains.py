@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +15,13 @@ from vlaforget_ros.bringup import domains
 CLAIM = "from vlaforget_ros.bringup.domains import own_domain; print(own_domain(), flush=True); input()"
 
 
-def test_processes_side_by_side_have_domains_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_side_by_side_have_domains_of_their_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # A folder of locks of their own: another graph on this machine may take a domain at any moment.
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    domains.own_domain.cache_clear()
     line = [sys.executable, "-c", CLAIM]
     started = [
         subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(4)

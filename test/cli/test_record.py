@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +53,10 @@ def domain(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.ros
+@pytest.mark.timeout(300)
 def test_a_disk_without_room_is_status_1_with_limit_and_remedy(domain: None, tmp_path: Path) -> None:
     process = start(str(tmp_path / "bag"), "--min-free-mb", "1e8")
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=160)
     assert process.returncode == 1
     assert "min_free_mb" in said
     assert "remedy" in said
@@ -64,13 +64,15 @@ def test_a_disk_without_room_is_status_1_with_limit_and_remedy(domain: None, tmp
 
 
 @pytest.mark.ros
+@pytest.mark.timeout(300)
 def test_ctrl_c_ends_with_a_table_and_json(domain: None, tmp_path: Path) -> None:
     process = start(str(tmp_path / "bag"), "--topics", "/rosout", "--json", str(tmp_path / "told.json"))
-    end, pause = time.monotonic() + 60.0, threading.Event()
-    while not (tmp_path / "bag").exists() and time.monotonic() < end:
+    pause = threading.Event()
+    while not (tmp_path / "bag").exists():
+        assert process.poll() is None, process.communicate()
         pause.wait(0.1)
     process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=160)
     assert process.returncode == 0
     assert str(tmp_path / "bag") in out.replace("\n", "")
     told = json.loads((tmp_path / "told.json").read_text())

@@ -264,7 +264,7 @@ def test_what_does_not_fit_into_the_queue_is_counted(tmp_path: Path, monkeypatch
     held = threading.Event()
     recording = Recording(tmp_path / "bag")
     write: Callable[[Heard], None] = recording.hear
-    monkeypatch.setattr(recording, "hear", lambda heard: held.wait(10.0) and write(heard))
+    monkeypatch.setattr(recording, "hear", lambda heard: held.wait(60.0) and write(heard))
     size = len(image(1).data)
     intake = Intake(recording, lambda: 0, lambda error: None, max_bytes=3 * size)
     done = [intake.put(image(number + 1)) for number in range(5)]

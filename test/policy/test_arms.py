@@ -39,6 +39,11 @@ def arms(policy: VlaPolicy, store: AdapterStore) -> Iterator[list[InferenceEngin
         engine.close()
 
 
+def be_patient(arms: list[InferenceEngine]) -> None:
+    """All are known to run and will ask: from now on an inference waits for the others, however late they come."""
+    arms[0]._model.desk._wait_s = 120.0
+
+
 def at_once(
     engines: list[InferenceEngine], images: np.ndarray, step: int, task: str = TASK
 ) -> list[Inference]:
@@ -99,6 +104,7 @@ def test_arms_that_ask_at_once_share_one_forward_pass_and_none_gets_another_s_ad
     for arm in arms:
         arm.swap("base")
     at_once(arms, images, 0)  # from now on all three are known to run
+    be_patient(arms)
     passes.sizes.clear()
     answers = []
     for step, chosen in enumerate([(0, 1, 2), (3, None, 0), (1, 1, 0), (None, None, None)], 1):
@@ -197,6 +203,7 @@ def test_merged_adapters_are_answered_one_after_the_other(
             expected.append(arm.infer(image, TASK).prediction.tokens)
             arm.rollout_ended()
         at_once(arms, images, 0)
+        be_patient(arms)
         passes.sizes.clear()
         assert [a.prediction.tokens for a in at_once(arms, images, 1)] == expected
         assert passes.sizes == [1, 1]
@@ -223,28 +230,31 @@ def test_no_action_is_a_mixture_while_every_arm_swaps_and_infers(
             expected[digest, row] = first.infer(images[row], TASK).prediction.tokens
     for arm in arms:
         arm.swap(digests[0])
-    over = threading.Event()
+    over, swaps = threading.Event(), []
 
-    def keep_swapping(seed: int) -> int:
-        random, swaps = np.random.default_rng(seed), 0
+    def keep_swapping(seed: int) -> None:
+        random = np.random.default_rng(seed)
         while not over.wait(0.002):
-            arms[seed].swap(str(random.choice(digests)))
-            swaps += 1
-        return swaps
+            swaps.append(arms[seed].swap(str(random.choice(digests))))
 
     def infer_many(row: int) -> list[Inference]:
-        return [arms[row].infer(images[row], TASK, step) for step in range(40)]
+        # Until there were enough swaps, whichever of the threads the machine prefers.
+        found: list[Inference] = []
+        while len(found) < 40 or len(swaps) < 20:
+            found.append(arms[row].infer(images[row], TASK, len(found)))
+        return found
 
     with ThreadPoolExecutor(6) as pool:
         swapping = [pool.submit(keep_swapping, index) for index in range(3)]
         inferring = [pool.submit(infer_many, index) for index in range(3)]
         answers = [(row, a) for row, future in enumerate(inferring) for a in future.result(120)]
         over.set()
-        assert sum(future.result(60) for future in swapping) > 20
+        for future in swapping:
+            future.result(60)
     for arm in arms:
         arm.close()
 
-    assert len(answers) == 120
+    assert len(answers) >= 120
     assert [a for row, a in answers if a.prediction.tokens != expected[a.adapter_digest, row]] == []
     assert not any(module._forward_hooks for module in policy.model.modules())
 

@@ -15,7 +15,7 @@ from engine_parts import TASK, code_of, random_weights, stored_edits
 
 from vlaforget_ros.adapters import AdapterStore, LoraModule, LoraWeights, write_peft
 from vlaforget_ros.errors import AdapterError, ErrorCode
-from vlaforget_ros.policy.engine import InferenceEngine
+from vlaforget_ros.policy.engine import Inference, InferenceEngine
 from vlaforget_ros.policy.policy import VlaPolicy
 
 
@@ -81,33 +81,35 @@ def test_every_action_is_that_of_its_digest_under_concurrent_swaps(
     """The real network: two threads swap, one rolls back now and then, beside a stream of inferences."""
     expected = reference_tokens(engine, digests, images[0])
     assert len(set(expected.values())) == 4
-    done, codes = threading.Event(), []
+    done, codes, swaps = threading.Event(), [], []
 
-    def keep_swapping(seed: int) -> int:
-        chooser, swaps = np.random.default_rng(seed), 0
+    def keep_swapping(seed: int) -> None:
+        chooser = np.random.default_rng(seed)
         while not done.is_set():
             try:
-                engine.swap(str(chooser.choice(["base", *digests])))
-                swaps += 1
+                swaps.append(engine.swap(str(chooser.choice(["base", *digests]))))
             except AdapterError as error:
                 codes.append(error.code)
-        return swaps
 
     with ThreadPoolExecutor(2) as pool:
         busy = [pool.submit(keep_swapping, seed) for seed in range(2)]
-        answers = []
-        for step in range(120):
-            answers.append(engine.infer(images[0], TASK, step))
-            if step % 20 == 10:
-                engine.rollback("test")
-        done.set()
-        swaps = sum(future.result(30) for future in busy)
+        answers: list[Inference] = []
+        seen: set[str] = set()
+        # Until there were enough swaps and each adapter had its turn, whichever of the threads the machine prefers.
+        try:
+            while len(answers) < 120 or len(swaps) < 60 or seen != set(expected):
+                answers.append(engine.infer(images[0], TASK, len(answers)))
+                seen.add(answers[-1].adapter_digest)
+                if len(answers) % 20 == 10:
+                    engine.rollback("test")
+        finally:
+            done.set()
+        for future in busy:
+            future.result(60)
 
     mixed = [a for a in answers if a.prediction.tokens != expected[a.adapter_digest]]
     assert mixed == []
-    assert swaps > 60
     assert set(codes) <= {ErrorCode.ADAPTER_SUPERSEDED}
-    assert {answer.adapter_digest for answer in answers} == set(expected)
 
 
 def test_rollback_works_with_the_store_gone(

@@ -64,7 +64,7 @@ class MemorySource:
     def load(self, digest: str, *, base_digest: str | None = None) -> LoraWeights:
         self.loads.append(digest)
         self.loading.set()
-        assert self.go_on.wait(30)
+        assert self.go_on.wait(60)
         return self.weights[digest]
 
     def manifests(self) -> list:
@@ -106,22 +106,31 @@ def test_none_of_thousands_of_actions_is_a_mixture(
         engine.swap(digest)
         expected[digest] = engine.infer(IMAGE, TASK).prediction.action.copy()
 
+    seen: set[str] = set()
+
     def swap_many(seed: int) -> None:
-        for digest in np.random.default_rng(seed).choice(["", *source.weights], 1500):
-            engine.swap(str(digest))
+        # Until each adapter had its turn, whichever of the threads the machine prefers.
+        chooser, swaps = np.random.default_rng(seed), 0
+        while swaps < 1500 or len(seen) < len(expected):
+            engine.swap(str(chooser.choice(["", *source.weights])))
+            swaps += 1
 
     def infer_many(_: int) -> list[Inference]:
-        return [engine.infer(IMAGE, TASK, step) for step in range(1500)]
+        found: list[Inference] = []
+        while len(found) < 1500 or not all(future.done() for future in swapping):
+            found.append(engine.infer(IMAGE, TASK, len(found)))
+            seen.add(found[-1].adapter_digest)
+        return found
 
     with ThreadPoolExecutor(4) as pool:
         swapping = [pool.submit(swap_many, seed) for seed in range(2)]
         inferring = [pool.submit(infer_many, index) for index in range(2)]
-        answers = [answer for future in inferring for answer in future.result(120)]
+        answers = [answer for future in inferring for answer in future.result(150)]
         for future in swapping:
-            future.result(120)
+            future.result()
 
     mixed = [a for a in answers if not np.array_equal(a.prediction.action, expected[a.adapter_digest])]
-    assert len(answers) == 3000
+    assert len(answers) >= 3000
     assert mixed == []
     assert len({answer.adapter_digest for answer in answers}) == 7
     assert len(engine.resident) <= 3
@@ -135,10 +144,10 @@ def test_inference_goes_on_while_an_adapter_is_staged(
     source.go_on.clear()
     with ThreadPoolExecutor(1) as pool:
         swap = pool.submit(engine.swap, target)
-        assert source.loading.wait(10)
+        assert source.loading.wait(60)
         during = [engine.infer(IMAGE, TASK, step) for step in range(20)]
         source.go_on.set()
-        result = swap.result(10)
+        result = swap.result(60)
 
     assert {answer.adapter_digest for answer in during} == {""}
     assert result.effective_step == 20
@@ -153,10 +162,10 @@ def test_a_rollback_during_staging_wins(quick: tuple[InferenceEngine, LinearPoli
     source.go_on.clear()
     with ThreadPoolExecutor(1) as pool:
         swap = pool.submit(engine.swap, second)
-        assert source.loading.wait(10)
+        assert source.loading.wait(60)
         assert engine.rollback("stop that").active_digest == ""
         source.go_on.set()
-        assert code_of(lambda: swap.result(10)) == ErrorCode.ADAPTER_SUPERSEDED
+        assert code_of(lambda: swap.result(60)) == ErrorCode.ADAPTER_SUPERSEDED
 
     assert engine.active_digest == ""
 

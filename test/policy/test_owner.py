@@ -20,16 +20,16 @@ def test_calls_run_in_one_other_thread_in_order_and_urgent_ones_first() -> None:
 
     def hold() -> bool:
         started.set()
-        return gate.wait(10)
+        return gate.wait(60)
 
     blocked = owner.submit(hold)
-    assert started.wait(10)
+    assert started.wait(60)
     futures = [owner.submit(lambda n=name: note(n)) for name in ("a", "b")]
     futures.append(owner.submit(lambda: note("urgent"), first=True))
     gate.set()
 
-    idents = {future.result(10) for future in futures}
-    assert blocked.result(10)
+    idents = {future.result(60) for future in futures}
+    assert blocked.result(60)
     assert ran == ["urgent", "a", "b"]
     assert len(idents) == 1
     assert threading.get_ident() not in idents
@@ -40,9 +40,9 @@ def test_an_exception_goes_to_its_caller_and_the_thread_lives_on() -> None:
     owner = OwnerThread("test")
 
     with pytest.raises(ZeroDivisionError):
-        owner.submit(lambda: 1 // 0).result(10)
+        owner.submit(lambda: 1 // 0).result(60)
 
-    assert owner.submit(lambda: 7).result(10) == 7
+    assert owner.submit(lambda: 7).result(60) == 7
     owner.close()
 
 
@@ -51,21 +51,21 @@ def test_closing_finishes_what_runs_and_refuses_what_waits() -> None:
 
     def hold() -> str:
         started.set()
-        gate.wait(10)
+        gate.wait(60)
         return "done"
 
     running = owner.submit(hold)
     waiting = owner.submit(lambda: None)
-    assert started.wait(10)
+    assert started.wait(60)
     closing = threading.Thread(target=owner.close)
     closing.start()
     with pytest.raises(PolicyError) as caught:
-        waiting.result(10)
+        waiting.result(60)
     gate.set()
-    closing.join(10)
+    closing.join(60)
 
     assert caught.value.code == ErrorCode.POLICY_NOT_ACTIVE
-    assert running.result(10) == "done"
+    assert running.result(60) == "done"
     with pytest.raises(PolicyError):
         owner.submit(lambda: None)
     owner.close()

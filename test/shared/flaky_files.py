@@ -126,7 +126,7 @@ def http_site(files: dict[str, bytes]) -> Iterator[Site]:
             if with_content:
                 self.wfile.write(part[: site.breaks_after])
                 if site.breaks_after is not None and len(part) > site.breaks_after:
-                    site.arrived.wait(30)
+                    site.arrived.wait(120)
                     self.close_connection = True
 
         def log_message(self, *_: object) -> None:

@@ -14,7 +14,7 @@ def python(script: str, *arguments: object, before: tuple[str, ...] = ()) -> str
     """What a script prints; the test fails where the script does."""
     command = [*before, sys.executable, "-c", script, *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    run = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, check=False)
+    run = subprocess.run(command, capture_output=True, text=True, timeout=170, env=environment, check=False)
     assert run.returncode == 0, run.stderr
     return run.stdout
 
@@ -24,9 +24,9 @@ def private_mounts() -> tuple[str, ...]:
     for command in (("unshare", "--mount"), ("unshare", "--user", "--map-root-user", "--mount")):
         try:
             test = [*command, "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
-            if subprocess.run(test, capture_output=True, timeout=10, check=False).returncode == 0:
+            if subprocess.run(test, capture_output=True, timeout=60, check=False).returncode == 0:
                 return command
-        except OSError:
+        except (OSError, subprocess.TimeoutExpired):
             return ()
     return ()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -15,6 +16,9 @@ import pytest
 from vlaforget_ros.adapters.store import AdapterStore
 from vlaforget_ros.policy.policy import VlaPolicy
 from vlaforget_ros.unlearning import child
+
+# What an edit costs on a busy machine is not the matter here: the longest test runs five of them in processes.
+pytestmark = pytest.mark.timeout(600)
 
 
 def events(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
@@ -62,31 +66,73 @@ def test_an_edit_from_a_bag_to_an_adapter_in_the_store(
     assert done["metrics"]["fc"] == record["after"]["metrics"]["fc"]
 
 
-def run_child(
-    request: Path, out: Path, *more: str, stop_at: str = "", number: int = signal.SIGTERM
+# The process as it is, but for this: it tells every step, and waits for a line before it goes on after one of them. A
+# signal that is sent meanwhile comes in that step, however fast or slow either process is.
+HELD = """
+import json, os, sys
+from vlaforget_ros.unlearning import child
+
+stage, steps = sys.argv.pop(1), int(sys.argv.pop(1))
+tell, seen = child._emit, 0
+
+def tell_and_wait(event):
+    global seen
+    tell(event)
+    seen += event.get("stage") == stage
+    if seen == steps:
+        seen += 1
+        sys.stdin.readline()
+
+child._emit, child.PROGRESS_PERIOD_S = tell_and_wait, 0.0
+status = child.main()
+sys.stdout.flush()
+os._exit(status)
+"""
+
+
+def run_child(request: Path, out: Path, *more: str) -> list[dict[str, Any]]:
+    """Run the real process; its events, and its exit status last."""
+    return _events([sys.executable, "-m", "vlaforget_ros.unlearning.child"], request, out, *more)
+
+
+def stopped_child(
+    request: Path, out: Path, *more: str, stage: str, step: int, number: int = signal.SIGTERM
 ) -> list[dict[str, Any]]:
-    """Run the real process; send it a signal at the first progress event of stage ``stop_at``."""
-    command = [sys.executable, "-m", "vlaforget_ros.unlearning.child", "--request", str(request)]
+    """The same, with a signal after so many steps of a stage."""
+    command = [sys.executable, "-c", HELD, stage, str(step)]
+    return _events(command, request, out, *more, stop=(stage, step, number))
+
+
+def _events(
+    command: list[str], request: Path, out: Path, *more: str, stop: tuple[str, int, int] = ("", 0, 0)
+) -> list[dict[str, Any]]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    found = []
+    stage, step, number = stop
+    found: list[dict[str, Any]] = []
     with subprocess.Popen(
-        [*command, "--out", str(out), *more], stdout=subprocess.PIPE, text=True, env=environment
+        [*command, "--request", str(request), "--out", str(out), *more],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
     ) as process:
         for line in process.stdout or ():
             found.append(json.loads(line))
-            if stop_at and found[-1].get("stage") == stop_at:
+            if step and sum(event.get("stage") == stage for event in found) == step and process.stdin:
                 process.send_signal(number)
+                with contextlib.suppress(BrokenPipeError):  # it is dead
+                    process.stdin.close()
+                step = 0
     return [*found, {"status": process.returncode}]
 
 
 def test_sigterm_cancels_and_resume_ends_with_the_same_bytes(
     request_file: Path, tmp_path: Path, request_text: str
 ) -> None:
-    # Enough steps in the last stage for the signal to arrive in it.
-    request_file.write_text(request_text.replace("steps_language: 2", "steps_language: 40"))
+    request_file.write_text(request_text.replace("steps_language: 2", "steps_language: 8"))
     whole = run_child(request_file, tmp_path / "whole")
     assert (whole[-2]["event"], whole[-1]["status"]) == ("done", 0)
-    stopped = run_child(request_file, tmp_path / "stopped", stop_at="language")
+    stopped = stopped_child(request_file, tmp_path / "stopped", stage="language", step=3)
     assert (stopped[-2]["event"], stopped[-2]["code"], stopped[-1]["status"]) == ("error", 305, 1)
     stages = sorted(path.name for path in (tmp_path / "stopped/stages").glob("*.json"))
     assert stages == ["projector-1.json", "visual-1.json"]
@@ -104,14 +150,15 @@ def test_kill_9_in_every_stage_ends_with_the_same_bytes(
     # Each stage long enough to be killed in, each step on disk.
     longer = request_text.replace("steps_visual: 2, steps_projector: 2, steps_language: 2", "@")
     request_file.write_text(
-        longer.replace("@", "steps_visual: 8, steps_projector: 8, steps_language: 8, checkpoint_steps: 1")
+        longer.replace("@", "steps_visual: 6, steps_projector: 6, steps_language: 6, checkpoint_steps: 1")
     )
     whole = run_child(request_file, tmp_path / "whole")
     assert whole[-1]["status"] == 0
     out, resume = tmp_path / "killed", ()
     for stage in ("visual", "projector", "language"):
-        killed = run_child(request_file, out, *resume, stop_at=stage, number=signal.SIGKILL)
+        killed = stopped_child(request_file, out, *resume, stage=stage, step=3, number=signal.SIGKILL)
         assert killed[-1]["status"] == -signal.SIGKILL
+        assert [event["stage"] for event in killed[:-1]].count(stage) == 3
         assert not (out / "edit.json").exists()
         resume = ("--resume",)
     assert run_child(request_file, out, *resume)[-1]["status"] == 0

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Event, Thread
+from threading import Condition, Thread
 from typing import Any
 
 import numpy as np
@@ -79,7 +79,8 @@ def measure(settings: Settings, progress: Callable[[int, int], None]) -> dict[st
                     edit = stack.enter_context(_editing(request, made, share)) if share else None
                     begun = edit.steps if edit else 0
                     seconds[share].append(_ticks(policy, settings, turn))
-                    steps[share] += edit.steps - begun if edit else 0
+                    # The step that was under way at the end counts: on a slow machine there is no other.
+                    steps[share] += edit.wait_until_it_trains(begun) - begun if edit else 0
                 progress(turn * len(conditions) + place + 1, settings.turns * len(conditions))
     found: list[Figure] = []
     alone = np.concatenate(seconds[0.0])
@@ -147,14 +148,17 @@ class _Edit:
 
     def __init__(self, process: EditProcess) -> None:
         self.steps, self.failed = 0, ""
-        self._process, self._trains = process, Event()
+        self._process, self._more = process, Condition()
         self._reader = Thread(target=self._read, daemon=True)
         self._reader.start()
 
-    def wait_until_it_trains(self) -> None:
-        self._trains.wait(600.0)
-        if self.failed or not self.steps:
+    def wait_until_it_trains(self, begun: int = 0) -> int:
+        """Steps, once there are more than ``begun``."""
+        with self._more:
+            self._more.wait_for(lambda: self.failed or self.steps > begun, 600.0)
+        if self.failed or self.steps <= begun:
             raise RuntimeError(f"the edit beside which to measure does not train: {self.failed}")
+        return self.steps
 
     def end(self) -> None:
         self._process.cancel()
@@ -164,11 +168,15 @@ class _Edit:
         try:
             for event in self._process.events():
                 if isinstance(event, Progress):
-                    self.steps = event.step
-                    self._trains.set()
+                    with self._more:
+                        self.steps = event.step
+                        self._more.notify_all()
+            failed = "it ended"
         except UnlearningError as error:
-            self.failed = str(error)
-        self._trains.set()
+            failed = str(error)
+        with self._more:
+            self.failed = failed
+            self._more.notify_all()
 
 
 @contextmanager

@@ -136,14 +136,19 @@ def _latencies(
     """One for each pose, at up to 100 Hz; with ``others`` after one sample of every other input."""
     kind, publish = client.publisher("ee_pose")
     took: list[_Took] = []
-    pause, scale = threading.Event(), -1.0
-    # Discovery: the first pose is repeated until it is heard.
-    for _ in range(100):
-        publish(_pose(kind, client, _HEIGHTS_M[0]))
-        pause.wait(0.1)
-        if 0.0 < statuses.wait(-1.0)[0] < 1.0:
-            break
-    scale = statuses.wait(-1.0)[0]
+    pause = threading.Event()
+
+    def until_heard(height_m: float, before: float) -> float:
+        """Repeat a pose until the scale is another one, and one of a pose within the border."""
+        for _ in range(100):
+            publish(_pose(kind, client, height_m))
+            pause.wait(0.1)
+            found = statuses.wait(before)[0]
+            if found != before and 0.0 < found < 1.0:
+                break
+        return found
+
+    scale = until_heard(_HEIGHTS_M[0], -1.0)  # discovery
     for k in range(poses):
         tick = time.monotonic()
         if others is not None:
@@ -152,7 +157,12 @@ def _latencies(
         begin = time.time()
         publish(pose)
         now, arrived_s, heard_s = statuses.wait(scale)
-        took.append(_Took(arrived_s - begin, heard_s - begin) if now != scale else _Took(_WAIT_S, _WAIT_S))
+        if now != scale:
+            took.append(_Took(arrived_s - begin, heard_s - begin))
+        else:
+            took.append(_Took(_WAIT_S, _WAIT_S))
+            # It may still come, and must not be taken for the answer to the next pose, nor that one's for another.
+            now = until_heard(_HEIGHTS_M[(k + 1) % 2], scale)
         scale = now
         if k % max(1, poses // 10) == 0 or k + 1 == poses:
             progress(k + 1, poses)

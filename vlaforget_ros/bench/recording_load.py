@@ -29,7 +29,7 @@ from vlaforget_ros.errors import CellError, ErrorCode
 
 TOPICS = ("/image", "/joint_states")
 _LOOK_S = 0.25
-_GRACE_S = 60.0
+_GRACE_S = 120.0
 # CDR: the number lies in frame_id, behind encapsulation, stamp and length.
 _NUMBER = slice(16, 24)
 
@@ -62,8 +62,8 @@ def run_recording_load(
 
     Returns:
         ``record_dropped`` (messages), ``record_cpu_percent`` (of one core, user and system, from the first message
-        to the last), ``sent`` and ``recorded`` by topic, ``reported_dropped`` (what the recorder itself noticed),
-        ``peak_mb`` (resident memory), ``size_mb`` of the bag, ``seconds``.
+        to the last; nan where nobody looked between them), ``sent`` and ``recorded`` by topic, ``reported_dropped``
+        (what the recorder itself noticed), ``peak_mb`` (resident memory), ``size_mb`` of the bag, ``seconds``.
 
     Raises:
         CellError: 603 when publisher or recorder ended before their time.
@@ -153,8 +153,11 @@ def _watch(
     process, pause = psutil.Process(recorder.pid), threading.Event()
     skipped, begin_s, first = seconds / 10, None, None
     peak, last = 0.0, (time.monotonic(), 0.0)
-    while camera.poll() is None and recorder.poll() is None:
-        with contextlib.suppress(psutil.NoSuchProcess):
+    flows = True
+    while flows:
+        # One more look after the end: there may have been none before it.
+        flows = camera.poll() is None and recorder.poll() is None
+        with contextlib.suppress(psutil.Error):
             used = process.cpu_times()
             now = (time.monotonic(), used.user + used.system)
             peak = max(peak, process.memory_info().rss / 1e6)
@@ -165,7 +168,8 @@ def _watch(
                 if now[0] - begin_s >= skipped:
                     first = first or now
                     last = now
-        pause.wait(_LOOK_S)
+        if flows:
+            pause.wait(_LOOK_S)
     if first is None or last[0] <= first[0]:
         return float("nan"), peak
     return 100.0 * (last[1] - first[1]) / (last[0] - first[0]), peak

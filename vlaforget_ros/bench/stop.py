@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -17,6 +18,7 @@ from vlaforget_ros import figures
 from vlaforget_ros.bringup.supervisor import Supervisor, commands
 from vlaforget_ros.bringup.table import ParameterValue, Process, processes
 from vlaforget_ros.demo.graph import running
+from vlaforget_ros.errors import SafetyError
 from vlaforget_ros.figures import Figure
 from vlaforget_ros.nodes.client import RobotClient
 
@@ -99,12 +101,12 @@ def measure(
     stops: list[tuple[float, float]] = []
     kills_found: list[tuple[float, float]] = []
     with running(others, out / "logs", say) as client:
-        arm, rng = _Arm(client), np.random.default_rng(0)
+        arm, rng, violate = _Arm(client), np.random.default_rng(0), _violator(client)
         with Supervisor(commands(monitor), out / "logs", say=say):
             client.wait_until_ready(["cell_node", "policy_node", "safety_monitor_node"])
             with _driven(steps) as posing:
                 while len(stops) < trials:
-                    stops += _stop(client, arm, rng, posing)
+                    stops += _stop(client, arm, rng, posing, violate)
                     report("stops", len(stops), trials)
         while len(kills_found) < kills:
             with Supervisor(commands(monitor), out / "logs", say=say) as keeper:
@@ -170,32 +172,62 @@ def _driven(steps: int) -> Iterator[threading.Lock]:
         thread.join()
 
 
+def _violator(client: RobotClient) -> Callable[[], None]:
+    """Publishes a violation that stops the arm. One publisher for all of them: who knows it misses none."""
+    kind, publish = client.publisher("safety/violation")
+    return lambda: publish(
+        kind(rule="bench/stop", severity=_SEVERITY_STOP, message="injected by the benchmark")
+    )
+
+
 def _stop(
-    client: RobotClient, arm: _Arm, rng: np.random.Generator, posing: threading.Lock
+    client: RobotClient,
+    arm: _Arm,
+    rng: np.random.Generator,
+    posing: threading.Lock,
+    violate: Callable[[], None],
 ) -> list[tuple[float, float]]:
     """One trial: seconds to the last action and to the last motion; none where the rollout ended meanwhile."""
     if not arm.wait(held=False):
+        status = client.safety_status
+        if status is not None and status.state == _STOPPED:
+            # A violation of an earlier trial came after its release.
+            with contextlib.suppress(SafetyError):
+                client.release()
         return []
     # A rollout may end while the arm is watched: to be posed anew for the next one is no motion of a held arm.
     with posing:
-        return _stopped(client, arm, rng)
+        return _stopped(client, arm, rng, violate)
 
 
-def _stopped(client: RobotClient, arm: _Arm, rng: np.random.Generator) -> list[tuple[float, float]]:
-    kind, publish = client.publisher("safety/violation")
+def _stopped(
+    client: RobotClient, arm: _Arm, rng: np.random.Generator, violate: Callable[[], None]
+) -> list[tuple[float, float]]:
     # A violation does not wait for an action to come: any moment between two of them is as likely.
     threading.Event().wait(float(rng.uniform(0.0, TICK_S)))
     began = time.monotonic()
     if began - arm.last_unsafe() > 2 * TICK_S:
         return []
-    publish(kind(rule="bench/stop", severity=_SEVERITY_STOP, message="injected by the benchmark"))
+    violate()
     held = arm.wait(held=True)
     last = arm.last_unsafe()
+    if not held:
+        # The rollout ended, or the monitor did not know the publisher yet: no trial, and the next one begins released.
+        _until_stopped(client, violate)
     client.wait_for_safety(lambda status: status.state == _STOPPED)
     threading.Event().wait(_STILL_S)
     moved = arm.last_motion()
     client.release()
     return [(max(0.0, last - began), max(0.0, moved - began))] if held else []
+
+
+def _until_stopped(client: RobotClient, violate: Callable[[], None]) -> None:
+    for _ in range(30):
+        status = client.safety_status
+        if status is not None and status.state == _STOPPED:
+            return
+        violate()
+        threading.Event().wait(1.0)
 
 
 def _kill(

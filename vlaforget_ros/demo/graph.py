@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +16,8 @@ from vlaforget_ros.bringup.supervisor import Supervisor, commands
 from vlaforget_ros.bringup.table import ParameterValue, Process, processes
 from vlaforget_ros.errors import CellError, ErrorCode
 from vlaforget_ros.nodes.client import RobotClient
+
+_LOOK_S = 0.5
 
 
 def demo_processes(base: Path, out: Path, fixed_rate: bool = False) -> tuple[Process, ...]:
@@ -78,38 +82,57 @@ def wait_for_nodes(client: RobotClient) -> None:
 class _Watch:
     """Interrupts the main thread, which waits for an answer of the graph, when a node it needs has ended.
 
-    An interrupt may get lost: Python drops exceptions that are raised while it calls a destructor. One that has not
-    ended the work after ``grace_s`` is therefore raised again.
+    An interrupt may get lost: Python drops exceptions that are raised while it calls a destructor. Such a one is raised
+    again at once; whatever else has not ended the work after ``grace_s``, then.
 
     Args:
         supervisor: of the processes.
         grace_s: how long the main thread may clean up after an interrupt [s].
+        clock: steady clock [s].
     """
 
-    def __init__(self, supervisor: Supervisor, grace_s: float = 20.0) -> None:
-        self._supervisor, self._grace_s = supervisor, grace_s
+    def __init__(
+        self, supervisor: Supervisor, grace_s: float = 20.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._supervisor, self._grace_s, self._clock = supervisor, grace_s, clock
         self._leave = threading.Event()
         self._interrupted_s: float | None = None
         self.died = False
         self._thread = threading.Thread(target=self._look, name="watch", daemon=True)
+        self._hook = sys.unraisablehook
 
     def interrupt(self, number: int, frame: object) -> None:
         """Signal handler: remembers when, and raises KeyboardInterrupt."""
-        self._interrupted_s = time.monotonic()
+        self._interrupted_s = self._clock()
         raise KeyboardInterrupt
 
     def __enter__(self) -> _Watch:
+        self._hook, sys.unraisablehook = sys.unraisablehook, self._dropped
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._leave.set()
         self._thread.join()
+        sys.unraisablehook = self._hook
+
+    def _dropped(self, what: sys.UnraisableHookArgs) -> None:
+        if isinstance(what.exc_value, KeyboardInterrupt):
+            self._interrupted_s = -math.inf
+        else:
+            self._hook(what)
 
     def _look(self) -> None:
-        while not self._leave.wait(min(0.5, self._grace_s)):
+        while not self._leave.wait(_LOOK_S):
             if not self.died and not self._supervisor.check():
                 self.died = True
-                signal.raise_signal(signal.SIGINT)
-            elif self._interrupted_s is not None and time.monotonic() - self._interrupted_s > self._grace_s:
-                signal.raise_signal(signal.SIGINT)
+                self._interrupt_main_thread()
+            elif self._interrupted_s is not None and self._clock() - self._interrupted_s > self._grace_s:
+                self._interrupt_main_thread()
+
+    def _interrupt_main_thread(self) -> None:
+        # Once in each grace: the handler may be long in coming, and must not be called twice for one look.
+        self._interrupted_s = self._clock()
+        # Not raise_signal, which signals this thread: Python's handler runs in the main thread, but what waits there
+        # goes on waiting, for as long as it likes.
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
