@@ -73,7 +73,9 @@ def test_the_recorded_bag_shows_what_the_policy_saw(robot: Any, graph: Any, chec
     """The first answer is recomputed from the bag alone."""
     robot.change_state("recorder_node", "deactivate")
     (bag,) = (graph.folder / "bags").iterdir()
-    report = read_episodes(bag, TopicMap(cameras=("image_wrist",), state="policy_state", stale_after_s=STALE_AFTER_S))
+    report = read_episodes(
+        bag, TopicMap(cameras=("image_wrist",), state="policy_state", stale_after_s=STALE_AFTER_S)
+    )
     (episode,) = report.episodes
     assert report.count("frames_without_camera") == report.count("frames_without_state") == 0
     assert len(episode) == 9
