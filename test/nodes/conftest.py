@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from live_parts import Camera
+from live_parts import Camera, introduce
 
 from vlaforget_ros.adapters import AdapterStore, LoraWeights
 from vlaforget_ros.bringup.domains import own_domain
@@ -81,7 +81,8 @@ class Graph:
         values = {"autostart": True, **parameters}
         if node == "policy":
             # A busy machine may keep the monitor waiting; that the arm then holds has tests of its own.
-            values.setdefault("monitor_timeout_s", 30.0)
+            values.setdefault("monitor_timeout_s", 60.0)
+            values.setdefault("image_timeout_s", 60.0)
         file = self.folder / f"{node}.yaml"
         file.write_text(yaml.safe_dump({"/**": {"ros__parameters": values}}))
         command = [
@@ -110,7 +111,17 @@ class Graph:
             process.send_signal(signal.SIGINT)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 return process.wait(timeout=0.01)
-        return process.wait(timeout=0)
+        return process.wait(timeout=60)
+
+    @contextlib.contextmanager
+    def frozen(self, node: str) -> Iterator[None]:
+        """Let a node stand still meanwhile: with the lockstep cell frozen, no rollout goes on and none ends."""
+        process = self.processes[node]
+        process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            process.send_signal(signal.SIGCONT)
 
     def kill(self, node: str) -> None:
         """kill -9."""
@@ -122,6 +133,7 @@ class Graph:
         """End what is left, also what a failed test lost sight of."""
         left = [process for process in self._all if process.poll() is None]
         for process in left:
+            process.send_signal(signal.SIGCONT)
             process.send_signal(signal.SIGINT)
         for process in left:
             try:
@@ -160,7 +172,7 @@ def make_client(domain: None) -> Iterator[Callable[[], Any]]:
     made: list[Any] = []
 
     def make() -> RobotClient:
-        made.append(RobotClient())
+        made.append(RobotClient(timeout_s=90.0))
         return made[-1]
 
     yield make
@@ -177,6 +189,7 @@ def client(make_client: Callable[[], Any]) -> Any:
 def camera(robot: Any, request: pytest.FixtureRequest) -> Iterator[Camera]:
     """The camera of a module's robot, as large as the module says (CAMERA_SIZE)."""
     made = Camera(robot, getattr(request.module, "CAMERA_SIZE", 64))
+    introduce(made.node, getattr(request.module, "CAMERA_FOR", ("policy_node",)))
     robot.wait_for_policy(lambda status: status.state == 2)
     yield made
     made.close()

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,13 @@ def main() -> int:
     request = yaml.safe_load(options.request.read_text())
     (options.out / "pid").write_text(str(os.getpid()))
     print("a library printed this")
+    progress()
+    return {"succeed": succeed, "tell": tell, "die": die, "hang": hang, "refuse": refuse}[request["reason"]](
+        request, options
+    )
+
+
+def progress() -> None:
     say(
         "progress",
         stage="visual",
@@ -37,9 +45,14 @@ def main() -> int:
         eta_s=8,
         peak_mb=300,
     )
-    return {"succeed": succeed, "die": die, "hang": hang, "refuse": refuse}[request["reason"]](
-        request, options
-    )
+
+
+def tell(request: dict[str, Any], options: argparse.Namespace) -> int:
+    """Succeed once somebody has heard of the progress: feedback may be lost."""
+    while not (options.out / "heard").exists():
+        progress()
+        threading.Event().wait(0.2)
+    return succeed(request, options)
 
 
 def succeed(request: dict[str, Any], options: argparse.Namespace) -> int:
@@ -57,8 +70,9 @@ def die(_: dict[str, Any], __: argparse.Namespace) -> int:
 
 
 def hang(_: dict[str, Any], __: argparse.Namespace) -> int:
-    signal.pause()
-    return 0
+    while True:
+        progress()
+        threading.Event().wait(0.2)
 
 
 def refuse(_: dict[str, Any], __: argparse.Namespace) -> int:

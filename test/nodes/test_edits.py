@@ -11,6 +11,7 @@ import psutil
 import pytest
 import torch
 import yaml
+from live_parts import eventually
 
 from vlaforget_ros.adapters import AdapterStore, LoraWeights
 from vlaforget_ros.adapters.peft_format import write_peft
@@ -39,7 +40,7 @@ def robot(graph: Any, client: Any, tiny: Any, store: AdapterStore) -> Any:
     )
     graph.start("policy", checkpoint=str(tiny.folder), store=str(store.root))
     start_unlearning(graph, store)
-    client.wait_until_ready(["policy_node", "unlearning_node"], 90.0)
+    client.wait_until_ready(["policy_node", "unlearning_node"], 150.0)
     return client
 
 
@@ -71,8 +72,14 @@ def test_an_edit_ends_as_an_adapter_that_can_be_swapped_in(
     robot: Any, graph: Any, store: AdapterStore, request_text: Any
 ) -> None:
     heard: list[Any] = []
-    result = robot.edit(request_text("succeed"), "careful", on_progress=heard.append)
-    assert [(p.stage, p.step, p.total_steps, p.losses) for p in heard] == [("visual", 1, 9, {"forget": 2.5})]
+
+    def listen(progress: Any) -> None:
+        heard.append((progress.stage, progress.step, progress.total_steps, progress.losses))
+        (graph.folder / "edits" / "careful" / "heard").touch()
+
+    result = robot.edit(request_text("tell"), "careful", on_progress=listen)
+    assert heard[0] == ("visual", 1, 9, {"forget": 2.5})
+    assert all(told == heard[0] for told in heard)
     assert result.metrics == {"fc": 100.0, "rc": 99.0}
     assert result.report == "report.html"
     assert store.resolve("careful") == result.adapter_digest
@@ -125,7 +132,7 @@ def test_a_cancelled_edit_ends_its_child_and_only_one_runs(
     other = make_client()
 
     def second() -> None:
-        started.wait(30)
+        assert started.wait(60)
         with pytest.raises(UnlearningError) as busy:
             other.edit(request_text("succeed"), "late")
         errors.append(busy.value)
@@ -134,13 +141,23 @@ def test_a_cancelled_edit_ends_its_child_and_only_one_runs(
     thread.start()
     # The time runs out while the child hangs: the client then cancels.
     with pytest.raises(CellError, match="did not answer"):
-        robot.edit(request_text("hang"), "hangs", on_progress=lambda _: started.set(), timeout_s=6.0)
+        robot.edit(request_text("hang"), "hangs", on_progress=lambda _: started.set(), timeout_s=20.0)
     thread.join()
     assert [error.code for error in errors] == [309]
     child = int((graph.folder / "edits" / "hangs" / "pid").read_text())
     gone(child)
+
+    def afterwards() -> str:
+        try:
+            return str(robot.edit(request_text("succeed"), "afterwards").adapter_digest)
+        except UnlearningError as error:
+            # A moment after its child has ended.
+            if error.code != 309:
+                raise
+            return ""
+
     # The node is free again.
-    assert robot.edit(request_text("succeed"), "afterwards").adapter_digest
+    assert eventually(lambda: bool(afterwards()))
 
 
 def test_kill_9_of_the_unlearning_node_takes_the_child_along_and_nothing_else(
@@ -152,11 +169,11 @@ def test_kill_9_of_the_unlearning_node_takes_the_child_along_and_nothing_else(
 
     def run() -> None:
         with pytest.raises(CellError):
-            runner.edit(request_text("hang"), "orphan", on_progress=lambda _: started.set(), timeout_s=3.0)
+            runner.edit(request_text("hang"), "orphan", on_progress=lambda _: started.set(), timeout_s=20.0)
 
     thread = threading.Thread(target=run)
     thread.start()
-    assert started.wait(30)
+    assert started.wait(60)
     graph.kill("unlearning")
     gone(int((folder / "pid").read_text()))
     assert robot.swap("careful").previous_digest == ""
@@ -171,6 +188,6 @@ def test_kill_9_of_the_unlearning_node_takes_the_child_along_and_nothing_else(
 def gone(process: int) -> None:
     """Wait until a process is no more (a zombie is no more, too)."""
     try:
-        psutil.Process(process).wait(timeout=10)
+        psutil.Process(process).wait(timeout=60)
     except psutil.NoSuchProcess:
         return

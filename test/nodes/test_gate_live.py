@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from vlaforget_ros.nodes.control import Phase
 pytestmark = pytest.mark.ros
 
 TICKS = 80
+# More than are over by the time that a busy machine has done something to the running rollout.
+MANY = 3000
 RULES = {
     "frame": "cell",
     "rules": [
@@ -56,21 +59,26 @@ def robot(graph: Any, client: Any, tiny: Any) -> Iterator[Any]:
     rules.write_text(yaml.safe_dump(RULES))
     store = AdapterStore(graph.folder / "store")
     sim = {"use_sim_time": True}
-    graph.start("policy", checkpoint=str(tiny.folder), store=str(store.root), image_timeout_s=3.0, **sim)
-    graph.start("cell", (("action", "action_checked"),), max_ticks=TICKS)
+    graph.start("policy", checkpoint=str(tiny.folder), store=str(store.root), image_timeout_s=15.0, **sim)
+    graph.start("cell", (("action", "action_checked"),), max_ticks=MANY)
     graph.start("safety_monitor", rules_file=str(rules), command_gate=True, **sim)
-    client.wait_until_ready(["policy_node", "cell_node", "safety_monitor_node"], 90.0)
+    client.wait_until_ready(["policy_node", "cell_node", "safety_monitor_node"], 150.0)
     return client
 
 
 @pytest.fixture(scope="module")
 def heard(robot: Any) -> Heard:
-    return Heard(robot)
+    made = Heard(robot)
+    # Whoever answers on a service that is asked for just now knows that this client listens (see live_parts.introduce).
+    robot.release()
+    return made
 
 
 def test_what_is_allowed_passes_unchanged(robot: Any, heard: Heard) -> None:
-    result = robot.execute(robot.reset_cell("faucet-open", 0))
+    result = robot.execute(robot.reset_cell("faucet-open", 0), max_steps=TICKS)
     assert (result.phase, result.steps) == (Phase.FAILED, TICKS)
+    # The result may be there before the last actions are heard.
+    assert eventually(lambda: all(TICKS - 1 in some for some in heard.of(result.rollout_id)))
     asked, passed = heard.of(result.rollout_id)
     both = set(asked) & set(passed)
     assert len(both) > TICKS // 4
@@ -79,43 +87,27 @@ def test_what_is_allowed_passes_unchanged(robot: Any, heard: Heard) -> None:
         assert (passed[step].fault, passed[step].speed_scale) == (0, 1.0)
 
 
-def test_after_a_stop_only_hold_actions_pass(robot: Any, heard: Heard, make_client: Any) -> None:
+def test_after_a_stop_only_hold_actions_pass(robot: Any, graph: Any, heard: Heard, make_client: Any) -> None:
     other = make_client()
-    # Finding the service takes longer than the rollout.
     with pytest.raises(SafetyError):
         other.flag("no/such/rule")
 
-    def stopped_in(seed: int) -> Any:
-        """The result of a rollout in which the arm was stopped; None where a busy machine did so after its end."""
-        running, flagged = threading.Event(), []
-        instruction = robot.reset_cell("faucet-close", seed)
-
-        def stop() -> None:
-            running.wait(30)
-            flagged.append(other.flag("keep_out/shelf", "a hand"))
-
-        thread = threading.Thread(target=stop)
-        thread.start()
-        result = robot.execute(
-            instruction, on_step=lambda feedback: running.set() if feedback.step >= 2 else None
-        )
-        thread.join()
-        if flagged[0].startswith(result.rollout_id):
-            return result
-        robot.release()
-        return None
-
-    result = next(found for seed in range(1, 6) if (found := stopped_in(seed)) is not None)
-    assert result.error_code == 400
-
-    def held() -> list[int]:
-        passed = heard.of(result.rollout_id)[1]
-        return [step for step in sorted(passed) if passed[step].fault]
-
+    instruction = robot.reset_cell("faucet-close", 1)
+    known = {message.rollout_id for message in heard.passed}
+    with ThreadPoolExecutor(1) as pool:
+        # After the first action nothing goes on: the flag is in the air, however late it is.
+        with graph.frozen("cell"):
+            running = pool.submit(robot.execute, instruction, max_steps=TICKS)
+            assert eventually(lambda: heard.passed[-1].rollout_id not in known)
+            rollout_id = heard.passed[-1].rollout_id
+            assert eventually(lambda: other.flag("keep_out/shelf", "a hand").startswith(rollout_id))
+        result = running.result()
+    assert (result.rollout_id, result.error_code) == (rollout_id, 400)
     # The result may be there before the last action is heard.
-    assert eventually(lambda: bool(held()))
-    passed = heard.of(result.rollout_id)[1]
-    steps = held()
+    assert eventually(lambda: result.steps - 1 in heard.of(rollout_id)[1])
+    passed = heard.of(rollout_id)[1]
+    steps = [step for step in sorted(passed) if passed[step].fault]
+    assert steps
     assert steps == sorted(passed)[-len(steps) :]
     assert all(not np.any(np.asarray(passed[step].action)[:3]) for step in steps)
     robot.release()
@@ -131,7 +123,9 @@ def test_with_the_monitor_dead_nothing_moves_the_arm(
     thread = threading.Thread(
         target=lambda: results.append(
             driver.execute(
-                instruction, on_step=lambda feedback: running.set() if feedback.step >= 2 else None
+                instruction,
+                max_steps=MANY,
+                on_step=lambda feedback: running.set() if feedback.step >= 2 else None,
             )
         )
     )
@@ -141,5 +135,5 @@ def test_with_the_monitor_dead_nothing_moves_the_arm(
     thread.join()
     # The cell waits for the answer to its image, and gets none: the arm stands where it stood.
     assert results[0].phase is Phase.ABORTED
-    assert results[0].steps < TICKS
+    assert results[0].steps < MANY
     assert len(set(heard.poses[-3:])) == 1

@@ -20,7 +20,7 @@ CASES = json.loads((REFERENCE / "reference.json").read_text())["cases"]
 
 @pytest.fixture(scope="module")
 def robot(graph: Any, client: Any) -> Any:
-    start_policy(graph, REFERENCE, cameras="image_wrist", state="policy_state", stale_after_s=5.0)
+    start_policy(graph, REFERENCE, cameras="image_wrist", state="policy_state")
     client.wait_until_ready(["policy_node"], 90.0)
     return client
 
@@ -32,21 +32,23 @@ def _observation(case: int) -> dict[str, Any]:
 
 def test_the_chunk_of_lerobot_arrives_action_by_action(robot: Any, camera: Camera) -> None:
     rollout = Rollout(robot, max_steps=60, instruction=CASES[0]["task"][0])
-    rest = Rest(camera, listeners=1)
+    rest = Rest(camera)
     # The first images may come before the other topics are heard: those get the hold action.
     answers = [rest.show(camera, **_observation(0)) for _ in range(7)]
     wanted = np.array(CASES[0]["actions"][0])
     for answer in answers:
         np.testing.assert_allclose(answer.action, wanted[(answer.step - answers[0].step)], atol=1e-5)
     assert len({tuple(answer.action) for answer in answers}) == 7
+    camera.end(answers[-1].rollout_id)
     assert rollout.result().steps >= 7
 
 
 def test_a_malformed_sequence_is_a_fault_and_holds(robot: Any, camera: Camera) -> None:
     assert not any(CASES[3]["well_formed"])
     rollout = Rollout(robot, max_steps=60, instruction=CASES[3]["task"][0])
-    rest = Rest(camera, listeners=1)
+    rest = Rest(camera)
     answer = rest.show(camera, **_observation(3), until=lambda answer: answer.fault != 200)
     assert answer.fault == 202
     assert answer.action.tolist() == [0.0] * 7
+    camera.end(answer.rollout_id)
     rollout.result()

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from edit_parts import base_dir, request_for, write_bag
 from vlaforget_ros.adapters import AdapterStore
 from vlaforget_ros.errors import UnlearningError
 
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.timeout(900)]
 __all__ = ["base_dir"]
 
 
@@ -30,7 +31,7 @@ def request_values(graph: Any, base_dir: Path) -> dict[str, Any]:
 def robot(graph: Any, client: Any) -> Any:
     folders = {"store": str(graph.folder / "store"), "runs": str(graph.folder / "edits")}
     graph.start("unlearning", **folders)
-    client.wait_until_ready(["unlearning_node"], 90.0)
+    client.wait_until_ready(["unlearning_node"], 150.0)
     return client
 
 
@@ -39,7 +40,7 @@ def test_a_method_of_the_request_ends_in_the_store_with_a_report(
     robot: Any, graph: Any, request_values: dict[str, Any], method: str, parameters: dict[str, Any]
 ) -> None:
     text = yaml.safe_dump({**request_values, "method": method, "parameters": parameters})
-    result = robot.edit(text, f"by-{method}", timeout_s=120.0)
+    result = robot.edit(text, f"by-{method}", timeout_s=400.0)
     manifest = AdapterStore(graph.folder / "store").manifest(result.adapter_digest)
     assert manifest.core.method == method
     page = graph.folder / "edits" / f"by-{method}" / "report.html"
@@ -51,17 +52,21 @@ def test_an_edit_killed_in_a_stage_goes_on_to_the_same_adapter(
     robot: Any, graph: Any, request_values: dict[str, Any]
 ) -> None:
     text = yaml.safe_dump(request_values)
-    whole = robot.edit(text, "whole", timeout_s=120.0)
+    whole = robot.edit(text, "whole", timeout_s=400.0)
+
+    killed = threading.Event()
 
     def kill(progress: Any) -> None:
-        if progress.stage == "language":
+        # Once: of a child that is dead already more may be told yet, and its number may be another process's.
+        if progress.stage == "language" and not killed.is_set():
+            killed.set()
             pid = re.findall(r"edit halved runs as process (\d+)", graph.log("unlearning"))[-1]
             os.kill(int(pid), signal.SIGKILL)
 
     with pytest.raises(UnlearningError, match="SIGKILL") as caught:
-        robot.edit(text, "halved", on_progress=kill, timeout_s=120.0)
+        robot.edit(text, "halved", on_progress=kill, timeout_s=400.0)
     assert caught.value.code == 308
-    resumed = robot.edit(text, "halved", resume=True, timeout_s=120.0)
+    resumed = robot.edit(text, "halved", resume=True, timeout_s=400.0)
     store = AdapterStore(graph.folder / "store")
     one, other = (
         (store.path(result.adapter_digest) / "adapter_model.safetensors").read_bytes()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from live_parts import eventually
 
-pytestmark = [pytest.mark.ros, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.ros, pytest.mark.timeout(400)]
 
 RULES = """
 frame: cell
@@ -92,11 +92,11 @@ def test_every_input_is_judged_and_counts_survive_a_restart(
     # What a canary's candidate computes may be the reference, too.
     reference = (("reference_action", "shadow_action"),)
     graph.start("safety_monitor", reference, **parameters)
-    client.wait_until_ready(["safety_monitor_node"])
+    client.wait_until_ready(["safety_monitor_node"], 120.0)
     heard: list[Any] = []
     client.subscribe("safety/violation", heard.append)
     send("rollout", _rollout(0))
-    client.wait_for_safety(lambda status: bool(status.estimates), 20.0)
+    client.wait_for_safety(lambda status: bool(status.estimates))
     # Discovery takes its time: say it again until it is heard.
     wanted = {
         "fence": ("ee_pose", _pose),
@@ -106,40 +106,40 @@ def test_every_input_is_judged_and_counts_survive_a_restart(
         "range": ("action", _action),
         "drift": ("shadow_action", _reference),
     }
-    for _ in range(600):
+
+    def all_said() -> bool:
         missing = [name for name in wanted if name not in {message.rule for message in heard}]
-        if not missing:
-            break
         for name in missing:
             send(*wanted[name])
             if name == "drift":
                 send("action", _action)
-        client.state("safety_monitor_node")
+        return not missing
+
+    assert eventually(all_said)
     said = {message.rule: message for message in heard}
-    assert set(wanted) <= set(said)
     assert {message.rollout_id for message in heard} == {"live1"}
     assert said["force"].value == 20.0
     assert said["drift"].value == 1.0
     # Nobody sends a wrench any more.
-    stopped = client.wait_for_safety(lambda status: status.state == 2, 20.0)
+    stopped = client.wait_for_safety(lambda status: status.state == 2)
     assert stopped.reason.startswith("quiet: no usable wrench")
     send("rollout", _rollout(2))
-    client.wait_for_safety(lambda status: _estimate(status) == (1, 1), 20.0)
+    client.wait_for_safety(lambda status: _estimate(status) == (1, 1))
     assert graph.stop("safety_monitor") == 0
     assert json.loads(state.read_text())["ends"] == 1
 
     graph.start("safety_monitor", **parameters)
-    client.wait_until_ready(["safety_monitor_node"])
+    client.wait_until_ready(["safety_monitor_node"], 120.0)
     # What was latched stays so until somebody releases it.
-    client.wait_for_safety(lambda status: status.state == 2 and _estimate(status) == (1, 1), 20.0)
+    client.wait_for_safety(lambda status: status.state == 2 and _estimate(status) == (1, 1))
     assert "quiet" in client.release()
-    client.wait_for_safety(lambda status: status.state != 2 and _estimate(status) == (1, 1), 20.0)
+    client.wait_for_safety(lambda status: status.state != 2 and _estimate(status) == (1, 1))
     assert graph.stop("safety_monitor") == 0
 
     state.write_text("{ half of it")
     graph.start("safety_monitor", **parameters)
-    client.wait_until_ready(["safety_monitor_node"])
-    client.wait_for_safety(lambda status: _estimate(status)[1] == 0, 20.0)
+    client.wait_until_ready(["safety_monitor_node"], 120.0)
+    client.wait_for_safety(lambda status: _estimate(status)[1] == 0)
     assert graph.stop("safety_monitor") == 0
     assert "begin anew" in graph.log("safety_monitor")
     assert (state.parent / "rates.json.damaged-1").read_text() == "{ half of it"
@@ -156,7 +156,7 @@ def test_diagnostics_come_with_each_heartbeat_and_at_once_when_the_state_changes
     )
     client.subscribe("safety/status", lambda m: statuses.append((_stamp_ns(m), m.state)))
     graph.start("safety_monitor", rules_file=str(tmp_path / "rules.yaml"), heartbeat_s=10.0)
-    client.wait_until_ready(["safety_monitor_node"])
+    client.wait_until_ready(["safety_monitor_node"], 120.0)
     # A heartbeat: the first word at the activation may be said before anybody listens.
     assert eventually(lambda: bool(heard))
     client.flag("fence")
@@ -164,12 +164,13 @@ def test_diagnostics_come_with_each_heartbeat_and_at_once_when_the_state_changes
     assert eventually(lambda: heard[-1][1] == 2)
     assert client.release().startswith("released: quiet")
     assert eventually(lambda: heard[-1][1] == 0)
+    assert eventually(lambda: any(state == 2 for _, state in statuses))
     assert graph.stop("safety_monitor") == 0
     # By the stamps of the node: how late they are heard says nothing of it.
     stopped, error = (next(stamp for stamp, level in said if level == 2) for said in (statuses, heard))
-    assert 0 <= error - stopped < 1_000_000_000
+    assert 0 <= error - stopped < 5_000_000_000
     # A flag that changes no state waits for the heartbeat.
-    assert len(heard) < len(statuses)
+    assert eventually(lambda: len(heard) < len(statuses))
 
 
 def _stamp_ns(message: Any) -> int:

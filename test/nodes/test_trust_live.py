@@ -29,7 +29,7 @@ def live(
     signers.sign(store, digests["mine"], "safety")
     trust = str(signers.policy_file("safety"))
     graph.start("policy", checkpoint=str(tiny.folder), store=str(store.root), trust=trust)
-    client.wait_until_ready(["policy_node"], 90.0)
+    client.wait_until_ready(["policy_node"], 150.0)
     return client, digests, signers
 
 

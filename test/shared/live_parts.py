@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ class Camera:
         import rclpy
         from sensor_msgs.msg import CompressedImage, Image
 
+        from vlaforget_ros.msg import RolloutOutcome
         from vlaforget_ros.nodes import qos
 
         self._size = size
@@ -38,6 +40,7 @@ class Camera:
         self.node = rclpy.create_node("camera", context=self._context, namespace=namespace)
         self.raw = self.node.create_publisher(Image, "image", qos.IMAGE)
         self.compressed = self.node.create_publisher(CompressedImage, "image/compressed", qos.IMAGE)
+        self._outcome = self.node.create_publisher(RolloutOutcome, "outcome", qos.STATE)
         self._answers: dict[int, Any] = {}
         self._heard = threading.Condition()
         client.subscribe("action", self._on_action)
@@ -67,11 +70,22 @@ class Camera:
         if compressed:
             message, publisher = _png(image, message.header), self.compressed
         wait_for_listener(publisher)
-        publisher.publish(message)
-        with self._heard:
-            answered = self._heard.wait_for(lambda: stamp_ns in self._answers, timeout=10.0)
+        end, answered = time.monotonic() + 60.0, False
+        while not answered and time.monotonic() < end:
+            # Best effort, and the answer may come before it is listened to: an image that is sent twice gets the same
+            # answer twice.
+            publisher.publish(message)
+            with self._heard:
+                answered = self._heard.wait_for(lambda: stamp_ns in self._answers, timeout=2.0)
         assert answered, "the policy did not answer"
         return self._answers[stamp_ns]
+
+    def end(self, rollout_id: str, success: bool = False) -> None:
+        """Say how a rollout went, which ends it."""
+        from vlaforget_ros.msg import RolloutOutcome
+
+        wait_for_listener(self._outcome)
+        self._outcome.publish(RolloutOutcome(rollout_id=rollout_id, success=success))
 
     def _on_action(self, message: Any) -> None:
         from vlaforget_ros.nodes import convert
@@ -82,31 +96,53 @@ class Camera:
 
 
 def start_policy(graph: Any, checkpoint: Path, **parameters: Any) -> None:
-    """A policy node that gives up early."""
-    graph.start(
-        "policy",
-        checkpoint=str(checkpoint),
-        store=str(graph.folder / "store"),
-        image_timeout_s=3.0,
-        tick_s=1.0,
-        **parameters,
-    )
+    """A policy node whose patience a busy machine does not try, where the parameters do not say otherwise."""
+    patient = {"tick_s": 1.0, "stale_after_s": 60.0}
+    store = str(graph.folder / "store")
+    graph.start("policy", checkpoint=str(checkpoint), store=store, **{**patient, **parameters})
 
 
 def wait_for_listener(publisher: Any, count: int = 1) -> None:
-    """Images are best effort: one that is sent before the policy is discovered is lost."""
-    tick = threading.Event()
-    deadline = time.monotonic() + 30.0
-    while publisher.get_subscription_count() < count and time.monotonic() < deadline:
-        tick.wait(0.05)
+    """This side's part of a match: what is sent before is lost. The other side's part is for :func:`introduce`."""
+    assert eventually(lambda: publisher.get_subscription_count() >= count), "nobody listens"
 
 
-def eventually(there: Callable[[], bool], timeout_s: float = 20.0) -> bool:
+def introduce(node: Any, others: Sequence[str]) -> None:
+    """Wait until other nodes know every publisher and subscription that ``node``, which nobody spins, has made so far.
+
+    Discovery tells of the ends of a process in the order in which they were made. So whoever answers on a service that
+    is asked for just now has heard of all the earlier ones: from then on a best-effort message is not lost for want of
+    a match.
+    """
+    from lifecycle_msgs.srv import GetState
+    from rclpy.executors import SingleThreadedExecutor
+
+    executor = SingleThreadedExecutor(context=node.context)
+    executor.add_node(node)
+    for other in others:
+        client = node.create_client(GetState, f"{other}/get_state")
+
+        def answered(client: Any = client) -> bool:
+            if not client.wait_for_service(timeout_sec=1.0):
+                return False
+            future = client.call_async(GetState.Request())
+            executor.spin_until_future_complete(future, timeout_sec=2.0)
+            return bool(future.done())
+
+        assert eventually(answered), f"{other} does not answer"
+        node.destroy_client(client)
+    executor.remove_node(node)
+    executor.shutdown()
+
+
+def eventually(there: Callable[[], bool], timeout_s: float = 60.0) -> bool:
     """Whether it comes true: what one process did another one knows a moment later, on a busy machine a long one."""
     pause, end = threading.Event(), time.monotonic() + timeout_s
-    while not there() and time.monotonic() < end:
+    while not there():
+        if time.monotonic() > end:
+            return False
         pause.wait(0.05)
-    return there()
+    return True
 
 
 def _png(image: np.ndarray, header: Any) -> Any:
@@ -123,7 +159,7 @@ def _png(image: np.ndarray, header: Any) -> Any:
 class Rest:
     """The wrist camera and the robot's state."""
 
-    def __init__(self, camera: Camera, listeners: int) -> None:
+    def __init__(self, camera: Camera, listeners: Sequence[str] = ("policy_node",)) -> None:
         from sensor_msgs.msg import Image, JointState
 
         from vlaforget_ros.nodes import qos
@@ -131,7 +167,8 @@ class Rest:
         self._wrist = camera.node.create_publisher(Image, "image_wrist", qos.IMAGE)
         self._state = camera.node.create_publisher(JointState, "policy_state", qos.STATE)
         for publisher in (self._wrist, self._state):
-            wait_for_listener(publisher, listeners)
+            wait_for_listener(publisher, len(listeners))
+        introduce(camera.node, listeners)
 
     def show(
         self,
@@ -146,8 +183,9 @@ class Rest:
 
         from vlaforget_ros.nodes import convert
 
-        answer = None
+        answer, end = None, time.monotonic() + 60.0
         while answer is None or not until(answer):
+            assert time.monotonic() < end, answer
             stamp = convert.time_message(time.time_ns())
             self._wrist.publish(convert.image_message(wrist, stamp, "wrist"))
             message = JointState(position=list(state))
@@ -161,14 +199,11 @@ class Rollout:
     """A rollout in a thread of its own."""
 
     def __init__(self, client: Any, max_steps: int, instruction: str = INSTRUCTION) -> None:
-        self._result: list[Any] = []
-        self._thread = threading.Thread(
-            target=lambda: self._result.append(client.execute(instruction, max_steps=max_steps))
-        )
         client.wait_for_policy(lambda status: status.state == 2)
-        self._thread.start()
+        pool = ThreadPoolExecutor(1)
+        self._running = pool.submit(client.execute, instruction, max_steps=max_steps)
+        pool.shutdown(wait=False)
         client.wait_for_policy(lambda status: status.state == 3)
 
     def result(self) -> Any:
-        self._thread.join(30.0)
-        return self._result[0]
+        return self._running.result(90.0)

@@ -62,7 +62,7 @@ class RobotClient:
 
     Args:
         namespace: of the arm, "" for none.
-        timeout_s: how long a service may take to appear and to answer [s].
+        timeout_s: how long a service may take to appear and to answer, and a status to be waited for [s].
     """
 
     def __init__(self, namespace: str = "", timeout_s: float = 30.0) -> None:
@@ -112,15 +112,15 @@ class RobotClient:
         return newest
 
     def wait_for_safety(
-        self, accept: Callable[[SafetyStatus], bool], timeout_s: float = 10.0
+        self, accept: Callable[[SafetyStatus], bool], timeout_s: float | None = None
     ) -> SafetyStatus:
-        """The first safety/status, counting the newest, that ``accept`` takes."""
+        """The first safety/status, counting the newest, that ``accept`` takes; None: the client's ``timeout_s``."""
         return self._connection.wait_for("safety/status", accept, timeout_s)
 
     def wait_for_policy(
-        self, accept: Callable[[PolicyStatus], bool], timeout_s: float = 10.0
+        self, accept: Callable[[PolicyStatus], bool], timeout_s: float | None = None
     ) -> PolicyStatus:
-        """The first policy/status, counting the newest, that ``accept`` takes."""
+        """The first policy/status, counting the newest, that ``accept`` takes; None: the client's ``timeout_s``."""
         return self._connection.wait_for("policy/status", accept, timeout_s)
 
     def wait_until_idle(self) -> PolicyStatus:

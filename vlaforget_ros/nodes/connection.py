@@ -7,6 +7,7 @@ import math
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -57,6 +58,7 @@ class Connection:
         self._clients: dict[str, Any] = {}
         self._actions: dict[str, Any] = {}
         self._latest: dict[str, Any] = {}
+        self._waiting: list[tuple[str, deque[Any]]] = []
         self._changed = threading.Condition()
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self._node)
@@ -97,17 +99,27 @@ class Connection:
         """The newest message of a followed topic, None before the first."""
         return self._latest.get(topic)
 
-    def wait_for(self, topic: str, accept: Callable[[Any], bool], timeout_s: float) -> Any:
+    def wait_for(self, topic: str, accept: Callable[[Any], bool], timeout_s: float | None = None) -> Any:
         """The first message, counting the newest, that ``accept`` takes. Raises CellError 606."""
-
-        def there() -> bool:
-            return topic in self._latest and accept(self._latest[topic])
-
+        timeout_s = self._timeout_s if timeout_s is None else timeout_s
+        # Each of them in its turn: on a busy machine two may come before who waits for them is woken.
+        unseen: deque[Any] = deque()
+        entry, end = (topic, unseen), time.monotonic() + timeout_s
         with self._changed:
-            if not self._changed.wait_for(there, timeout_s):
-                newest = self._latest.get(topic)
-                raise timed_out(f"{topic} did not say so; the newest is {newest}", timeout_s)
-            return self._latest[topic]
+            if topic in self._latest:
+                unseen.append(self._latest[topic])
+            self._waiting.append(entry)
+            try:
+                while True:
+                    while unseen:
+                        message = unseen.popleft()
+                        if accept(message):
+                            return message
+                    if not self._changed.wait_for(lambda: bool(unseen), max(0.0, end - time.monotonic())):
+                        newest = self._latest.get(topic)
+                        raise timed_out(f"{topic} did not say so; the newest is {newest}", timeout_s)
+            finally:
+                self._waiting = [other for other in self._waiting if other is not entry]
 
     # --- services and actions
 
@@ -227,4 +239,7 @@ class Connection:
     def _keep(self, topic: str, message: Any) -> None:
         with self._changed:
             self._latest[topic] = message
+            for waited, unseen in self._waiting:
+                if waited == topic:
+                    unseen.append(message)
             self._changed.notify_all()

@@ -72,6 +72,7 @@ class PolicyNode(VlaNode):
         self._latest: Image | CompressedImage | None = None
         self._tick_lock = threading.Lock()
         self._goal_lock = threading.Lock()
+        self._status_lock = threading.Lock()
 
     def configure(self, values: Mapping[str, Any]) -> None:
         """Load the base weights and make the topics."""
@@ -355,8 +356,10 @@ class PolicyNode(VlaNode):
         engine = self._engine
         if engine is None:
             return
-        stamp = self.get_clock().now().to_msg()
-        self._status.publish(status_message(self._state(), self._policy, engine, self._meter, stamp))
+        # Heartbeat, goals and services say it from threads of their own: what was made earlier must not be said later.
+        with self._status_lock:
+            stamp = self.get_clock().now().to_msg()
+            self._status.publish(status_message(self._state(), self._policy, engine, self._meter, stamp))
 
     def _state(self) -> int:
         if not self._active:

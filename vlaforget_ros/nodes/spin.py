@@ -11,12 +11,14 @@ from types import FrameType
 
 import rclpy
 from rclpy.executors import Executor, MultiThreadedExecutor, SingleThreadedExecutor
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.signals import SignalHandlerOptions
 
 from vlaforget_ros.nodes.base import VlaNode
 
 _LOOK_S = 0.25
 _PAUSE_S = 0.0005
+_MOST_STUMBLES = 100
 
 
 def serve(make: Callable[[], VlaNode | Sequence[VlaNode]], args: Sequence[str] | None) -> int:
@@ -61,6 +63,7 @@ class _Server(threading.Thread):
         self._nodes, self._pause_s = nodes, pause_s
         self._spinner = executor
         self._over = threading.Event()
+        self._stumbles = 0
         self.status = 1
 
     def stop(self) -> None:
@@ -77,7 +80,7 @@ class _Server(threading.Thread):
                 while not self._over.is_set():
                     # Waking an executor that has nothing to do does not make it return: it must look by
                     # itself.
-                    self._spinner.spin_once(timeout_sec=_LOOK_S)
+                    self._spin_once()
                     # With worker threads rclpy hands a callback out again and again until one has begun it, holding the
                     # interpreter's lock, so that it cannot begin: without this pause control ticks are late. A single
                     # thread has run the callback by now, and a pause would only delay the next one.
@@ -88,3 +91,19 @@ class _Server(threading.Thread):
             with ExitStack() as closing:
                 for node in self._nodes:
                     closing.callback(node.close)
+
+    def _spin_once(self) -> None:
+        """One look at what is ready, over an action server or event that another thread has just destroyed.
+
+        An arm that is cleaned up frees its own in a worker thread, and rclpy may have counted them for its next wait
+        already: it then raises, which would end the arms that go on. At the next look they are gone.
+        """
+        try:
+            self._spinner.spin_once(timeout_sec=_LOOK_S)
+        except (rclpy_implementation.RCLError, rclpy_implementation.InvalidHandle) as error:
+            self._stumbles += 1
+            if self._stumbles > _MOST_STUMBLES:
+                raise
+            self._nodes[0].get_logger().warning(f"destroyed while it was waited for: {error}")
+        else:
+            self._stumbles = 0
