@@ -50,7 +50,9 @@ class Lender:
 
     def __init__(self, policy: VlaPolicy) -> None:
         if is_rounded(policy.model):
-            raise not_shared("rounded weights are served, and an edit needs them as stored", limit="weights: stored")
+            raise not_shared(
+                "rounded weights are served, and an edit needs them as stored", limit="weights: stored"
+            )
         kind = protocol.kind_of_memory(policy.device)
         folder = protocol.own_folder()
         clean_up(folder)

@@ -1,4 +1,4 @@
-"""What a process that lends its base weights says about them: JSON over a Unix socket, checked before anything is mapped.
+"""What a process that lends its base weights says about them: JSON over a Unix socket, checked before it is used.
 
 One protocol for both kinds of memory. The borrower names the base and the device; the lender answers with an
 :class:`Offer` or a refusal. Weights on the CPU lie in one sealed file without a name, whose descriptor comes with the
@@ -32,6 +32,8 @@ DTYPES = {
 }
 _HEAD = struct.Struct(">Q")
 _MOST_FILES = 1
+# An address of a Unix socket has 107 bytes; a name in the folder has fewer than 50.
+_LONGEST_FOLDER = 56
 
 
 class _Message(BaseModel):
@@ -143,6 +145,8 @@ def folders() -> list[Path]:
 def own_folder() -> Path:
     """The first of :func:`folders` that can be made and is this user's alone. Raises PolicyError 212."""
     for folder in folders():
+        if len(os.fsencode(folder)) > _LONGEST_FOLDER:
+            continue
         try:
             folder.mkdir(mode=0o700, exist_ok=True)
         except OSError:

@@ -11,6 +11,7 @@ import mmap
 import os
 import sys
 from base64 import b64decode, b64encode
+from typing import Any
 
 import torch
 from torch import Tensor, UntypedStorage
@@ -84,7 +85,9 @@ def borrow_host(file: int, offer: Offer) -> dict[str, Tensor]:
     if fcntl.fcntl(file, fcntl.F_GET_SEALS) & _all_seals() != _all_seals():
         raise not_shared("the file of the weights could still be changed")
     size = os.fstat(file).st_size
-    beyond = [region for region in offer.regions if region.start % _ALIGN or region.start + region.bytes > size]
+    beyond = [
+        region for region in offer.regions if region.start % _ALIGN or region.start + region.bytes > size
+    ]
     if beyond:
         raise not_shared("the offer goes beyond the end of its file", value=beyond[0], limit=f"{size} bytes")
     # A private mapping: pages are the lender's until they are written, and the written ones nobody else's.
@@ -183,7 +186,7 @@ def borrow_cuda(device: torch.device, offer: Offer) -> dict[str, Tensor]:
 
 
 def check_places(offer: Offer) -> None:
-    """Every tensor lies within its storage, and is of a known type. Raises PolicyError 212 naming the first that does not."""
+    """Every tensor is of a known type and lies within its storage. Raises PolicyError 212 naming the first other one."""
     for name, at in offer.tensors.items():
         if at.dtype not in DTYPES:
             raise not_shared(f"{name} is of an unknown type", value=at.dtype, limit=", ".join(DTYPES))
@@ -227,7 +230,8 @@ def _place(tensor: Tensor, region: int, packed: bool = False) -> Place:
 
 
 def _write(file: int, tensor: Tensor, start: int) -> None:
-    left = memoryview(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy())
+    numbers: Any = tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy()
+    left = memoryview(numbers)
     while left:
         written = os.pwrite(file, left[: 1 << 30], start)
         left, start = left[written:], start + written
