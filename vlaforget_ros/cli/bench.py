@@ -328,7 +328,7 @@ def beside(
 ) -> None:
     """The policy's latency while an edit trains on the same machine, beside its latency alone; memory of both.
 
-    shared_weights: 1 where the edit worked on the policy's weights, 0 where they were mapped from their files or a copy.
+    shared_weights: 1 where the edit worked on the policy's weights, 0 where it mapped their files or had a copy.
     child_private_mb: what the edit's process alone held on the host. device_mb: what all hold on the GPU.
     """
     import torch

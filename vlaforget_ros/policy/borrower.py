@@ -48,7 +48,7 @@ class Borrowed:
         if not self.tied:
             return False
         try:
-            return self.lifeline.recv(1, socket.MSG_DONTWAIT | socket.MSG_PEEK) == b""
+            return self.lifeline.recv(1, socket.MSG_PEEK) == b""
         except BlockingIOError:
             return False
         except OSError:
@@ -118,7 +118,10 @@ def _borrowed(path: Path, directory: Path, device: str, digest: str) -> Borrowed
         finish(model, device)
         policy = VlaPolicy(model.eval(), tokenizer, digest)
         size = sum(region.bytes for region in offer.regions)
-        return Borrowed(policy, size, offer.pid, offer.tied, connection.dup())
+        lifeline = connection.dup()
+        # With a timeout Python would wait for it, whatever flags a call has.
+        lifeline.setblocking(False)
+        return Borrowed(policy, size, offer.pid, offer.tied, lifeline)
 
 
 def _checked(body: bytes, wanted: Wanted) -> Offer:

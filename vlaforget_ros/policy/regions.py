@@ -186,7 +186,7 @@ def borrow_cuda(device: torch.device, offer: Offer) -> dict[str, Tensor]:
 
 
 def check_places(offer: Offer) -> None:
-    """Every tensor is of a known type and lies within its storage. Raises PolicyError 212 naming the first other one."""
+    """Every tensor is of a known type and within its storage. Raises PolicyError 212 naming the first other one."""
     for name, at in offer.tensors.items():
         if at.dtype not in DTYPES:
             raise not_shared(f"{name} is of an unknown type", value=at.dtype, limit=", ".join(DTYPES))

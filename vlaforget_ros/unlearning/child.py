@@ -2,7 +2,8 @@
 
 ``python -m vlaforget_ros.unlearning.child --request FILE --out DIR [--resume] [--store DIR] [--share S]
 [--own-weights]`` prints one JSON object a line: a ``weights`` event where base weights are shared or copied,
-``progress`` events, then one ``done`` or ``error`` event. SIGTERM (or SIGINT) cancels; the process then exits with status 1 after an ``error`` event with code 305, its finished stages kept.
+``progress`` events, then one ``done`` or ``error`` event. SIGTERM (or SIGINT) cancels; the process then exits with
+status 1 after an ``error`` event with code 305, its finished stages kept.
 """
 
 from __future__ import annotations
