@@ -9,6 +9,7 @@ import socket
 import threading
 from pathlib import Path
 
+import torch
 from pydantic import ValidationError
 
 from vlaforget_ros.policy import offer as protocol
@@ -92,6 +93,8 @@ class Lender:
         """Lend to nobody any more; returns at once, and borrowers that are there are told."""
         if not self._closing.is_set():
             self._closing.set()
+            # Here, not in the thread: a process that ends does not wait for it.
+            self._path.unlink(missing_ok=True)
             self._wake.send(b"x")
 
     def _serve(self) -> None:
@@ -120,7 +123,6 @@ class Lender:
                         one.close()
 
     def _withdraw(self, selector: selectors.BaseSelector, borrowers: set[socket.socket]) -> None:
-        self._path.unlink(missing_ok=True)
         selector.unregister(self._listener)
         self._listener.close()
         for borrower in borrowers:
@@ -164,8 +166,10 @@ class Lender:
         if self._file is not None:
             os.close(self._file)
         if self._kept is not None:
-            self._kept = None
+            # First the counts: a storage that somebody is still said to use would not be freed.
             withdraw_cuda(self._offer.regions)
+            self._kept = None
+            torch.cuda.ipc_collect()
         self._wake.close()
         self._woken.close()
 
