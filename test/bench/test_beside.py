@@ -6,10 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from lending_parts import sockets
+from released_parts import write_released
 
 from vlaforget_ros.bench.beside import Settings, _interval, measure
+from vlaforget_ros.bench.random_release import set_option
 from vlaforget_ros.errors import UnlearningError
 from vlaforget_ros.paths import models_directory
+
+__all__ = ["sockets"]
 
 
 def test_alone_and_beside_an_edit_with_two_shares() -> None:
@@ -26,6 +31,23 @@ def test_alone_and_beside_an_edit_with_two_shares() -> None:
     )
     assert ratio["low"] <= ratio["high"]
     assert values["edit_steps_beside_1"]["value"] > 0, "the edit trained while it was measured"
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_whether_weights_were_shared_and_what_each_process_holds(
+    own: bool, tmp_path: Path, sockets: Path
+) -> None:
+    write_released(tmp_path / "base")
+    set_option(tmp_path / "base", "dtype", "bfloat16")
+    settings = Settings(
+        tmp_path / "base", shares=(1.0,), ticks=2, turns=1, tick_s=0.05, share_weights=not own
+    )
+    document = measure(settings, lambda done, total: None)
+    values = {figure["name"]: figure["value"] for figure in document["figures"]}
+    assert values["shared_weights"] == (0.0 if own else 1.0)
+    assert values["child_private_mb"] > 10
+    assert values["policy_private_mb"] > 10
+    assert "device_mb" not in values
 
 
 def test_an_edit_that_does_not_start_is_an_error(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from method_parts import bits, small_settings
 
 from vlaforget_ros.adapters.peft_format import read_peft, write_peft
 from vlaforget_ros.errors import UnlearningError
@@ -16,45 +17,12 @@ from vlaforget_ros.policy.policy import VlaPolicy
 from vlaforget_ros.unlearning.data import EditData
 from vlaforget_ros.unlearning.edit import EditResult, EditSettings, edit
 from vlaforget_ros.unlearning.guard import Guard
-from vlaforget_ros.unlearning.methods import METHODS, make_method
+from vlaforget_ros.unlearning.methods import METHODS
 from vlaforget_ros.unlearning.progress import Progress
-
-SMALL: dict[str, Any] = {
-    "batch_forget": 4,
-    "batch_retain": 4,
-    "batch_boundary": 4,
-    "batch_counterfactual": 4,
-    "score_frames": 8,
-    "rank": 4,
-    "lora_alpha": 8,
-    "checkpoint_steps": 2,
-}
-OWN: dict[str, dict[str, Any]] = {
-    "vla_forget": {
-        "steps_visual": 3,
-        "steps_projector": 3,
-        "steps_language": 3,
-        "min_gain": 0.0,
-        "max_rounds": 1,
-    },
-    "ssd": {"fisher_frames": 4, "alpha": 1.0},
-    "scrub": {"steps": 3, "cycles": 2},
-    "ihl": {"fila": True, "steps": 5},
-}
-
-
-def small_settings(key: str, settings: EditSettings) -> EditSettings:
-    """A few small steps of a method."""
-    own = OWN.get(key, {"steps": 5})
-    return replace(settings, method=make_method(key, METHODS[key].Parameters(**SMALL, **own)))
 
 
 def run(key: str, base: Path, data: EditData, settings: EditSettings, out: Path, **more: Any) -> EditResult:
     return edit(VlaPolicy.load(base), data, small_settings(key, settings), out, Guard(3600, 1e6), **more)
-
-
-def bits(result: EditResult) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    return {name: (module.a, module.b) for name, module in result.weights.modules.items()}
 
 
 @pytest.mark.parametrize("key", METHODS)

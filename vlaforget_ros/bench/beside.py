@@ -7,9 +7,10 @@ speed meets all of them.
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from threading import Condition, Thread
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 import yaml
 
@@ -24,6 +26,7 @@ from vlaforget_ros import figures
 from vlaforget_ros.episodes import EpisodeWriter
 from vlaforget_ros.errors import UnlearningError
 from vlaforget_ros.figures import Figure
+from vlaforget_ros.policy.lender import Lender, is_copied
 from vlaforget_ros.policy.policy import VlaPolicy
 from vlaforget_ros.unlearning.process import CHILD, EditProcess, Progress, edit_command
 
@@ -47,6 +50,7 @@ class Settings:
         tick_s: control period [s].
         threads: of the edit.
         seed: of images, batches and resampling.
+        share_weights: let the edit use the policy's weights, where it would else have a copy.
     """
 
     base: Path
@@ -57,6 +61,7 @@ class Settings:
     tick_s: float = 0.1
     threads: int = 1
     seed: int = 0
+    share_weights: bool = True
 
 
 def measure(settings: Settings, progress: Callable[[int, int], None]) -> dict[str, Any]:
@@ -67,18 +72,27 @@ def measure(settings: Settings, progress: Callable[[int, int], None]) -> dict[st
         progress: called with (turns done, all).
     """
     policy = VlaPolicy.load(settings.base, settings.device)
+    with ExitStack() as lending:
+        if settings.share_weights and is_copied(settings.base, settings.device):
+            lending.enter_context(Lender(policy))
+        return _measured(policy, settings, progress)
+
+
+def _measured(policy: VlaPolicy, settings: Settings, progress: Callable[[int, int], None]) -> dict[str, Any]:
     conditions: list[float] = [0.0, *settings.shares]
     seconds: dict[float, list[np.ndarray]] = {share: [] for share in conditions}
     steps: dict[float, int] = dict.fromkeys(conditions, 0)
+    memory: list[Memory] = []
     with tempfile.TemporaryDirectory() as directory:
         request = _request(Path(directory), policy, settings)
         for turn in range(settings.turns):
             for place, share in enumerate(conditions):
                 with ExitStack() as stack:
                     made = Path(directory) / f"edit-{turn}-{place}"
-                    edit = stack.enter_context(_editing(request, made, share)) if share else None
+                    edit = stack.enter_context(_editing(request, made, share, settings)) if share else None
                     begun = edit.steps if edit else 0
                     seconds[share].append(_ticks(policy, settings, turn))
+                    memory += [edit.memory()] if edit else []
                     # The step that was under way at the end counts: on a slow machine there is no other.
                     steps[share] += edit.wait_until_it_trains(begun) - begun if edit else 0
                 progress(turn * len(conditions) + place + 1, settings.turns * len(conditions))
@@ -89,6 +103,7 @@ def measure(settings: Settings, progress: Callable[[int, int], None]) -> dict[st
         found += _figures(name, np.concatenate(parts), alone if share else None, settings.seed)
         if share:
             found.append(Figure(f"edit_steps_{name}", float(steps[share]), "count", settings.turns))
+    found += _memory_figures(memory)
     return figures.document(
         "beside",
         found,
@@ -143,6 +158,37 @@ def _ticks(policy: VlaPolicy, settings: Settings, turn: int) -> np.ndarray:
     return np.array(seconds)
 
 
+@dataclass(frozen=True)
+class Memory:
+    """What two processes hold while an edit trains [MB]; what both hold is private to neither.
+
+    Args:
+        shared: the edit works on the policy's weights.
+        child: private memory of the edit's process on the host.
+        policy: the same of this one.
+        device: in use on the GPU by all processes; 0 on the CPU.
+    """
+
+    shared: bool
+    child: float
+    policy: float
+    device: float
+
+
+def _private_mb(pid: int) -> float:
+    return float(psutil.Process(pid).memory_full_info().uss) / 1e6
+
+
+def _memory_figures(memory: Sequence[Memory]) -> list[Figure]:
+    count = len(memory)
+    return [
+        Figure("shared_weights", float(np.mean([one.shared for one in memory])), "ratio", count),
+        Figure("child_private_mb", max(one.child for one in memory), "MB", count),
+        Figure("policy_private_mb", max(one.policy for one in memory), "MB", count),
+        *([Figure("device_mb", max(one.device for one in memory), "MB", count)] if memory[0].device else []),
+    ]
+
+
 class _Edit:
     """A running edit, and how many steps it has made."""
 
@@ -159,6 +205,20 @@ class _Edit:
         if self.failed or self.steps <= begun:
             raise RuntimeError(f"the edit beside which to measure does not train: {self.failed}")
         return self.steps
+
+    def memory(self) -> Memory:
+        """Of both processes, and of the GPU."""
+        weights = self._process.weights
+        used = 0.0
+        if torch.cuda.is_available():
+            free, total = torch.cuda.mem_get_info()
+            used = (total - free) / 1e6
+        return Memory(
+            weights is not None and weights.shared,
+            _private_mb(self._process.pid),
+            _private_mb(os.getpid()),
+            used,
+        )
 
     def end(self) -> None:
         self._process.cancel()
@@ -180,9 +240,10 @@ class _Edit:
 
 
 @contextmanager
-def _editing(request: Path, out: Path, share: float) -> Iterator[_Edit]:
+def _editing(request: Path, out: Path, share: float, settings: Settings) -> Iterator[_Edit]:
     out.mkdir()
-    command = edit_command(CHILD, request, out, out / "store", resume=False, share=share)
+    own = not settings.share_weights
+    command = edit_command(CHILD, request, out, out / "store", resume=False, share=share, own_weights=own)
     edit = _Edit(EditProcess(command, out / "child.log"))
     try:
         edit.wait_until_it_trains()

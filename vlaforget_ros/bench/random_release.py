@@ -138,6 +138,13 @@ def write(
     return max((directory / file).stat().st_size for file in set(places.values()))
 
 
+def set_option(directory: Path, name: str, value: object) -> None:
+    """Write one of the checkpoint's options into its ``vlaforget.yaml``; this makes it another checkpoint."""
+    path = directory / OPTIONS
+    known = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    path.write_text(yaml.safe_dump({**known, name: value}), encoding="utf-8")
+
+
 def _draw(
     name: str, shape: torch.Size, config: PolicyConfig, generator: torch.Generator, dtype: torch.dtype
 ) -> Tensor:

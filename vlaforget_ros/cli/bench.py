@@ -319,13 +319,22 @@ def beside(
     turns: int = typer.Option(3, min=1, help="How often each share is measured."),
     tick_s: float = typer.Option(0.1, min=0.001, help="Control period [s]."),
     device: str = typer.Option("cpu", help="cpu or cuda, for both."),
+    dtype: Literal["stored", "bfloat16", "float16"] = typer.Option(
+        "stored",
+        help="Of openvla_7b's weights in memory: another one than stored is a copy, also on the CPU.",
+    ),
+    own_weights: bool = typer.Option(False, help="Let the edit hold a copy where it would share weights."),
     seed: int = typer.Option(0, help="Of images and batches."),
 ) -> None:
-    """The policy's latency while an edit trains on the same machine, beside its latency alone."""
+    """The policy's latency while an edit trains on the same machine, beside its latency alone; memory of both.
+
+    shared_weights: 1 where the edit worked on the policy's weights, 0 where it mapped their files or had a copy.
+    child_private_mb: what the edit's process alone held on the host. device_mb: what all hold on the GPU.
+    """
     import torch
 
     from vlaforget_ros.bench.beside import INSTRUCTION, Settings, measure
-    from vlaforget_ros.bench.random_release import released
+    from vlaforget_ros.bench.random_release import released, set_option
 
     torch.set_num_threads(1)
     wanted = tuple(float(share) for share in shares.split(","))
@@ -333,8 +342,9 @@ def beside(
         base = models_directory() / "tiny"
         if model != "tiny":
             base = stack.enter_context(released(size, device, (INSTRUCTION,), seed)).directory
+            set_option(base, "dtype", dtype)
         update = stack.enter_context(bar("turns"))
-        settings = Settings(base, device, wanted, ticks, turns, tick_s, seed=seed)
+        settings = Settings(base, device, wanted, ticks, turns, tick_s, 1, seed, not own_weights)
         document = measure(settings, update)
     show(document, json_path, f"latency of {model} beside an edit on {device}")
 

@@ -30,6 +30,9 @@ def unlearn(
     out: Path | None = typer.Option(None, help="Folder of the run; runs/edits/NAME when not given."),
     store: Path = typer.Option(Path("runs/adapters"), help="Store that gets the adapter."),
     resume: bool = typer.Option(False, help="Go on after the last checkpoint of a stopped run."),
+    own_weights: bool = typer.Option(
+        False, help="Load base weights also where a policy node on this host lends its own (docs/models.md)."
+    ),
     method: str = typer.Option(
         "", help="Another method than the request's, on the same data: see `methods`."
     ),
@@ -57,7 +60,8 @@ def unlearn(
     if method:
         request = folder / "request.yaml"
         request.write_text(yaml.safe_dump(wanted.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
-    edit = EditProcess(edit_command(CHILD, request, folder, store, resume), folder / "child.log")
+    command = edit_command(CHILD, request, folder, store, resume, own_weights=own_weights)
+    edit = EditProcess(command, folder / "child.log", lambda text: console.print(text, highlight=False))
     done = None
     with bar("edit", "steps", remaining=False) as update:
         for event in edit.events():

@@ -3,27 +3,43 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from vlaforget_ros.errors import ErrorCode, PolicyError
+from vlaforget_ros.errors import ErrorCode, PolicyError, VlaForgetError
 from vlaforget_ros.nodes.policy_parameters import serving_engine
 from vlaforget_ros.paths import checkpoint_directory
 from vlaforget_ros.policy.engine import InferenceEngine
+from vlaforget_ros.policy.lender import Lender, is_copied
 from vlaforget_ros.policy.memory import settle, unsettle
 from vlaforget_ros.policy.policy import VlaPolicy
 
 # What a model is loaded and served with; arms that share it say the same.
 _SAME = (
-    *("checkpoint", "device", "weights", "checked_tokens", "torch_threads", "merge_adapters", "arms_wait_ms"),
+    *(
+        "checkpoint",
+        "device",
+        "weights",
+        "share_weights",
+        "checked_tokens",
+        "torch_threads",
+        "merge_adapters",
+        "arms_wait_ms",
+    ),
     *("resident_limit", "resident_mb", "probe_rounds", "probe_slowdown", "probe_instructions"),
 )
 
 
 class ModelShare:
-    """Hands out engines on one model. Any thread may call it."""
+    """Hands out engines on one model, and lends its weights to edits. Any thread may call it.
 
-    def __init__(self) -> None:
+    Args:
+        told: gets a line for a person about the lending.
+    """
+
+    def __init__(self, told: Callable[[str], object] = lambda _: None) -> None:
+        self.told = told
+        self._lender: Lender | None = None
         self._lock = threading.Lock()
         self._engines: list[InferenceEngine] = []
         self._policy: VlaPolicy | None = None
@@ -44,6 +60,9 @@ class ModelShare:
             beside = self._engines[0] if self._engines else None
             if self._policy is None or beside is None:
                 policy, self._values = _loaded(values), values
+                self._stop_lending()
+                # Before adapters find their places: on the CPU the weights are moved.
+                self._lender = self._lending(policy, values)
             else:
                 policy = self._policy
             differs = next((name for name in _SAME if values[name] != self._values[name]), None)
@@ -55,7 +74,12 @@ class ModelShare:
                     limit=repr(self._values[differs]),
                     remedy="set it alike for all arms, or run a policy node for each of them",
                 )
-            engine = serving_engine(policy, values, beside)
+            try:
+                engine = serving_engine(policy, values, beside)
+            except VlaForgetError:
+                if beside is None:
+                    self._stop_lending()
+                raise
             self._policy = policy
             self._engines.append(engine)
             return policy, engine
@@ -69,7 +93,27 @@ class ModelShare:
             if self._engines:
                 settle()
             else:
+                self._stop_lending()
                 self._policy = None
+
+    def _lending(self, policy: VlaPolicy, values: Mapping[str, Any]) -> Lender | None:
+        """A lender where somebody can use it; a policy that cannot lend serves all the same."""
+        if not values["share_weights"] or not is_copied(
+            checkpoint_directory(values["checkpoint"]), values["device"]
+        ):
+            return None
+        try:
+            lender = Lender(policy)
+        except PolicyError as error:
+            self.told(str(error))
+            return None
+        self.told(f"lending {lender.bytes / 1e6:.0f} MB of base weights to edits on this host")
+        return lender
+
+    def _stop_lending(self) -> None:
+        if self._lender is not None:
+            self._lender.close()
+            self._lender = None
 
 
 def _loaded(values: Mapping[str, Any]) -> VlaPolicy:

@@ -20,4 +20,6 @@ def policy_nodes() -> list[PolicyNode]:
     above = first.get_namespace().rstrip("/")
     first.destroy_node()
     share = ModelShare()
-    return [PolicyNode(f"{above}/{arm.strip('/')}", share) for arm in dict.fromkeys(arms)]
+    nodes = [PolicyNode(f"{above}/{arm.strip('/')}", share) for arm in dict.fromkeys(arms)]
+    share.told = nodes[0].get_logger().info
+    return nodes

@@ -64,7 +64,7 @@ class PolicyNode(VlaNode):
 
     def __init__(self, namespace: str | None = None, share: ModelShare | None = None) -> None:
         super().__init__("policy_node", namespace)
-        self._share = share or ModelShare()
+        self._share = share or ModelShare(self.get_logger().info)
         self._engine: InferenceEngine | None = None
         self._active = False
         self._rollout: RolloutControl | None = None

@@ -25,6 +25,11 @@ PARAMETERS = (
         "How the language model's weights are held: int8 and nf4 (4 bits) need less memory and round.",
         choices=WEIGHTS,
     ),
+    Parameter(
+        "share_weights",
+        True,
+        "Lend the base weights to edits on this host, where each would else hold a copy (a GPU, or another dtype).",
+    ),
     Parameter("cameras", "", "Topics of further cameras, with commas, in the order of training."),
     Parameter(
         "state", "", "Topic of the robot's state (JointState, positions), where the policy is told it."

@@ -27,6 +27,11 @@ PARAMETERS = (
     Parameter(
         "edit_share", 1.0, "Share of the time that an edit may work; the policy has the rest.", "", 0.05, 1.0
     ),
+    Parameter(
+        "share_weights",
+        True,
+        "Edit on the base weights of a policy that lends them, where the edit would else hold a copy.",
+    ),
     Parameter("child", "vlaforget_ros.unlearning.child", "Python module that carries an edit out."),
 )
 
@@ -49,6 +54,7 @@ class UnlearningNode(VlaNode):
         self._store = AdapterStore(Path(values["store"]))
         self._runs = Path(values["runs"])
         self._child, self._share = values["child"], values["edit_share"]
+        self._own_weights = not values["share_weights"]
         self._server = ActionServer(
             self,
             Unlearn,
@@ -119,8 +125,10 @@ class UnlearningNode(VlaNode):
         request = self._request(goal.request, goal.name)
         folder = self._runs / request.name
         file = _write_request(folder, request)
-        command = edit_command(self._child, file, folder, self._store.root, goal.resume, self._share)
-        edit = EditProcess(command, folder / "child.log")
+        command = edit_command(
+            self._child, file, folder, self._store.root, goal.resume, self._share, self._own_weights
+        )
+        edit = EditProcess(command, folder / "child.log", self.get_logger().info)
         self._edit = edit
         self.get_logger().info(f"edit {request.name} runs as process {edit.pid}; log in {folder}/child.log")
         if handle.is_cancel_requested:

@@ -20,7 +20,7 @@ from vlaforget_ros.policy.model import OpenVla
 from vlaforget_ros.policy.networks import build
 from vlaforget_ros.policy.options import FILE as OPTIONS
 from vlaforget_ros.policy.prompt import TOKENIZER, read_tokenizer
-from vlaforget_ros.policy.released import is_released, load_network
+from vlaforget_ros.policy.released import empty_network, is_released, load_network
 from vlaforget_ros.policy.shards import INDEX, Shards
 from vlaforget_ros.policy.unusable import unusable
 from vlaforget_ros.policy.weight_only import Weights, prepare
@@ -97,6 +97,23 @@ def load(
         model = build(config)
     _fill(directory, model, tensors, device, weights)
     return model.requires_grad_(weights == "stored").eval(), tokenizer
+
+
+def empty(directory: Path) -> tuple[OpenVla, Tokenizer]:
+    """The network of a checkpoint in any layout without its weights, on the meta device, and the tokenizer.
+
+    Raises:
+        PolicyError: 207 for an unusable checkpoint.
+    """
+    files(directory)
+    tokenizer = read_tokenizer(directory)
+    if pi0_checkpoint.is_pi0(directory):
+        return pi0_checkpoint.empty_network(directory, Shards.open(directory), tokenizer), tokenizer
+    if is_released(directory):
+        return empty_network(directory, Shards.open(directory)), tokenizer
+    config = read_own_config(directory)
+    with torch.device("meta"):
+        return build(config), tokenizer
 
 
 def read_own_config(directory: Path) -> PolicyConfig:

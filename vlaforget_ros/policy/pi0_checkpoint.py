@@ -187,13 +187,7 @@ def load_network(
             ``vlaforget.yaml`` does not say what the actions are.
     """
     shards = Shards.open(directory)
-    config = read_config(directory, shards, tokenizer, heads)
-    if read_options(directory).actions is None:
-        raise unusable(directory, *UNSAID)
-    with torch.device("meta"):
-        model = build(config)
-    if not isinstance(model, Pi0Fast):
-        raise TypeError(f"{config.model_type} is no pi0-FAST")
+    model = empty_network(directory, shards, tokenizer, heads)
     shapes = {network_name(name): shape for name, shape in shards.shapes.items()}
     # One table for reading and writing words may be stored under either name.
     names = {HEAD: TABLE} if HEAD in shapes and TABLE not in shapes else {}
@@ -203,6 +197,23 @@ def load_network(
         assign(model, names.get(network_name(name), network_name(name)), tensor)
     finish(model, device)
     return model.eval()
+
+
+def empty_network(
+    directory: Path, shards: Shards, tokenizer: Tokenizer, heads: tuple[int, ...] = ()
+) -> Pi0Fast:
+    """The network without its weights, on the meta device.
+
+    Arguments and errors as of :func:`read_config`, and PolicyError 207 where nobody has said what the actions are.
+    """
+    config = read_config(directory, shards, tokenizer, heads)
+    if read_options(directory).actions is None:
+        raise unusable(directory, *UNSAID)
+    with torch.device("meta"):
+        model = build(config)
+    if not isinstance(model, Pi0Fast):
+        raise TypeError(f"{config.model_type} is no pi0-FAST")
+    return model
 
 
 def _fast_tokenizer(directory: Path) -> str:

@@ -151,9 +151,7 @@ def load_network(
         PolicyError: 207 listing missing and unexpected keys and wrong shapes, before any weight is read.
     """
     shards = Shards.open(directory)
-    config = read_config(directory, shards, heads)
-    with torch.device("meta"):
-        model = build(config)
+    model = empty_network(directory, shards, heads)
     given = {**shards.shapes, **oft_checkpoint.read_shapes(directory)}
     require_keys(
         directory,
@@ -169,6 +167,13 @@ def load_network(
         assign(model, name, tensor.to(device, dtype or model.projector.fc1.weight.dtype))
     finish(model, device)
     return model.eval()
+
+
+def empty_network(directory: Path, shards: Shards, heads: tuple[int, ...] = ()) -> OpenVla:
+    """The network without its weights, on the meta device. Arguments and errors as of :func:`read_config`."""
+    config = read_config(directory, shards, heads)
+    with torch.device("meta"):
+        return build(config)
 
 
 def usable_statistics(

@@ -14,6 +14,7 @@ from torch import Tensor
 from vlaforget_ros.policy.unusable import unusable
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+_DTYPES = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,14 @@ class Shards:
             for name, shape in self.shapes.items()
             if name.endswith(".weight") and len(shape) == 2
         }
+
+    def dtypes(self) -> set[torch.dtype]:
+        """Types of the floating-point tensors as stored."""
+        found: set[str] = set()
+        for file in self.files:
+            with safe_open(self.directory / file, framework="pt") as opened:
+                found |= {opened.get_slice(name).get_dtype() for name in opened.keys()}  # noqa: SIM118
+        return {_DTYPES[name] for name in found if name in _DTYPES}
 
     def tensors(self, device: str, dtype: torch.dtype | None) -> Iterator[tuple[str, Tensor]]:
         """All tensors, file by file, each put on the device before the next one is read.

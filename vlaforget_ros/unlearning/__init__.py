@@ -21,7 +21,7 @@ Parts, from the top down. A part may call those of its own line, where that make
     gates teacher checkpoints               limits; the original policy asked; unfinished rounds on disk
     metrics network scores                  figures; forward passes from any layer up; layer scores
     lora data rates objective pcgrad guard journal parameters
-    room                                    whether there is memory for an edit
+    base room                               whose base weights an edit works on; whether there is memory for a copy
     process child_guard                     how others start an edit; neither knows anything of it
 
 ``child`` is a process of its own: an out-of-memory error or a kill there loses neither the node nor the policy.

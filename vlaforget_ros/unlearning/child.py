@@ -1,8 +1,9 @@
 """The process an edit runs in.
 
-``python -m vlaforget_ros.unlearning.child --request FILE --out DIR [--resume] [--store DIR] [--share S]`` prints one
-JSON object a line: ``progress`` events, then one ``done`` or ``error`` event. SIGTERM (or SIGINT) cancels; the process
-then exits with status 1 after an ``error`` event with code 305, its finished stages kept.
+``python -m vlaforget_ros.unlearning.child --request FILE --out DIR [--resume] [--store DIR] [--share S]
+[--own-weights]`` prints one JSON object a line: a ``weights`` event where base weights are shared or copied,
+``progress`` events, then one ``done`` or ``error`` event. SIGTERM (or SIGINT) cancels; the process then exits with
+status 1 after an ``error`` event with code 305, its finished stages kept.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import torch
 from vlaforget_ros.errors import VlaForgetError
 from vlaforget_ros.policy.policy import VlaPolicy
 from vlaforget_ros.unlearning import output
+from vlaforget_ros.unlearning.base import base_of
 from vlaforget_ros.unlearning.contradictions import require_base
 from vlaforget_ros.unlearning.edit import EditResult, EditSettings, edit
 from vlaforget_ros.unlearning.guard import Guard, coded_memory_errors
@@ -32,7 +34,6 @@ from vlaforget_ros.unlearning.parent import parent_of
 from vlaforget_ros.unlearning.progress import Progress
 from vlaforget_ros.unlearning.records import RECORD_FILE
 from vlaforget_ros.unlearning.request import Request, read_request
-from vlaforget_ros.unlearning.room import require_room
 from vlaforget_ros.unlearning.sources import gather
 
 Emit = Callable[[dict[str, Any]], None]
@@ -49,13 +50,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--share", type=_share, default=1.0, help="of the time that the edit may work, up to 1"
     )
+    parser.add_argument(
+        "--own-weights", action="store_true", help="load base weights also where a policy lends its own"
+    )
     options = parser.parse_args(arguments)
     cancel = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: cancel.set())
     try:
         request = read_request(options.request)
-        done = run(request, options.out, options.resume, options.store, cancel.is_set, _emit, options.share)
+        done = run(
+            request,
+            options.out,
+            options.resume,
+            options.store,
+            cancel.is_set,
+            _emit,
+            options.share,
+            not options.own_weights,
+        )
     except VlaForgetError as error:
         _emit({"event": "error", "code": int(error.code), "message": str(error)})
         return 1
@@ -71,6 +84,7 @@ def run(
     cancelled: Callable[[], bool],
     emit: Emit,
     share: float = 1.0,
+    borrow: bool = False,
 ) -> dict[str, Any]:
     """An edit from request to files.
 
@@ -82,6 +96,7 @@ def run(
         cancelled: whether somebody asked to stop.
         emit: gets the events.
         share: of the time that it may work.
+        borrow: base weights from a policy that serves them on the same device, where they would be a copy.
 
     Returns:
         the ``done`` event.
@@ -93,13 +108,26 @@ def run(
     torch.use_deterministic_algorithms(True)
     guard = Guard(request.budget.seconds, request.budget.memory_mb, cancelled, share=share)
     require_base(request.base)
-    require_room(Path(request.base), request.device, request.budget.memory_mb)
-    with coded_memory_errors():
-        policy = VlaPolicy.load(Path(request.base), request.device)
-        parent = parent_of(request, policy.base_digest, store)
-        guard.check()
-        with folded(policy.model, parent):
-            gathered = gather(request, policy)
+    with coded_memory_errors(), base_of(request, borrow) as base:
+        guard.lost = base.lost
+        if base.message:
+            emit({"event": "weights", "shared": base.shared, "lender": base.lender, "message": base.message})
+        return _run(request, base.policy, out, resume, store, guard, emit)
+
+
+def _run(
+    request: Request,
+    policy: VlaPolicy,
+    out: Path,
+    resume: bool,
+    store: Path | None,
+    guard: Guard,
+    emit: Emit,
+) -> dict[str, Any]:
+    parent = parent_of(request, policy.base_digest, store)
+    guard.check()
+    with folded(policy.model, parent):
+        gathered = gather(request, policy)
     identity = {"request": request.digest, "base": policy.base_digest, "threads": str(request.threads)}
     settings = EditSettings(request.make_method(policy.codec.ordered), request.gates, request.seed, identity)
     limiter = _Limiter(emit)
@@ -109,6 +137,7 @@ def run(
     provenance = output.provenance_of(
         result, request, policy.base_digest, parent_digest, gathered.data.digests()
     )
+    guard.require_weights()
     output.write(out, result, request, provenance, gathered.notes)
     return _done(result, out, provenance.model_dump(mode="json"))
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import psutil
 import torch
@@ -19,9 +20,18 @@ _LONGEST_NAP_S = 0.2
 
 
 def resident_mb() -> float:
-    """Memory of this process now [MB]: resident set, plus what is allocated on the GPU."""
+    """Memory of this process now [MB]: resident set without weights of another process, plus what it has on the GPU."""
     gpu = torch.cuda.memory_allocated() if torch.cuda.is_available() else 0
-    return float(psutil.Process().memory_info().rss + gpu) / 1e6
+    return float(psutil.Process().memory_info().rss - _borrowed() + gpu) / 1e6
+
+
+def _borrowed() -> int:
+    """Bytes of the resident set that are shared memory; what was mapped from files is as much this process's own."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(1024 * int(line.split()[1]) for line in lines if line.startswith("RssShmem:"))
 
 
 def peak_mb() -> float:
@@ -43,6 +53,7 @@ class Guard:
         memory: MB in use now.
         share: of the time that the edit may work, 0 to 1; the rest it leaves the device to the policy.
         nap: waits so many seconds.
+        lost: whether the weights that the edit works on are not there any more.
     """
 
     seconds: float
@@ -52,6 +63,7 @@ class Guard:
     memory: Callable[[], float] = resident_mb
     share: float = 1.0
     nap: Callable[[float], None] = time.sleep
+    lost: Callable[[], bool] = lambda: False
     _began: float = field(init=False)
     _woke: float = field(init=False)
 
@@ -68,8 +80,13 @@ class Guard:
         return self.elapsed >= self.seconds
 
     def check(self) -> None:
-        """Rests as its share demands. Raises UnlearningError 305 when cancelled, 306 when over the memory budget."""
+        """Rests as its share demands.
+
+        Raises:
+            UnlearningError: 305 when cancelled, 306 when over the memory budget, 308 as :meth:`require_weights`.
+        """
         self._rest()
+        self.require_weights()
         if self.cancelled():
             raise UnlearningError(
                 ErrorCode.UNLEARNING_CANCELLED,
@@ -79,6 +96,16 @@ class Guard:
         used = self.memory()
         if used > self.memory_mb:
             raise out_of_memory(f"{used:.0f} MB in use", self.memory_mb)
+
+    def require_weights(self) -> None:
+        """Asked before anything is stored that was computed. Raises UnlearningError 308 when the weights are lost."""
+        if self.lost():
+            raise UnlearningError(
+                ErrorCode.UNLEARNING_KILLED,
+                "the policy whose weights the edit shared is gone, and its memory with it",
+                remedy="finished stages are kept: run it again with resume; an edit with share_weights: false needs no "
+                "policy beside it",
+            )
 
     def _rest(self) -> None:
         """In short naps, so that a cancel is heard."""

@@ -178,13 +178,16 @@ def linear(model: nn.Module, name: str) -> nn.Linear:
 
 @torch.no_grad()
 def fold(model: nn.Module, weights: LoraWeights) -> None:
-    """Add the deltas of an adapter to the weights of a model that serves nobody; an edit starts from the sum.
+    """Give a model that serves nobody the sums of its weights and the deltas of an adapter; an edit starts from them.
+
+    The old weights are left as they are: they may be those that a policy in another process serves.
 
     Raises:
         AdapterError: 104 when the adapter is for another network.
     """
     for name, layer in _layers_of(model, weights).items():
-        layer.weight.add_(weights.modules[name].delta().to(layer.weight.device, layer.weight.dtype))
+        weight = layer.weight.data
+        layer.weight.data = weight + weights.modules[name].delta().to(weight.device, weight.dtype)
 
 
 @contextmanager
@@ -201,7 +204,7 @@ def folded(model: nn.Module, weights: LoraWeights | None) -> Iterator[None]:
     if weights is None:
         yield
         return
-    originals = {layer: layer.weight.data.clone() for layer in _layers_of(model, weights).values()}
+    originals = {layer: layer.weight.data for layer in _layers_of(model, weights).values()}
     fold(model, weights)
     try:
         yield

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -38,6 +38,16 @@ class Progress(BaseModel):
     peak_mb: float = 0.0
 
 
+class Weights(BaseModel):
+    """The line of a child whose base weights are not mapped from their files: whose they are, and why."""
+
+    model_config = ConfigDict(frozen=True)
+
+    shared: bool
+    lender: int = 0
+    message: str = ""
+
+
 class Done(BaseModel):
     """The last line of a child that succeeded: where the adapter is and what the store shall know of it."""
 
@@ -62,7 +72,13 @@ class _Ending:
 
 
 def edit_command(
-    module: str, request: Path, out: Path, store: Path, resume: bool, share: float = 1.0
+    module: str,
+    request: Path,
+    out: Path,
+    store: Path,
+    resume: bool,
+    share: float = 1.0,
+    own_weights: bool = False,
 ) -> list[str]:
     """The command line of an edit: the module under the guard that makes it yield and die with its parent.
 
@@ -73,10 +89,12 @@ def edit_command(
         store: adapter store.
         resume: whether to go on from finished stages.
         share: of the time that it may work.
+        own_weights: load base weights also where a policy lends its own.
     """
     command = [sys.executable, "-m", "vlaforget_ros.unlearning.child_guard", str(os.getpid()), module]
     command += ["--request", str(request), "--out", str(out), "--store", str(store)]
     command += ["--share", f"{share:g}"] if share < 1.0 else []
+    command += ["--own-weights"] if own_weights else []
     return [*command, "--resume"] if resume else command
 
 
@@ -86,13 +104,17 @@ class EditProcess:
     Args:
         command: what to run; it prints JSON objects a line on its standard output.
         log: file that gets everything else it prints.
+        told: gets what the child says about its base weights, for a person.
 
     Raises:
         UnlearningError: 308 when it cannot be started.
     """
 
-    def __init__(self, command: Sequence[str], log: Path) -> None:
-        self._log = log
+    def __init__(
+        self, command: Sequence[str], log: Path, told: Callable[[str], object] = lambda _: None
+    ) -> None:
+        self._log, self._told = log, told
+        self.weights: Weights | None = None
         self._cancelled = False
         self._killer: threading.Timer | None = None
         self._lines: IO[str] = log.open("a", encoding="utf-8")
@@ -156,6 +178,10 @@ class EditProcess:
             kind = event.get("event") if isinstance(event, dict) else None
             if kind == "progress":
                 return Progress.model_validate(event)
+            if kind == "weights":
+                self.weights = Weights.model_validate(event)
+                self._told(self.weights.message)
+                return None
             if kind == "done":
                 ending.done = Done.model_validate(event)
                 return None

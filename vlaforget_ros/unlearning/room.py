@@ -1,7 +1,8 @@
 """Whether there is room for an edit beside the policy, asked before it starts.
 
 On the CPU the weights of a checkpoint are mapped from their files as they are: policy and edit share them, and what an
-edit writes are factors of its own. Weights that are converted, and weights on another device, are copies.
+edit writes are factors of its own. Weights that are converted, and weights on another device, are copies, unless a
+policy that serves lends its own.
 """
 
 from __future__ import annotations
@@ -45,7 +46,9 @@ def copied_mb(base: Path, device: str) -> float:
     return 0.0 if torch.device(device).type == "cpu" else shards.bytes / 1e6
 
 
-def require_room(base: Path, device: str, budget_mb: float, free: Callable[[str], float] = free_mb) -> None:
+def require_room(
+    base: Path, device: str, budget_mb: float, free: Callable[[str], float] = free_mb, why: str = ""
+) -> None:
     """Refuse an edit whose weights alone do not fit.
 
     Args:
@@ -53,6 +56,7 @@ def require_room(base: Path, device: str, budget_mb: float, free: Callable[[str]
         device: where the edit runs.
         budget_mb: of the request.
         free: memory [MB] that is left on a device.
+        why: the weights of the policy are not shared.
 
     Raises:
         PolicyError: 207 for an unusable checkpoint.
@@ -65,7 +69,7 @@ def require_room(base: Path, device: str, budget_mb: float, free: Callable[[str]
     raise UnlearningError(
         ErrorCode.UNLEARNING_OUT_OF_MEMORY,
         "there is no room for the edit's copy of the weights",
-        value=f"{needed:.0f} MB of weights, and more for activations",
+        value=f"{needed:.0f} MB of weights, and more for activations" + (f" ({why})" if why else ""),
         limit=f"{left:.0f} MB {where}: {needed - left:.0f} MB are missing",
         remedy="edit on the CPU (device: cpu), stop what else uses the device, or raise budget.memory_mb",
     )

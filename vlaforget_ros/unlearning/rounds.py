@@ -139,6 +139,7 @@ class Runner:
             complete=not plan.steps or bool(curve and curve[-1]["step"] == plan.steps),
             micro_batch=micro_batch,
         )
+        bench.guard.require_weights()
         self.journal.log("round", **done.summary())
         self.journal.finish(done.name, done.row(), bench.adapter.tensors())
         self.rounds.append(done)

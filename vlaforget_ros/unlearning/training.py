@@ -101,6 +101,7 @@ class Loop:
             self._update(optimiser, surgery.gradients, number)
             progress(StepLog(number, step.losses, surgery.cosine, surgery.projected))
             if number % self.parameters.checkpoint_steps == 0 and number < self.steps:
+                self.guard.require_weights()
                 self.checkpoints.save(optimiser, number, micro_batch)
         return micro_batch
 
