@@ -30,6 +30,7 @@ _KEPT, _KEPT_BATCH = 8, 4
 class _Buffers:
     cache: KeyValues
     rotary: Rotary
+    places: Tensor
 
 
 class Decoder:
@@ -46,6 +47,7 @@ class Decoder:
 
     def __init__(self, model: OpenVla, actions: range, checked: int = 1, words: tuple[int, ...] = ()) -> None:
         self._model, self._actions, self._checked, self._words = model, actions, checked, words
+        self.first, self.later, self.room = self._first, self._later, 0
         self._buffers: OrderedDict[tuple[int, int, torch.device, torch.dtype], _Buffers] = OrderedDict()
 
     @torch.inference_mode()
@@ -71,27 +73,35 @@ class Decoder:
         """
         start = embeds.shape[1]
         length = start + count - 1
-        buffers = self._buffers_for(embeds, length)
+        buffers = self._buffers_for(embeds, max(length, self.room))
         seen = None
         if padding is not None:
-            seen = (torch.arange(length, device=embeds.device) >= padding[:, None])[:, None, None]
-        hidden, position = embeds, 0
-        tokens: list[Tensor] = []
-        while True:
-            tokens.append(
-                self._next(self._layers(hidden, position, buffers, seen), len(tokens) < self._checked)
-            )
-            if len(tokens) == count or self._ended(tokens):
-                return torch.stack(tokens, dim=1)
-            hidden, position = self._model.words(tokens[-1])[:, None], start + len(tokens) - 1
+            seen = (buffers.places >= padding[:, None])[:, None, None]
+        tokens = [self.first(embeds, buffers, seen, self._checked > 0)]
+        while len(tokens) < count and not self._ended(tokens):
+            before = buffers.places[: start + len(tokens) - 1]
+            tokens.append(self.later(tokens[-1], before, buffers, seen, len(tokens) < self._checked))
+        return torch.stack(tokens, dim=1)
+
+    def _first(self, embeds: Tensor, buffers: _Buffers, seen: Tensor | None, whole: bool) -> Tensor:
+        """(B,) the token behind a prompt."""
+        return self._next(self._layers(embeds, 0, buffers, seen, self._model.causal_prompt), whole)
+
+    def _later(
+        self, token: Tensor, before: Tensor, buffers: _Buffers, seen: Tensor | None, whole: bool
+    ) -> Tensor:
+        """(B,) the token behind another one; the length of ``before`` is the position of that."""
+        hidden = self._model.words(token)[:, None]
+        return self._next(self._layers(hidden, before.shape[0], buffers, seen, False), whole)
 
     def _ended(self, tokens: list[Tensor]) -> bool:
         # Only where a word ends an action: to look at it, the host waits for the device.
         return bool(self._words) and bool((torch.stack(tokens) == self._words[0]).any(dim=0).all())
 
-    def _layers(self, hidden: Tensor, start: int, buffers: _Buffers, seen: Tensor | None) -> Tensor:
+    def _layers(
+        self, hidden: Tensor, start: int, buffers: _Buffers, seen: Tensor | None, causal: bool
+    ) -> Tensor:
         """(B, D) what the last position becomes, normed."""
-        whole = not self._model.causal_prompt
         shown = None if seen is None else seen[..., : start + hidden.shape[1]]
         inner: Any = self._model.language_model.model
         last = len(inner.layers) - 1
@@ -104,7 +114,7 @@ class Decoder:
                 buffers.rotary,
                 buffers.cache,
                 place == last,
-                causal=not whole,
+                causal=causal,
                 seen=shown,
             )
         normed: Tensor = inner.norm(hidden[:, -1])
@@ -145,7 +155,10 @@ class Decoder:
             length,
             inner.layers[0].self_attn.head_dim,
         )
-        return _Buffers(KeyValues(len(inner.layers), shape, embeds), rotary_of(inner, embeds, length))
+        places = torch.arange(length, device=embeds.device)
+        return _Buffers(
+            KeyValues(len(inner.layers), shape, embeds), rotary_of(inner, embeds, length), places
+        )
 
 
 def _rows(head: Any, hidden: Tensor, rows: slice | list[int]) -> Tensor:
