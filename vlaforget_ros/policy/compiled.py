@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from vlaforget_ros.errors import ErrorCode, PolicyError
 from vlaforget_ros.policy.memory import is_out_of_memory, out_of_memory
 from vlaforget_ros.policy.slots import AdapterSlots
-from vlaforget_ros.policy.stacked import StackedSlots, _Parts
+from vlaforget_ros.policy.stacked import StackedParts, StackedSlots
 from vlaforget_ros.policy.weight_only import is_rounded
 
 _log = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ class Compiled:
             self.stance, self._marking = stance, stance == "default"
             for staged in (None, *([slots.blank(rank)] if isinstance(slots, StackedSlots) else [])):
                 slots.activate(staged)
-                if self._marking and staged is not None and isinstance(staged.parts, _Parts):
+                if self._marking and staged is not None and isinstance(staged.parts, StackedParts):
                     torch._dynamo.mark_dynamic(staged.parts.stack.a, 0)
                     torch._dynamo.mark_dynamic(staged.parts.stack.b, 1)
                 policy.rehearse(length)

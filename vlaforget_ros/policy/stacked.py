@@ -2,15 +2,16 @@
 anew.
 
 Hooks that look up whether a layer has a delta, of which rank and scale, make a compiled function depend on the adapter. Here
-all factors of an adapter have one rank, the largest of its layers; what is missing is zeros, and adds nothing. Only its rank
-is left that differs between two adapters, and a compiled function takes any rank.
+all factors of an adapter have one rank, the largest of its layers; what is missing is zeros, and adds nothing. Scales are
+multiplied into the factors, so that all layers of one size share their compiled code. Only its rank is left that differs
+between two adapters, and a compiled function takes any rank.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -31,31 +32,32 @@ class Stack:
 
     Args:
         a: (R, inputs of all layers), side by side.
-        b: (outputs of all layers, R), one below the other.
-        scales: (layers,), float32.
+        b: (outputs of all layers, R), one below the other, times the layers' scales.
     """
 
     a: Tensor
     b: Tensor
-    scales: Tensor
+
+    @property
+    def bytes(self) -> int:
+        """Memory [B]."""
+        return self.a.nbytes + self.b.nbytes
 
 
 @dataclass(frozen=True)
 class _Rows:
     """Where a layer's factors lie in a stack."""
 
-    index: int
     inputs: slice
     outputs: slice
 
     def add_to(self, stack: Stack, output: Tensor, inputs: Tensor) -> Tensor:
-        """As :meth:`Delta.add_to`, with a scale that is not known before."""
+        """As :meth:`Delta.add_to`."""
         low = functional.linear(inputs.to(stack.a.dtype), stack.a[:, self.inputs])
-        delta = functional.linear(low, stack.b[self.outputs]) * stack.scales[self.index]
-        return (delta + output).to(output.dtype)
+        return (functional.linear(low, stack.b[self.outputs]) + output).to(output.dtype)
 
 
-class _Parts(tuple[Delta | None, ...]):
+class StackedParts(tuple[Delta | None, ...]):
     """As of any staged adapter: views into its stack, for what is not compiled."""
 
     stack: Stack
@@ -75,8 +77,8 @@ class StackedSlots(AdapterSlots):
             for name in ("in_features", "out_features")
         ]
         self._rows = [
-            _Rows(index, slice(ends[0][index], ends[0][index + 1]), slice(ends[1][index], ends[1][index + 1]))
-            for index in range(len(layers))
+            _Rows(slice(*inputs), slice(*outputs))
+            for inputs, outputs in zip(*(pairwise(places) for places in ends), strict=True)
         ]
         # None: the base model. False: a batch of several adapters, which no compiled function takes.
         self._stack: Stack | None | bool = None
@@ -92,11 +94,10 @@ class StackedSlots(AdapterSlots):
         with staging_to(self._device) as staging:
             for name, row in touched.items():
                 module = weights.modules[name]
-                a, b = (staging.send(tensor, stack.a.dtype) for tensor in (module.a, module.b))
-                require_finite(name, stack.a.dtype, a, b)
+                a, b = (staging.send(tensor, torch.float32) for tensor in (module.a, module.b))
                 stack.a[: module.rank, row.inputs] = a
-                stack.b[row.outputs, : module.rank] = b
-                stack.scales[row.index] = module.scale
+                stack.b[row.outputs, : module.rank] = b * module.scale
+                require_finite(name, stack.a.dtype, stack.a[:, row.inputs], stack.b[row.outputs])
         return self._staged(weights, stack, touched)
 
     def blank(self, rank: int) -> StagedAdapter:
@@ -104,27 +105,27 @@ class StackedSlots(AdapterSlots):
         return self._staged(LoraWeights({}), self._zeros(rank), {})
 
     def _zeros(self, rank: int) -> Stack:
-        like = next(iter(self._modules.values())).weight
+        like = next(iter(self._modules.values())).weight.detach()
         a, b = like.new_zeros(rank, self._rows[-1].inputs.stop), like.new_zeros(self._rows[-1].outputs.stop, rank)
-        return Stack(a, b, torch.zeros(len(self._rows), device=like.device))
+        return Stack(a, b)
 
     def _staged(self, weights: LoraWeights, stack: Stack, touched: dict[str, _Rows]) -> StagedAdapter:
-        parts = _Parts(
+        parts = StackedParts(
             Delta(
                 stack.a[: weights.modules[name].rank, touched[name].inputs],
                 stack.b[touched[name].outputs, : weights.modules[name].rank],
-                weights.modules[name].scale,
+                1.0,
             )
             if name in touched
             else None
             for name in self._modules
         )
         parts.stack = stack
-        return StagedAdapter(weights.digest, parts, stack.a.nbytes + stack.b.nbytes, self)
+        return StagedAdapter(weights.digest, parts, stack.bytes, self)
 
     def _flip(self, parts: Sequence[Any]) -> None:
         super()._flip(parts)
-        self._stack = parts.stack if isinstance(parts, _Parts) else None if parts is self._none else False
+        self._stack = parts.stack if isinstance(parts, StackedParts) else None if parts is self._none else False
 
     def _hook(self, index: int) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor | None]:
         beside = super()._hook(index)
