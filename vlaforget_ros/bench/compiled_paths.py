@@ -1,4 +1,4 @@
-"""A compiled policy as one of the paths of the serving benchmark, and what changes of adapter and prompt make it compile."""
+"""A compiled policy as one of the paths of the serving benchmark, and what a swap or a prompt would compile anew."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class CompiledPath:
         return self._policy.act(image, self._instruction, self._state).tokens
 
     def recompilations(self, image: np.ndarray) -> int:
-        """How many functions are compiled anew, if that were allowed, for the base, every adapter and shorter prompts."""
+        """How many functions the base, each adapter and shorter prompts would compile anew if they were allowed to."""
         before = counters["stats"]["unique_graphs"]
         serving, self._compiled.stance = self._compiled.stance, "default"
         words = self._instruction.split()

@@ -295,7 +295,9 @@ def inference(
         None, help="Where to put the random checkpoint; the system's default."
     ),
     compiled: bool = typer.Option(
-        False, "--compile", help="Compiled functions as well (parameter compile of the policy node): minutes more."
+        False,
+        "--compile",
+        help="Compiled functions as well (parameter compile of the policy node): minutes more.",
     ),
 ) -> None:
     """Actions per second of the serving engine beside the library's own path, and what loading takes.

@@ -1,9 +1,9 @@
 """The hot functions of a policy compiled with torch.compile: fewer kernels, each of which does more.
 
-Compiled are what is seen, the first token, and a later one (OpenVLA-OFT: its one pass). They are compiled once, before the
-policy serves, and never again: lengths of prompts, positions and ranks of adapters are sizes that they take as they come,
-and weights and factors are their inputs. That this is so is tried out before the policy serves. What they cannot take after
-all, such as a batch of several arms, runs uncompiled: no tick ever waits for a compiler.
+Compiled are what is seen, the first token, and a later one (OpenVLA-OFT: its one pass). They are compiled once, before
+the policy serves, and never again: lengths of prompts, positions and ranks of adapters are sizes that they take as they
+come, and weights and factors are their inputs. That this is so is tried out before the policy serves. What they cannot
+take after all, such as a batch of several arms, runs uncompiled: no tick ever waits for a compiler.
 
 On a GPU no graph of the compiler's own is recorded: :mod:`vlaforget_ros.policy.graphs` records all of an inference.
 """
@@ -31,11 +31,15 @@ Stance = Literal["force_eager", "default", "fail_on_recompile", "eager_on_recomp
 _LENGTHS, _RANKS = (17, 24), (4, 9)
 # One for the base model, one for adapters, and as many where several tokens are looked for in the whole vocabulary.
 _MOST = 8
-_REMEDY = "set compile to false; the inductor of torch needs a C++ compiler (g++) in PATH, and triton on a GPU"
+_REMEDY = (
+    "set compile to false; the inductor of torch needs a C++ compiler (g++) in PATH, and triton on a GPU"
+)
 
 
 class Compiled:
     """Compiles a policy's functions. Make it in the thread that will serve, with the slots that will serve.
+
+    One at a time in a process: whether something may be compiled is said to torch for all threads.
 
     Args:
         policy: :class:`~vlaforget_ros.policy.policy.VlaPolicy`; from now on it calls the compiled functions.
@@ -43,8 +47,8 @@ class Compiled:
         backend: of torch.compile.
 
     Raises:
-        PolicyError: 208 where the policy cannot be compiled here, or would be compiled anew for another adapter or prompt;
-            204 out of memory. The policy is as it was.
+        PolicyError: 208 where the policy cannot be compiled here, or would be compiled anew for another adapter or
+            prompt; 204 out of memory. The policy is as it was.
     """
 
     def __init__(self, policy: Any, slots: AdapterSlots, backend: str = "inductor") -> None:
@@ -72,20 +76,21 @@ class Compiled:
 
     def _rehearse(self, policy: Any, slots: AdapterSlots) -> None:
         """Everything once to compile it, and once more with other sizes, where compiling is an error."""
-        for stance, length, rank in zip(("default", "fail_on_recompile"), _LENGTHS, _RANKS, strict=True):
-            self.stance, self._marking = stance, stance == "default"
+        self._marking = True
+        for length, rank in zip(_LENGTHS, _RANKS, strict=True):
             for staged in (None, *([slots.blank(rank)] if isinstance(slots, StackedSlots) else [])):
                 slots.activate(staged)
                 if self._marking and staged is not None and isinstance(staged.parts, StackedParts):
                     torch._dynamo.mark_dynamic(staged.parts.stack.a, 0)
                     torch._dynamo.mark_dynamic(staged.parts.stack.b, 1)
                 policy.rehearse(length)
-        self._marking = False
+            self._marking, self.stance = False, "fail_on_recompile"
         slots.activate(None)
 
     def _wrapped(self, function: Callable[..., Tensor], varying: Mapping[int, int]) -> Callable[..., Tensor]:
+        compile_: Any = torch.compile
         # Functions of two policies are one piece of code: each keeps what was compiled for it.
-        compiled = torch.compile(
+        compiled = compile_(
             function, fullgraph=True, backend=self._backend, recompile_limit=_MOST, isolate_recompiles=True
         )
 
@@ -94,7 +99,8 @@ class Compiled:
                 for place, dimension in varying.items():
                     torch._dynamo.mark_dynamic(inputs[place], dimension)
             with torch.compiler.set_stance(self.stance):
-                return compiled(*inputs)
+                found: Tensor = compiled(*inputs)
+            return found
 
         return call
 

@@ -90,7 +90,7 @@ class Decoder:
         start = embeds.shape[1]
         buffers = self._buffers_for(embeds, count)
         token = self._first(embeds, buffers, None, self._checked > 0)
-        for whole in {1 < self._checked, count <= self._checked}:
+        for whole in {self._checked > 1, count <= self._checked}:
             token = self._later(token, buffers.places[:start], buffers, None, whole)
 
     @torch.inference_mode()
@@ -187,9 +187,7 @@ class Decoder:
             inner.layers[0].self_attn.head_dim,
         )
         places = torch.arange(length, device=embeds.device)
-        return _Buffers(
-            KeyValues(len(inner.layers), shape, embeds), rotary_of(inner, embeds, length), places
-        )
+        return _Buffers(KeyValues(len(inner.layers), shape, embeds), rotary_of(inner, embeds, length), places)
 
 
 def _rows(head: Any, hidden: Tensor, rows: slice | list[int]) -> Tensor:

@@ -94,9 +94,7 @@ class InferenceEngine:
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         if beside is None:
-            self._model: ServedModel = ServedModel(
-                policy, merge, probe, wait_ms / 1e3, clock, compiled
-            )
+            self._model: ServedModel = ServedModel(policy, merge, probe, wait_ms / 1e3, clock, compiled)
             residents = Residents(resident_limit, int(resident_mb * 1e6))
         else:
             self._model = beside._model

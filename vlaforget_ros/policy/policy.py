@@ -144,7 +144,8 @@ class VlaPolicy:
         """
         if has_hooks(self.model):
             raise RuntimeError("adapters are attached to this policy already")
-        model = copy.deepcopy(self.model, {id(part): part for part in shared_parts(self.model)})
+        kept = [*shared_parts(self.model), self.model.shared]
+        model = copy.deepcopy(self.model, {id(part): part for part in kept})
         twin = VlaPolicy(model, self._tokenizer, self.base_digest, *self._settings)
         if not recorded:
             twin._run = twin._form.run

@@ -1,10 +1,9 @@
-"""Adapters as two tensors, in which every layer has its rows: what a compiled function can exchange without being compiled
-anew.
+"""Adapters as two tensors, in which every layer has its rows: a compiled function exchanges them and stays as it is.
 
-Hooks that look up whether a layer has a delta, of which rank and scale, make a compiled function depend on the adapter. Here
-all factors of an adapter have one rank, the largest of its layers; what is missing is zeros, and adds nothing. Scales are
-multiplied into the factors, so that all layers of one size share their compiled code. Only its rank is left that differs
-between two adapters, and a compiled function takes any rank.
+Hooks that look up whether a layer has a delta, of which rank and scale, make a compiled function depend on the adapter.
+Here all factors of an adapter have one rank, the largest of its layers; what is missing is zeros, and adds nothing.
+Scales are multiplied into the factors, so that layers of one size share their compiled code. Only its rank is left that
+differs between two adapters, and a compiled function takes any rank.
 """
 
 from __future__ import annotations
@@ -81,7 +80,7 @@ class StackedSlots(AdapterSlots):
             for inputs, outputs in zip(*(pairwise(places) for places in ends), strict=True)
         ]
         # None: the base model. False: a batch of several adapters, which no compiled function takes.
-        self._stack: Stack | None | bool = None
+        self._stack: Stack | bool | None = None
         super()._attach()
 
     def stage(self, weights: LoraWeights) -> StagedAdapter:
@@ -90,7 +89,9 @@ class StackedSlots(AdapterSlots):
         weights.check_fits(self.shapes)
         rank = max([_LEAST_RANK, *(module.rank for module in weights.modules.values())])
         stack = self._zeros(rank)
-        touched = {name: row for name, row in zip(self._modules, self._rows, strict=True) if name in weights.modules}
+        touched = {
+            name: row for name, row in zip(self._modules, self._rows, strict=True) if name in weights.modules
+        }
         with staging_to(self._device) as staging:
             for name, row in touched.items():
                 module = weights.modules[name]
@@ -106,7 +107,10 @@ class StackedSlots(AdapterSlots):
 
     def _zeros(self, rank: int) -> Stack:
         like = next(iter(self._modules.values())).weight.detach()
-        a, b = like.new_zeros(rank, self._rows[-1].inputs.stop), like.new_zeros(self._rows[-1].outputs.stop, rank)
+        a, b = (
+            like.new_zeros(rank, self._rows[-1].inputs.stop),
+            like.new_zeros(self._rows[-1].outputs.stop, rank),
+        )
         return Stack(a, b)
 
     def _staged(self, weights: LoraWeights, stack: Stack, touched: dict[str, _Rows]) -> StagedAdapter:
@@ -125,7 +129,9 @@ class StackedSlots(AdapterSlots):
 
     def _flip(self, parts: Sequence[Any]) -> None:
         super()._flip(parts)
-        self._stack = parts.stack if isinstance(parts, StackedParts) else None if parts is self._none else False
+        self._stack = (
+            parts.stack if isinstance(parts, StackedParts) else None if parts is self._none else False
+        )
 
     def _hook(self, index: int) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor | None]:
         beside = super()._hook(index)
