@@ -4,6 +4,8 @@
   of pi0-FAST the library's Gemma with its cache, token by token, as lerobot decodes;
 * factors: the engine with the adapter's factors beside the layers;
 * merged: the engine with the adapter merged into copies of the layers; on a GPU its work is replayed as a CUDA graph;
+* compiled, compiled_factors: as merged and factors, with hot functions compiled; how long compiling took, and how many
+  functions a change of adapter (the base, one of another rank) or of prompt would compile anew;
 * int8, nf4: the engine with factors beside a language model whose weights are rounded. It is another policy: how many
   of its tokens are the stored weights' is reported, and with random weights, all near a tie, that is the worst case.
 
@@ -31,6 +33,7 @@ from transformers import DynamicCache
 
 from vlaforget_ros import figures
 from vlaforget_ros.adapters import AdapterStore
+from vlaforget_ros.bench.compiled_paths import CompiledPath
 from vlaforget_ros.bench.random_release import Model, Release, Size, released
 from vlaforget_ros.bench.swap import random_adapter
 from vlaforget_ros.figures import Figure
@@ -58,6 +61,7 @@ class Settings:
         repeats: timed actions of each path.
         seed: of weights, adapter and images.
         folder: for the checkpoint; a temporary one if None.
+        compiled: time compiled functions as well.
     """
 
     model: Model
@@ -66,6 +70,7 @@ class Settings:
     repeats: int = 30
     seed: int = 0
     folder: Path | None = None
+    compiled: bool = False
 
 
 @dataclass(frozen=True)
@@ -106,6 +111,13 @@ def _measure(settings: Settings, release: Release, progress: Callable[[int, int]
     }
     for name, merge in (("factors", False), ("merged", True)):
         paths[name] = _ours(policy.twin(), store, digest, merge)
+    compiled: dict[str, CompiledPath] = {}
+    if settings.compiled:
+        other = random_adapter(policy, settings.seed + 1, rank=weights.rank // 2, scale=0.01)
+        digests = (digest, store.add_weights(other, {"name": "other", "method": "random"}).digest)
+        for name, merge in (("compiled", True), ("compiled_factors", False)):
+            own = CompiledPath(policy.twin(), store, digests, merge, INSTRUCTION, _state(policy))
+            compiled[name], paths[name] = own, own.act
     stored = bytes_of(policy.model)
     held: dict[str, int] = {}
     for name in ROUNDED:
@@ -115,6 +127,10 @@ def _measure(settings: Settings, release: Release, progress: Callable[[int, int]
     seconds, tokens = _in_turns(paths, policy, settings, progress)
 
     found = [*_rates(seconds, tokens), *_loading_figures(loading, stored, release.largest_shard)]
+    for name, own in compiled.items():
+        again = own.recompilations(_image(policy, settings.seed))
+        found.append(Figure(f"compile_seconds_{name}", own.seconds, "s"))
+        found.append(Figure(f"recompilations_{name}", float(again), "count"))
     found += [Figure(f"weights_mb_{name}", size / 1e6, "MB") for name, size in held.items()]
     found += [Figure(f"weights_ratio_{name}", size / stored, "ratio") for name, size in held.items()]
     if settings.device.startswith("cuda"):
@@ -244,14 +260,15 @@ def _in_turns(
 def _rates(seconds: dict[str, np.ndarray], tokens: dict[str, list[tuple[int, ...]]]) -> list[Figure]:
     n = len(seconds["plain"])
     found = []
-    for name, suffix in (("merged", ""), *((name, f"_{name}") for name in ("factors", *ROUNDED))):
+    others = [name for name in seconds if name not in ("merged", "plain")]
+    for name, suffix in (("merged", ""), *((name, f"_{name}") for name in others)):
         ratios = seconds["plain"] / seconds[name]
         low, high = (float(np.percentile(ratios, q)) for q in (2.5, 97.5))
         ratio = float(np.median(seconds["plain"]) / np.median(seconds[name]))
         found.append(Figure(f"actions_per_second_ratio{suffix}", ratio, "ratio", n, low, high))
-    for name, suffix in (("merged", ""), *((name, f"_{name}") for name in ("factors", "plain", *ROUNDED))):
+    for name, suffix in (("merged", ""), *((name, f"_{name}") for name in ("plain", *others))):
         found.append(Figure(f"actions_per_second{suffix}", 1.0 / float(np.median(seconds[name])), "1/s", n))
-    for name in ("merged", "factors", *ROUNDED):
+    for name in ("merged", *others):
         pairs = zip(tokens[name], tokens["plain"], strict=True)
         equal = [a == b for own, theirs in pairs for a, b in zip_longest(own, theirs)]
         found.append(Figure(f"equal_tokens_share_{name}", float(np.mean(equal)), "ratio", len(equal)))

@@ -294,14 +294,22 @@ def inference(
     folder: Path | None = typer.Option(
         None, help="Where to put the random checkpoint; the system's default."
     ),
+    compiled: bool = typer.Option(
+        False,
+        "--compile",
+        help="Compiled functions as well (parameter compile of the policy node): minutes more.",
+    ),
 ) -> None:
-    """Actions per second of the serving engine beside the library's own path, and what loading takes."""
+    """Actions per second of the serving engine beside the library's own path, and what loading takes.
+
+    Example: vlaforget bench inference --model openvla_7b --compile --json inference.json
+    """
     import torch
 
     from vlaforget_ros.bench.inference import Settings, measure
 
     torch.set_num_threads(threads)
-    settings = Settings(model, size, device, repeats, seed, folder)
+    settings = Settings(model, size, device, repeats, seed, folder, compiled)
     with bar("actions") as update:
         document = measure(settings, update)
     show(document, json_path, f"{model}, {size}: random weights and an adapter, on {device}")

@@ -16,16 +16,8 @@ from vlaforget_ros.policy.policy import VlaPolicy
 
 # What a model is loaded and served with; arms that share it say the same.
 _SAME = (
-    *(
-        "checkpoint",
-        "device",
-        "weights",
-        "share_weights",
-        "checked_tokens",
-        "torch_threads",
-        "merge_adapters",
-        "arms_wait_ms",
-    ),
+    *("checkpoint", "device", "weights", "share_weights", "compile", "checked_tokens", "torch_threads"),
+    *("merge_adapters", "arms_wait_ms"),
     *("resident_limit", "resident_mb", "probe_rounds", "probe_slowdown", "probe_instructions"),
 )
 

@@ -77,7 +77,11 @@ class PolicyNode(VlaNode):
     def configure(self, values: Mapping[str, Any]) -> None:
         """Load the base weights and make the topics."""
         self._values = values
+        if values["compile"]:
+            self.get_logger().info("compiling the model's functions: this can take minutes")
         self._policy, engine = self._share.take(values)
+        if engine.compile_seconds is not None:
+            self.get_logger().info(f"compiled in {engine.compile_seconds:.1f} s")
         try:
             aliases = AdapterStore(Path(values["store"])).aliases()
             boot.start(engine, aliases, values["adapter"], values["allow_base"], self.get_logger().error)

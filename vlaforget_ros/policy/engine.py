@@ -67,11 +67,13 @@ class InferenceEngine:
         wait_ms: how long an inference waits for those of other arms whose rollouts run, to share a forward pass [ms].
         beside: engine of another arm, with which the model is shared: each arm has its own adapter, rollbacks and
             chunk, and observations that wait at once are answered in one batch. The policy must then be that engine's;
-            what concerns model and memory (limits, merge, probe, wait_ms, clock) is as it was said there.
+            what concerns model and memory (limits, merge, compiled, probe, wait_ms, clock) is as it was said there.
+        compiled: compile the policy's hot functions before this returns; adapters and prompts compile nothing anew.
         clock: steady clock [s].
 
     Raises:
-        PolicyError: 208 for a resident limit below 2, or for another policy than that of ``beside``.
+        PolicyError: 208 for a resident limit below 2, for another policy than that of ``beside``, or where the policy
+            cannot be compiled.
     """
 
     def __init__(
@@ -88,10 +90,11 @@ class InferenceEngine:
         pinned: Sequence[str] = (),
         wait_ms: float = 0.0,
         beside: InferenceEngine | None = None,
+        compiled: bool = False,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         if beside is None:
-            self._model: ServedModel = ServedModel(policy, merge, probe, wait_ms / 1e3, clock)
+            self._model: ServedModel = ServedModel(policy, merge, probe, wait_ms / 1e3, clock, compiled)
             residents = Residents(resident_limit, int(resident_mb * 1e6))
         else:
             self._model = beside._model
@@ -114,6 +117,12 @@ class InferenceEngine:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @property
+    def compile_seconds(self) -> float | None:
+        """How long compiling took [s]; None where nothing is compiled."""
+        compiled = self._model.compiled
+        return None if compiled is None else compiled.seconds
 
     @property
     def active_digest(self) -> str:

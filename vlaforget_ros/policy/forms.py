@@ -14,7 +14,7 @@ from torch import Tensor
 from vlaforget_ros.errors import ErrorCode, PolicyError
 from vlaforget_ros.policy.actions import ActionCodec
 from vlaforget_ros.policy.config import ActionNormalisation, PolicyConfig
-from vlaforget_ros.policy.decoding import Decoder
+from vlaforget_ros.policy.decoding import Decoder, Wrap, as_it_is
 from vlaforget_ros.policy.fast import END, OPENING, FastCodec
 from vlaforget_ros.policy.labels import action_log_probs, gather_positions
 from vlaforget_ros.policy.model import OpenVla
@@ -66,6 +66,14 @@ class Form(Protocol):
         """(N, P) the robot's states as the network is told them."""
         ...
 
+    def rewrite(self, wrap: Wrap | None) -> None:
+        """Run other functions that do the same, as ``wrap`` makes them; None: its own."""
+        ...
+
+    def rehearse(self, *inputs: Tensor) -> None:
+        """Call each of these functions as :attr:`run` would on these inputs."""
+        ...
+
 
 class TokenForm:
     """OpenVLA: as many tokens as an action has numbers.
@@ -82,7 +90,9 @@ class TokenForm:
     def __init__(self, model: OpenVla, codec: ActionCodec, tokenizer: Tokenizer, checked: int) -> None:
         self._model, self._codec = model, codec
         self._prompt = _prompts(tokenizer, model.config)
-        self.run = partial(Decoder(model, codec.tokens, checked).generate, count=codec.dims)
+        decoder = Decoder(model, codec.tokens, checked)
+        self.run = partial(decoder.generate, count=codec.dims)
+        self.rewrite, self.rehearse = decoder.rewrite, partial(decoder.rehearse, count=codec.dims)
 
     def prompt(self, instruction: str, state: np.ndarray | None) -> tuple[int, ...]:
         return self._prompt(instruction)
@@ -122,7 +132,17 @@ class ChunkForm:
     def __init__(self, model: OpenVlaOft, codec: ActionCodec, tokenizer: Tokenizer) -> None:
         self._model, self._codec = model, codec
         self._prompt = _prompts(tokenizer, model.config)
-        self.run = model.act
+        self.rewrite(None)
+
+    @torch.inference_mode()
+    def run(self, *inputs: Tensor) -> Tensor:
+        return self._act(*inputs)
+
+    def rewrite(self, wrap: Wrap | None) -> None:
+        self._act = (wrap or as_it_is)(self._model.decide, {1: 1})
+
+    def rehearse(self, *inputs: Tensor) -> None:
+        self.run(*inputs)
 
     def prompt(self, instruction: str, state: np.ndarray | None) -> tuple[int, ...]:
         return self._prompt(instruction)
@@ -171,13 +191,15 @@ class FastForm:
     def __init__(self, model: Pi0Fast, codec: FastCodec, tokenizer: Tokenizer, checked: int) -> None:
         self._model, self._codec, self._tokenizer = model, codec, tokenizer
         self._decoder = Decoder(model, codec.tokens, checked, codec.words)
+        self.rewrite = self._decoder.rewrite
+        self.rehearse = partial(self._decoder.rehearse, count=model.fast.action_tokens)
         self._padding = int(model.config.language["pad_token_id"])
 
     @torch.inference_mode()
     def run(self, pixels: Tensor, ids: Tensor) -> Tensor:
         """Prompts may differ in length: they are padded on the right."""
         model = self._model
-        embeds = model.embed(model.look(pixels), ids)
+        embeds = model.embed(self._decoder.look(pixels), ids)
         missing = (ids == self._padding).flip(-1).cumprod(-1).sum(-1)
         if not bool(missing.any()):
             return self._decoder.decode(embeds, model.fast.action_tokens)

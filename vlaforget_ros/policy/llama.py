@@ -57,15 +57,17 @@ class KeyValues:
     """
 
     def __init__(self, layers: int, shape: tuple[int, int, int, int], like: Tensor) -> None:
-        self.shape = shape
-        self._keys, self._values = like.new_empty(layers, *shape), like.new_empty(layers, *shape)
+        # A tensor for each layer: a compiled function that writes into views of one would copy it.
+        self._keys = [like.new_empty(shape) for _ in range(layers)]
+        self._values = [like.new_empty(shape) for _ in range(layers)]
 
     def append(self, layer: int, start: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Write (B, heads, T, head) from position ``start`` on; returns all positions up to the last written."""
         stop = start + key.shape[2]
-        self._keys[layer, :, :, start:stop] = key
-        self._values[layer, :, :, start:stop] = value
-        return self._keys[layer, :, :, :stop], self._values[layer, :, :, :stop]
+        keys, values = self._keys[layer], self._values[layer]
+        keys[:, :, start:stop] = key
+        values[:, :, start:stop] = value
+        return keys[:, :, :stop], values[:, :, :stop]
 
 
 def cached_output(
@@ -89,7 +91,7 @@ def cached_output(
         rotary: (1, positions, head) cosines and sines of all positions.
         cache: gets keys and values.
         last_only: only the last position is asked for.
-        causal: whether the positions of this call look at earlier ones only, or at each other.
+        causal: whether each position of this call looks at earlier ones only, or at all that are in the cache.
         seen: (B, 1, 1, start + T) positions that are looked at, of those in the cache; only where not causal.
 
     Returns:
@@ -103,7 +105,7 @@ def cached_output(
     if last_only:
         normed, hidden, here = normed[:, -1:], hidden[:, -1:], (here[0][:, -1:], here[1][:, -1:])
     query = _queries(layer, normed, here)
-    return _finish(layer, hidden, query, key, value, seen, causal and query.shape[2] > 1)
+    return _finish(layer, hidden, query, key, value, seen, causal and not last_only)
 
 
 def rotary_of(language: nn.Module, hidden: Tensor, count: int) -> Rotary:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from vlaforget_ros.adapters.lora import LoraModule
 from vlaforget_ros.errors import ErrorCode, PolicyError
 from vlaforget_ros.policy.slots import AdapterSlots, require_finite
+from vlaforget_ros.policy.stacked import StackedSlots
 from vlaforget_ros.policy.staging import Staging
 from vlaforget_ros.policy.weight_only import is_rounded
 
@@ -58,7 +59,8 @@ class MergedSlots(AdapterSlots):
         self._active = parts
 
     def _place(self, module: nn.Linear, base: nn.Parameter, merged: Tensor | None) -> None:
-        module.weight = base if merged is None else nn.Parameter(merged, requires_grad=False)
+        # What is compiled for the base weights takes only what is like them.
+        module.weight = base if merged is None else nn.Parameter(merged, base.requires_grad)
 
 
 class FixedSlots(MergedSlots):
@@ -70,7 +72,7 @@ class FixedSlots(MergedSlots):
 
     def _place(self, module: nn.Linear, base: nn.Parameter, merged: Tensor | None) -> None:
         if module.weight is base:
-            module.weight = nn.Parameter(torch.empty_like(base), requires_grad=False)
+            module.weight = nn.Parameter(torch.empty_like(base), base.requires_grad)
         with torch.no_grad():
             module.weight.copy_(base if merged is None else merged)
 
@@ -81,18 +83,19 @@ class FixedSlots(MergedSlots):
             module.weight = base
 
 
-def slots_for(model: nn.Module, merge: bool) -> AdapterSlots:
+def slots_for(model: nn.Module, merge: bool, compiled: bool = False) -> AdapterSlots:
     """The slots that serve a model: factors, or merged weights in the form that suits its device.
 
     Args:
         model: the network that serves.
         merge: whether adapters are merged into copies of the layers that they touch.
+        compiled: whether functions that use the model will be compiled.
 
     Raises:
         PolicyError: 208 for merging into rounded weights: the copies would be as large as the weights as stored.
     """
     if not merge:
-        return AdapterSlots(model)
+        return StackedSlots(model) if compiled else AdapterSlots(model)
     if is_rounded(model):
         raise PolicyError(
             ErrorCode.POLICY_BAD_PARAMETER,

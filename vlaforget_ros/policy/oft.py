@@ -106,6 +106,10 @@ class OpenVlaOft(OpenVla):
 
     @torch.inference_mode()
     def act(self, pixel_values: Tensor, input_ids: Tensor, state: Tensor | None = None) -> Tensor:
+        """As :meth:`decide`, without gradients."""
+        return self.decide(pixel_values, input_ids, state)
+
+    def decide(self, pixel_values: Tensor, input_ids: Tensor, state: Tensor | None = None) -> Tensor:
         """(N, A) the chunk in -1..1.
 
         Args:

@@ -16,6 +16,7 @@ from vlaforget_ros.errors import ErrorCode, PolicyError, did_you_mean
 from vlaforget_ros.policy import checkpoint
 from vlaforget_ros.policy.actions import ActionCodec
 from vlaforget_ros.policy.config import PolicyConfig
+from vlaforget_ros.policy.decoding import Wrap
 from vlaforget_ros.policy.forms import codec_of, form_of
 from vlaforget_ros.policy.graphs import Graphs, has_hooks
 from vlaforget_ros.policy.images import check_observation, pixel_values
@@ -143,11 +144,26 @@ class VlaPolicy:
         """
         if has_hooks(self.model):
             raise RuntimeError("adapters are attached to this policy already")
-        model = copy.deepcopy(self.model, {id(part): part for part in shared_parts(self.model)})
+        kept = [*shared_parts(self.model), self.model.shared]
+        model = copy.deepcopy(self.model, {id(part): part for part in kept})
         twin = VlaPolicy(model, self._tokenizer, self.base_digest, *self._settings)
         if not recorded:
             twin._run = twin._form.run
         return twin
+
+    def rewrite(self, wrap: Wrap | None) -> None:
+        """Serve with other functions that do the same, as ``wrap`` makes them of the network's; None: with its own."""
+        self._form.rewrite(wrap)
+
+    def rehearse(self, length: int) -> None:
+        """Call each of these functions as serving would, for a made-up prompt of ``length`` tokens."""
+        config = self.config
+        images = np.zeros((1, config.cameras, *[config.featurizer.image_size] * 2, 3), dtype=np.uint8)
+        pixels = pixel_values(images if config.cameras > 1 else images[:, 0], config, self.device)
+        word = 1 if self._pad_id != 1 else 2
+        ids = torch.full((1, length), word, device=self.device)
+        scaled = self._form.scaled(None if config.state is None else np.zeros((1, len(config.state.low))))
+        self._form.rehearse(*(pixels, ids) if scaled is None else (pixels, ids, scaled))
 
     @property
     def device(self) -> torch.device:

@@ -9,8 +9,10 @@ from collections.abc import Callable, Sequence
 from itertools import groupby
 
 from vlaforget_ros.adapters.lora import LoraWeights
+from vlaforget_ros.errors import PolicyError
 from vlaforget_ros.policy.answering import answer, answer_together
 from vlaforget_ros.policy.arm import Arm, Ask
+from vlaforget_ros.policy.compiled import Compiled, refuse_rounded
 from vlaforget_ros.policy.desk import Desk
 from vlaforget_ros.policy.memory import free_cached_memory, is_out_of_memory, out_of_memory
 from vlaforget_ros.policy.merged import slots_for
@@ -31,9 +33,10 @@ class ServedModel:
         probe: tries an adapter before its first swap; None: none is tried.
         wait_s: how long an inference waits for those of other arms [s].
         clock: steady clock [s].
+        compiled: compile the policy's hot functions now; see :class:`Compiled`.
 
     Raises:
-        PolicyError: 208 where adapters cannot be merged.
+        PolicyError: 208 where adapters cannot be merged, or the policy cannot be compiled; 204 out of memory.
     """
 
     def __init__(
@@ -43,9 +46,12 @@ class ServedModel:
         probe: Probe | None = None,
         wait_s: float = 0.0,
         clock: Callable[[], float] = time.perf_counter,
+        compiled: bool = False,
     ) -> None:
         self.policy, self.clock = policy, clock
-        self.slots = slots_for(policy.model, merge)
+        if compiled:
+            refuse_rounded(policy.model)
+        self.slots = slots_for(policy.model, merge, compiled)
         self.desk = Desk(wait_s)
         self.changes = threading.Lock()
         """Held while an adapter is being staged: the memory of two at once would be nobody's."""
@@ -53,6 +59,7 @@ class ServedModel:
         self._shown: list[StagedAdapter | None] = [None]
         self._arms: set[Arm] = set()
         self.owner = OwnerThread("inference")
+        self.compiled: Compiled | None = self._compile() if compiled else None
 
     def join(self, arm: Arm) -> None:
         """Serve one more arm."""
@@ -69,6 +76,15 @@ class ServedModel:
             return
         self.owner.close()
         self.slots.remove()
+
+    def _compile(self) -> Compiled:
+        # In the thread that will serve: what is compiled holds for the settings of its thread.
+        try:
+            return self.owner.submit(lambda: Compiled(self.policy, self.slots)).result()
+        except PolicyError:
+            self.owner.close()
+            self.slots.remove()
+            raise
 
     # --- in the owner thread
 
