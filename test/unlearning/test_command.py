@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,7 @@ def test_the_methods_are_listed_with_their_sources() -> None:
 class Here:
     """In place of a child process, which a busy machine lets wait: the same edit in this one."""
 
-    def __init__(self, command: Sequence[str], log: Path) -> None:
+    def __init__(self, command: Sequence[str], log: Path, told: Callable[[str], object]) -> None:
         given = dict(zip(command[5::2], command[6::2], strict=True))
         self._request, self._out, self._store = (
             Path(given[f"--{name}"]) for name in ("request", "out", "store")

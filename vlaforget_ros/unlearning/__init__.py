@@ -6,6 +6,7 @@ Parts, from the top down. A part may call those of its own line, where that make
     edit sources output override            sets to adapter; bags to sets; adapter to files; another method
     proposal request_file                   a new request from an engineer's answers, and as a file
     earlier parent                          what a request builds on: earlier requests, the adapter it starts from
+    base               whose base weights an edit works on
     examine needed neighbours               a request held against its bags; reading what it needs; near neighbours
     observation                             whether what was recorded is what the policy is shown
     request selected contradictions innocence  what is wanted, what it chose, whether it can be meant and is innocent
@@ -21,7 +22,7 @@ Parts, from the top down. A part may call those of its own line, where that make
     gates teacher checkpoints               limits; the original policy asked; unfinished rounds on disk
     metrics network scores                  figures; forward passes from any layer up; layer scores
     lora data rates objective pcgrad guard journal parameters
-    base room                               whose base weights an edit works on; whether there is memory for a copy
+    room                                    whether there is memory for a copy of the base weights
     process child_guard                     how others start an edit; neither knows anything of it
 
 ``child`` is a process of its own: an out-of-memory error or a kill there loses neither the node nor the policy.
