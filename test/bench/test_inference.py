@@ -39,8 +39,19 @@ def test_pi0_fast_decodes_the_same_tokens_as_the_library_s_gemma() -> None:
     assert (
         values["equal_tokens_share_merged"]["value"] == values["equal_tokens_share_factors"]["value"] == 1.0
     )
+    assert values["equal_tokens_share_loop"]["value"] == 1.0
     assert values["equal_tokens_share_merged"]["n"] > 5
     assert values["actions_per_second_ratio"]["value"] > 0
+
+
+def test_compiled_paths_are_timed_and_what_they_would_compile_anew_is_counted() -> None:
+    document = measure(Settings("openvla_7b", "small", repeats=1, compiled=True), lambda done, total: None)
+    values = {figure["name"]: figure["value"] for figure in document["figures"]}
+    for name in ("compiled", "compiled_factors"):
+        assert values[f"actions_per_second_ratio_{name}"] > 0
+        assert values[f"compile_seconds_{name}"] > 0
+        assert values[f"recompilations_{name}"] == 0
+        assert values[f"equal_tokens_share_{name}"] == 1.0
 
 
 def test_the_random_checkpoint_is_one_in_the_released_layout(tmp_path: Path) -> None:

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from engine_parts import TASK, code_of, stored_edits
+from engine_parts import TASK, code_of, one_layer, stored_edits
 from released_parts import write_oft, write_released
-from tokenizers import Tokenizer
 from torch._dynamo.utils import counters
 
 from vlaforget_ros.adapters import AdapterStore, LoraWeights
@@ -20,12 +19,11 @@ from vlaforget_ros.bench import random_pi0
 from vlaforget_ros.errors import ErrorCode
 from vlaforget_ros.policy import checkpoint
 from vlaforget_ros.policy.compiled import Compiled
-from vlaforget_ros.policy.config import PolicyConfig
 from vlaforget_ros.policy.engine import InferenceEngine
 from vlaforget_ros.policy.merged import slots_for
 from vlaforget_ros.policy.policy import VlaPolicy
 from vlaforget_ros.policy.prompt import build_tokenizer
-from vlaforget_ros.policy.tiny import TEXT_IDS, new_tiny, random_weights, tiny_config
+from vlaforget_ros.policy.tiny import TEXT_IDS, new_tiny, random_weights
 
 INSTRUCTIONS = (TASK, "open the faucet close", "faucet")
 
@@ -51,15 +49,6 @@ def forgotten() -> Iterator[None]:
 def loaded(folder: Path, form: str) -> VlaPolicy:
     FORMS[form](folder / form)
     return VlaPolicy.load(folder / form)
-
-
-def one_layer(tokenizer: Tokenizer) -> PolicyConfig:
-    """As small as a policy can be: a compiler takes its time for each layer."""
-    config = tiny_config(tokenizer)
-    tower = config.featurizer.model_copy(update={"depth": 1})
-    return config.model_copy(
-        update={"featurizer": tower, "language": {**config.language, "num_hidden_layers": 1}}
-    )
 
 
 def edit(policy: VlaPolicy, rank: int, seed: int, part: str = "") -> LoraWeights:

@@ -6,10 +6,13 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from tokenizers import Tokenizer
 from torch import nn
 
 from vlaforget_ros.adapters import AdapterStore, LoraWeights
 from vlaforget_ros.errors import AdapterError, ErrorCode, PolicyError
+from vlaforget_ros.policy.config import PolicyConfig
+from vlaforget_ros.policy.tiny import tiny_config
 
 TASK = "open the faucet"
 
@@ -43,3 +46,12 @@ def code_of(call: Callable[[], object]) -> ErrorCode:
     with pytest.raises((AdapterError, PolicyError)) as caught:
         call()
     return caught.value.code
+
+
+def one_layer(tokenizer: Tokenizer) -> PolicyConfig:
+    """As small as a policy can be: a compiler takes its time for each layer."""
+    config = tiny_config(tokenizer)
+    tower = config.featurizer.model_copy(update={"depth": 1})
+    return config.model_copy(
+        update={"featurizer": tower, "language": {**config.language, "num_hidden_layers": 1}}
+    )

@@ -1,7 +1,7 @@
 """Actions per second of the serving engine, beside the library's own path on the same weights, in turns in one run.
 
 * plain: the network's vision and projector, then ``generate`` of the library on the embeddings, PEFT's layers active;
-  of pi0-FAST the library's Gemma with its cache, token by token, as lerobot decodes;
+* loop: of pi0-FAST the same without ``generate``: the library's Gemma with its cache, as lerobot decodes;
 * factors: the engine with the adapter's factors beside the layers;
 * merged: the engine with the adapter merged into copies of the layers; on a GPU its work is replayed as a CUDA graph;
 * compiled, compiled_factors: as merged and factors, with hot functions compiled; how long compiling took, and how many
@@ -28,18 +28,16 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
-from torch import Tensor
-from transformers import DynamicCache
 
 from vlaforget_ros import figures
 from vlaforget_ros.adapters import AdapterStore
+from vlaforget_ros.bench import library_paths
 from vlaforget_ros.bench.compiled_paths import CompiledPath
 from vlaforget_ros.bench.random_release import Model, Release, Size, released
 from vlaforget_ros.bench.swap import random_adapter
 from vlaforget_ros.figures import Figure
 from vlaforget_ros.policy.decoding import Decoder
 from vlaforget_ros.policy.graphs import Graphs
-from vlaforget_ros.policy.images import pixel_values
 from vlaforget_ros.policy.merged import slots_for
 from vlaforget_ros.policy.policy import VlaPolicy
 from vlaforget_ros.policy.weight_only import Weights, bytes_of
@@ -106,9 +104,7 @@ def _measure(settings: Settings, release: Release, progress: Callable[[int, int]
     weights = random_adapter(policy, settings.seed, scale=0.01)
     digest = store.add_weights(weights, {"name": "random", "method": "random"}).digest
 
-    paths: dict[str, Callable[[np.ndarray], tuple[int, ...]]] = {
-        "plain": (_plain_fast if policy.config.fast else _plain)(policy.twin(), store.path(digest))
-    }
+    paths = library_paths.paths(policy, store.path(digest), INSTRUCTION)
     for name, merge in (("factors", False), ("merged", True)):
         paths[name] = _ours(policy.twin(), store, digest, merge)
     compiled: dict[str, CompiledPath] = {}
@@ -116,7 +112,9 @@ def _measure(settings: Settings, release: Release, progress: Callable[[int, int]
         other = random_adapter(policy, settings.seed + 1, rank=weights.rank // 2, scale=0.01)
         digests = (digest, store.add_weights(other, {"name": "other", "method": "random"}).digest)
         for name, merge in (("compiled", True), ("compiled_factors", False)):
-            own = CompiledPath(policy.twin(), store, digests, merge, INSTRUCTION, _state(policy))
+            own = CompiledPath(
+                policy.twin(), store, digests, merge, INSTRUCTION, library_paths.zero_state(policy)
+            )
             compiled[name], paths[name] = own, own.act
     stored = bytes_of(policy.model)
     held: dict[str, int] = {}
@@ -128,7 +126,7 @@ def _measure(settings: Settings, release: Release, progress: Callable[[int, int]
 
     found = [*_rates(seconds, tokens), *_loading_figures(loading, stored, release.largest_shard)]
     for name, own in compiled.items():
-        again = own.recompilations(_image(policy, settings.seed))
+        again = own.recompilations(library_paths.noise(policy, settings.seed))
         found.append(Figure(f"compile_seconds_{name}", own.seconds, "s"))
         found.append(Figure(f"recompilations_{name}", float(again), "count"))
     found += [Figure(f"weights_mb_{name}", size / 1e6, "MB") for name, size in held.items()]
@@ -171,67 +169,12 @@ def _load(directory: str, device: str) -> Loading:
     return Loading(seconds, max(peak if peak > peak_before else 0.0, now) - before)
 
 
-def _plain(policy: VlaPolicy, adapter: Path) -> Callable[[np.ndarray], tuple[int, ...]]:
-    import peft
-
-    wrapped = peft.PeftModel.from_pretrained(policy.model, str(adapter)).eval()
-    network: Any = wrapped.base_model.model
-    prompt = policy.encode(_image(policy, 0)[None], [INSTRUCTION], np.zeros((1, policy.codec.dims))).input_ids
-    prompt = prompt[:, : -policy.codec.dims]
-    count = policy.codec.dims
-
-    @torch.inference_mode()
-    def act(image: np.ndarray) -> tuple[int, ...]:
-        pixels = pixel_values(image[None], policy.config, policy.device)
-        embeds = network.embed(network.projector(network.vision_backbone(pixels)), prompt)
-        tokens = network.language_model.generate(
-            inputs_embeds=embeds, max_new_tokens=count, min_new_tokens=count, do_sample=False, pad_token_id=0
-        )
-        policy.codec.decode(
-            np.clip(tokens[0].cpu().numpy(), policy.codec.tokens.start, policy.codec.tokens.stop - 1)
-        )
-        return tuple(int(token) for token in tokens[0])
-
-    return act
-
-
-def _plain_fast(policy: VlaPolicy, adapter: Path) -> Callable[[np.ndarray], tuple[int, ...]]:
-    import peft
-
-    wrapped = peft.PeftModel.from_pretrained(policy.model, str(adapter)).eval()
-    network: Any = wrapped.base_model.model
-    language, codec = network.language_model, policy.codec
-    state = _state(policy)
-    image = _image(policy, 0)[None]
-    batch = policy.encode(image, [INSTRUCTION], np.zeros((1, codec.dims)), _states(state))
-    prompt = batch.input_ids[:, : int(batch.action_positions[0, 0]) + 1 - policy.config.image_tokens]
-    most = policy.config.fast.action_tokens if policy.config.fast else 0
-
-    @torch.inference_mode()
-    def act(image: np.ndarray) -> tuple[int, ...]:
-        pixels = pixel_values(image[None], policy.config, policy.device)
-        embeds = network.embed(network.look(pixels), prompt)
-        length = embeds.shape[1]
-        seen: Tensor | None = torch.ones(1, 1, length, length, dtype=torch.bool, device=embeds.device)
-        cache, tokens = DynamicCache(config=language.config), list[int]()
-        while len(tokens) < most and codec.words[0] not in tokens:
-            output = language.model(
-                inputs_embeds=embeds, attention_mask=seen, past_key_values=cache, use_cache=True
-            )
-            token = language.lm_head(output.last_hidden_state[:, -1:]).argmax(dim=-1)
-            tokens.append(int(token))
-            embeds, seen = network.words(token), None
-        return tuple(tokens)
-
-    return act
-
-
 def _ours(
     policy: VlaPolicy, store: AdapterStore, digest: str, merge: bool
 ) -> Callable[[np.ndarray], tuple[int, ...]]:
     slots = slots_for(policy.model, merge)
     slots.activate(slots.stage(store.load(digest)))
-    state = _state(policy)
+    state = library_paths.zero_state(policy)
     return lambda image: policy.act(image, INSTRUCTION, state).tokens
 
 
@@ -244,7 +187,7 @@ def _in_turns(
     seconds: dict[str, list[float]] = {name: [] for name in paths}
     tokens: dict[str, list[tuple[int, ...]]] = {name: [] for name in paths}
     for number in range(-_WARM_UPS, settings.repeats):
-        image = _image(policy, settings.seed + number + _WARM_UPS)
+        image = library_paths.noise(policy, settings.seed + number + _WARM_UPS)
         for name, act in paths.items():
             _wait(settings.device)
             began = time.perf_counter()
@@ -317,19 +260,6 @@ def _median_seconds(call: Callable[[], object], device: torch.device, runs: int)
         _wait(str(device))
         found.append(time.perf_counter() - began)
     return float(np.median(found[_WARM_UPS:]))
-
-
-def _image(policy: VlaPolicy, seed: int) -> np.ndarray:
-    size = policy.config.featurizer.image_size
-    return np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)
-
-
-def _state(policy: VlaPolicy) -> np.ndarray | None:
-    return None if policy.config.state is None else np.zeros(len(policy.config.state.low))
-
-
-def _states(state: np.ndarray | None) -> np.ndarray | None:
-    return None if state is None else state[None]
 
 
 def _wait(device: str) -> None:
