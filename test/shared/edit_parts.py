@@ -92,6 +92,7 @@ def parameters() -> VlaForgetParameters:
         batch_counterfactual=4,
         score_frames=8,
         min_gain=0.0,
+        min_share=0.0,
         learning_rate=0.02,
         lambda_f=5.0,
         # A random policy has no lead of one motion over the others that could be kept.
@@ -177,6 +178,6 @@ gates: {{rc_min: 0, rad_max: 1, rad_boundary_max: 1}}
 seed: 3
 parameters:
   {{steps_visual: 2, steps_projector: 2, steps_language: {steps}, max_rounds: 1, rank: 4, lora_alpha: 8, min_gain: 0,
-    kl_sharpness: 1, learning_rate: 0.02, lambda_f: 5.0, batch_forget: 8, batch_retain: 8, batch_boundary: 4,
-    batch_counterfactual: 8, score_frames: 16}}
+    min_share: 0, kl_sharpness: 1, learning_rate: 0.02, lambda_f: 5.0, batch_forget: 8, batch_retain: 8,
+    batch_boundary: 4, batch_counterfactual: 8, score_frames: 16}}
 """

@@ -26,6 +26,7 @@ OWN: dict[str, dict[str, Any]] = {
         "steps_projector": 3,
         "steps_language": 3,
         "min_gain": 0.0,
+        "min_share": 0.0,
         "max_rounds": 1,
     },
     "ssd": {"fisher_frames": 4, "alpha": 1.0},

@@ -140,6 +140,11 @@ def test_judge_rolls_back_damage_and_steps_away_from_the_right_actions(
     fewer = replace(before, metrics=replace(before.metrics, fc=before.metrics.fc + 50.0))
     assert judge(before, fewer, gates, min_gain=0.4)[0]
     assert not judge(before, fewer, gates, min_gain=0.6)[0]
+    # A stage before the last must remove its share: frames that are won are not enough.
+    assert judge(before, better, gates, min_gain=0.4, min_share=0.45)[0]
+    kept, reason = judge(before, better, gates, min_gain=0.4, min_share=0.55)
+    assert (kept, reason.split(" (")[0]) == (False, "rolled back: the cause is elsewhere")
+    assert not judge(before, fewer, gates, min_gain=0.4, min_share=0.25)[0]
     hurt = replace(better, metrics=replace(better.metrics, rad=0.3))
     kept, reason = judge(before, hurt, gates, min_gain=0.4)
     assert (kept, reason) == (False, "rolled back: damage (rad_max: 0.3, limit 0.2)")

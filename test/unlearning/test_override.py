@@ -25,7 +25,8 @@ def test_shared_parameters_stay_others_go_and_the_rest_are_the_other_methods_def
         "score_frames",
     }  # fmt: skip
     assert set(dropped) == {
-        "steps_visual", "steps_projector", "steps_language", "max_rounds", "min_gain", "kl_sharpness", "lambda_f",
+        "steps_visual", "steps_projector", "steps_language", "max_rounds", "min_gain", "min_share", "kl_sharpness",
+        "lambda_f",
     }  # fmt: skip
     same = changed.model_dump(mode="json", exclude={"name", "method", "parameters"})
     assert same == request.model_dump(mode="json", exclude={"name", "method", "parameters"})

@@ -34,6 +34,7 @@ OWN: dict[str, dict[str, Any]] = {
         "steps_language": 2,
         "max_rounds": 1,
         "min_gain": 0,
+        "min_share": 0,
     },
     "ssd": {"fisher_frames": 4, "alpha": 1.0},
     "scrub": {"steps": 2, "cycles": 2},

@@ -46,6 +46,7 @@ OWN: dict[str, dict[str, Any]] = {
         "steps_language": 2,
         "max_rounds": 1,
         "min_gain": 0,
+        "min_share": 0,
         "batch_boundary": 4,
     },
     "npo": {"steps": 2, "batch_boundary": 4},

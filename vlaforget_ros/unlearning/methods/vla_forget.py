@@ -8,6 +8,7 @@ docs/adr/staged-edit.md.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal
 
 import torch
@@ -22,7 +23,7 @@ from vlaforget_ros.unlearning.parameters import STAGES, MethodParameters, StageN
 from vlaforget_ros.unlearning.pcgrad import Surgery
 from vlaforget_ros.unlearning.ranking import rank
 from vlaforget_ros.unlearning.records import Check
-from vlaforget_ros.unlearning.rounds import RoundPlan, Runner
+from vlaforget_ros.unlearning.rounds import Judge, RoundPlan, Runner
 from vlaforget_ros.unlearning.scores import LayerScore
 from vlaforget_ros.unlearning.steps import Gradient
 from vlaforget_ros.unlearning.views import Terms, View, Views
@@ -70,6 +71,13 @@ class VlaForgetParameters(MethodParameters):
     stages: tuple[StageName, ...] = STAGES
     min_gain: float = Field(
         default=0.02, ge=0, description="share by which a stage must lower undesired motions, or raise FC"
+    )
+
+    min_share: float = Field(
+        default=0.25,
+        ge=0,
+        le=1,
+        description="share of the undesired motions that a stage before the last must remove; 0: min_gain alone",
     )
 
     @field_validator("stages")
@@ -179,7 +187,9 @@ class VlaForget(Method[VlaForgetParameters]):
                 count = len(ranked) if p.selection == "all" else p.top_k(stage) + number - 1
                 layers = [score.layer for score in ranked[:count]]
                 done = runner.run(
-                    RoundPlan(stage, number, layers, p.steps(stage), self.gradients, ranked, self._judge),
+                    RoundPlan(
+                        stage, number, layers, p.steps(stage), self.gradients, ranked, self._judge(stage)
+                    ),
                     before,
                 )
             before = Check.parse(done.holds)
@@ -190,16 +200,23 @@ class VlaForget(Method[VlaForgetParameters]):
         bench.adapter.load(kept)
         return before
 
-    def _judge(self, before: Check, after: Check, gates: Gates) -> tuple[bool, str]:
-        return judge(before, after, gates, self.parameters.min_gain)
+    def _judge(self, stage: StageName) -> Judge:
+        p = self.parameters
+        return partial(judge, min_gain=p.min_gain, min_share=0.0 if stage == p.stages[-1] else p.min_share)
 
 
-def judge(before: Check, after: Check, gates: Gates, min_gain: float) -> tuple[bool, str]:
+def judge(
+    before: Check, after: Check, gates: Gates, min_gain: float, min_share: float = 0.0
+) -> tuple[bool, str]:
     """Whether a round is kept: no damage, progress in forgetting, no step away from the right motions.
 
     Progress is one of two: undesired motions are less likely by ``min_gain`` of what they were, or FC is up by that
     share of all frames. A round that repairs may put other motions on top while the mass of the undesired ones,
     small already, wavers.
+
+    A stage that others follow must, with ``min_share``, remove that share of the undesired motions. Where the cause is
+    not in its layers it moves some frames and costs agreement on retained ones, and a later stage, which has to take
+    the behaviour out in any case, does not need it.
 
     Returns:
         verdict, reason.
@@ -216,6 +233,8 @@ def judge(before: Check, after: Check, gates: Gates, min_gain: float) -> tuple[b
     )
     if gain < 100.0 * min_gain and after.metrics.fc - before.metrics.fc < max(100.0 * min_gain, 1e-9):
         return False, f"rolled back: {progress}"
+    if min_share > 0 and gain < 100.0 * min_share:
+        return False, f"rolled back: the cause is elsewhere ({progress}; limit {100.0 * min_share:g} %)"
     if _is_worse(before.counterfactual, after.counterfactual):
         return False, "rolled back: further away from the counterfactual actions"
     return True, f"kept: {progress}"
