@@ -42,6 +42,7 @@ _GAINS = {
     "rad_boundary": "RAD near",
     "tsr_near": "TSR near",
     "gates_passed": "gates",
+    "relearn_steps": "relearnt after",
 }
 """Metric -> title, of the differences that an ablation makes."""
 
@@ -78,7 +79,8 @@ def page(document: Mapping[str, Any], picture: str = "") -> str:
         sections += [
             "## What each part buys",
             "VLA-Forget without the part, minus VLA-Forget, over the same scenarios and seeds: negative FC, FTS, "
-            "TSR, RC and gates held and positive RAD mean that the part is worth something.",
+            "TSR, RC, gates held and steps until it is relearnt (of those attacked), and positive RAD, mean that the "
+            "part is worth something.",
             _ablations(document, by_name, parts),
         ]
     sections += ["## Who is as good or better", _better(document)]
