@@ -83,7 +83,13 @@ def page(document: Mapping[str, Any], picture: str = "") -> str:
             "part is worth something.",
             _ablations(document, by_name, parts),
         ]
-    sections += ["## Who is as good or better", _better(document)]
+    sections += [
+        "## Who is as good or better",
+        _better(document),
+        "VLA-Forget minus the other, in points, over the same episodes, with McNemar's exact p: FTS in the forget "
+        "situations, TSR on the retained tasks.",
+        _paired(by_name, names),
+    ]
     if document["errors"]:
         sections += [
             "## No adapter",
@@ -184,6 +190,17 @@ def _better(document: Mapping[str, Any]) -> str:
         *(f"{name} alone {_names(found)}" for name, found in document["better_in_one"].items()),
     ]
     return "; ".join(lines) + "."
+
+
+def _paired(by_name: Mapping[str, Mapping[str, Any]], variants: Sequence[str]) -> str:
+    rows = []
+    for variant in (name for name in variants if f"fts_gain_{name}" in by_name):
+        row = [f"`{variant}`"]
+        for metric in ("fts", "tsr"):
+            gain, p = by_name[f"{metric}_gain_{variant}"], by_name[f"{metric}_p_{variant}"]["value"]
+            row += [f"{gain['value']:+.1f}", f"{p:.2g}" if p else "< 0.00001", str(gain["n"])]
+        rows.append(row)
+    return _markdown(["against", "FTS", "p", "episodes", "TSR", "p", "episodes"], rows)
 
 
 def _names(found: Sequence[str]) -> str:
