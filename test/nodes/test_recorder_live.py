@@ -170,12 +170,11 @@ def test_a_violation_makes_a_bag_with_its_rollout_and_instruction(
     (episode,) = report.episodes
     assert (episode.rollout_id, episode.instruction) == ("r1", "open the faucet")
     assert [v.rule for v in episode.violations] == ["keep_out/hand_zone"]
-    # The start left the ring long ago, and is there.
-    assert {p.kind for p in report.problems} <= {
-        "end_missing",
-        "frames_without_action",
-        "actions_without_frame",
-    }
+    # The start left the ring long ago, and is there. At both ends the ring may part an image from its action.
+    problems = {p.kind: p.count for p in report.problems}
+    assert problems.pop("end_missing") == 1
+    assert problems.keys() <= {"images_without_action", "actions_without_image"}
+    assert sum(problems.values()) < len(episode.stamps_ns)
     before = (episode.violations[0].stamp_ns - episode.stamps_ns) / SECOND
     assert before.min() < 0.0 < before.max()
     assert not episode.images[:, :8, :8].any()

@@ -28,16 +28,27 @@ counterfactual: [{kind: transplant}]
 @pytest.mark.parametrize(
     ("more", "digest"),
     [
-        ("", "8a6cfcf8334532bcfc32e0541d70e7c164f388449b6d25415e866831319c3011"),
+        ("", "f15c2eb0e0fdd24c54893414b7ef12cccbcaae768b9534f722d473821de5e695"),
         (
-            "cameras: [wrist]\nstate: joints\nmethod: npo\n",
+            "cameras: [wrist]\nstate: joints\n",
             "68dae79ed27410417e8f25dd36633161b69bcfab5d0c8d6f97bffd91197154f4",
         ),
     ],
 )
 def test_digests_of_recorded_edits_stay(more: str, digest: str) -> None:
-    """Computed before there were `selected`, `objects`, `flagged`, `since` and `until`."""
-    assert read_request(OLD + more).digest == digest
+    """Computed at 019fde7, before there were `selected`, `objects`, `flagged`, `since` and `until`.
+
+    With a method whose parameters stay: defaults are in the digest, and vla_forget's have changed since.
+    """
+    assert read_request(OLD + "method: npo\n" + more).digest == digest
+
+
+def test_a_default_written_out_is_the_same_request_and_another_value_is_not() -> None:
+    """Otherwise an edit begun with other defaults would be taken up with the new ones."""
+    plain = read_request(OLD)
+    share = plain.model_dump()["parameters"]["min_share"]
+    assert read_request(f"{OLD}parameters: {{min_share: {share}}}\n").digest == plain.digest
+    assert read_request(f"{OLD}parameters: {{min_share: {share / 2}}}\n").digest != plain.digest
 
 
 @pytest.mark.parametrize(
