@@ -18,7 +18,11 @@ def test_all_paths_give_the_same_tokens_and_their_rates_are_reported() -> None:
     heard: list[int] = []
     document = measure(Settings("openvla_7b", "small", repeats=3), lambda done, total: heard.append(done))
     values = {figure["name"]: figure["value"] for figure in document["figures"]}
-    assert values["equal_tokens_share_merged"] == values["equal_tokens_share_factors"] == 1.0
+    for name in ("merged", "factors", "narrow"):
+        assert values[f"equal_tokens_share_{name}"] == 1.0
+    # The vocabulary is the large model's: most of a token at this size, little of one at that.
+    assert values["head_share"] > 0.5 > 0.05 > values["head_share_released"]
+    assert values["actions_per_second_ratio_narrow"] > 0
     assert values["actions_per_second_ratio"] == pytest.approx(
         values["actions_per_second"] / values["actions_per_second_plain"], rel=1e-6
     )
@@ -41,9 +45,11 @@ def test_pi0_fast_decodes_the_same_tokens_as_the_library_s_gemma() -> None:
     )
     assert values["equal_tokens_share_loop"]["value"] == 1.0
     assert values["equal_tokens_share_merged"]["n"] > 5
+    assert values["head_share"]["value"] == pytest.approx(values["head_share_released"]["value"], rel=1e-3)
     assert values["actions_per_second_ratio"]["value"] > 0
 
 
+@pytest.mark.timeout(600)
 def test_compiled_paths_are_timed_and_what_they_would_compile_anew_is_counted() -> None:
     document = measure(Settings("openvla_7b", "small", repeats=1, compiled=True), lambda done, total: None)
     values = {figure["name"]: figure["value"] for figure in document["figures"]}

@@ -1,7 +1,9 @@
 """Actions per second of the serving engine, beside the library's own path on the same weights, in turns in one run.
 
 * plain: the network's vision and projector, then ``generate`` of the library on the embeddings, PEFT's layers active;
-* loop: of pi0-FAST the same without ``generate``: the library's Gemma with its cache, as lerobot decodes;
+* narrow: of OpenVLA the same with an LM head for action tokens only: what the engine has beyond that, since a small
+  model with the vocabulary of the large one is mostly head (``head_share``);
+* loop: of pi0-FAST as plain, without ``generate``: the library's Gemma with its cache, as lerobot decodes;
 * factors: the engine with the adapter's factors beside the layers;
 * merged: the engine with the adapter merged into copies of the layers; on a GPU its work is replayed as a CUDA graph;
 * compiled, compiled_factors: as merged and factors, with hot functions compiled; how long compiling took, and how many
@@ -33,12 +35,15 @@ from vlaforget_ros import figures
 from vlaforget_ros.adapters import AdapterStore
 from vlaforget_ros.bench import library_paths
 from vlaforget_ros.bench.compiled_paths import CompiledPath
-from vlaforget_ros.bench.random_release import Model, Release, Size, released
+from vlaforget_ros.bench.random_release import STATISTICS, Model, Release, Size, released
+from vlaforget_ros.bench.sizing import head_share
 from vlaforget_ros.bench.swap import random_adapter
 from vlaforget_ros.figures import Figure
 from vlaforget_ros.policy.decoding import Decoder
 from vlaforget_ros.policy.graphs import Graphs
 from vlaforget_ros.policy.merged import slots_for
+from vlaforget_ros.policy.openvla_7b import openvla_7b_config
+from vlaforget_ros.policy.pi0_configs import GEMMA_2B
 from vlaforget_ros.policy.policy import VlaPolicy
 from vlaforget_ros.policy.weight_only import Weights, bytes_of
 from vlaforget_ros.unlearning.guard import peak_mb
@@ -125,6 +130,9 @@ def _measure(settings: Settings, release: Release, progress: Callable[[int, int]
     seconds, tokens = _in_turns(paths, policy, settings, progress)
 
     found = [*_rates(seconds, tokens), *_loading_figures(loading, stored, release.largest_shard)]
+    as_released = GEMMA_2B if settings.model == "pi0_fast" else openvla_7b_config(STATISTICS).language
+    found.append(Figure("head_share", head_share(policy.config.language), "ratio"))
+    found.append(Figure("head_share_released", head_share(as_released), "ratio"))
     for name, own in compiled.items():
         again = own.recompilations(library_paths.noise(policy, settings.seed))
         found.append(Figure(f"compile_seconds_{name}", own.seconds, "s"))

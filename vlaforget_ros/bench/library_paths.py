@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-from transformers import DynamicCache
+from torch import Tensor, nn
+from transformers import DynamicCache, GenerationConfig
 
 from vlaforget_ros.policy.images import pixel_values
 from vlaforget_ros.policy.policy import VlaPolicy
@@ -29,10 +29,13 @@ def paths(policy: VlaPolicy, adapter: Path, instruction: str) -> dict[str, Act]:
         instruction: what the policy is told.
 
     Returns:
-        ``plain``; of pi0-FAST also ``loop``.
+        ``plain``; of pi0-FAST also ``loop``, of the others ``narrow``.
     """
     if policy.config.fast is None:
-        return {"plain": _generate(policy.twin(), adapter, instruction)}
+        return {
+            "plain": _generate(policy.twin(), adapter, instruction),
+            "narrow": _generate(policy.twin(), adapter, instruction, narrow=True),
+        }
     return {
         "plain": _generate_fast(policy.twin(), adapter, instruction),
         "loop": _loop_fast(policy.twin(), adapter, instruction),
@@ -56,24 +59,41 @@ def _network(policy: VlaPolicy, adapter: Path) -> Any:
     return peft.PeftModel.from_pretrained(policy.model, str(adapter)).eval().base_model.model
 
 
-def _generate(policy: VlaPolicy, adapter: Path, instruction: str) -> Act:
+def _generate(policy: VlaPolicy, adapter: Path, instruction: str, narrow: bool = False) -> Act:
     network = _network(policy, adapter)
-    count = policy.codec.dims
+    language, count = network.language_model, policy.codec.dims
     prompt = policy.encode(noise(policy, 0)[None], [instruction], np.zeros((1, count))).input_ids[:, :-count]
+    words = network.words(prompt)
+    first = _narrow(language, policy.codec.tokens) if narrow else 0
+    settings = GenerationConfig(max_new_tokens=count, do_sample=False, pad_token_id=0)
 
     @torch.inference_mode()
     def act(image: np.ndarray) -> tuple[int, ...]:
-        pixels = pixel_values(image[None], policy.config, policy.device)
-        embeds = network.embed(network.projector(network.vision_backbone(pixels)), prompt)
-        tokens = network.language_model.generate(
-            inputs_embeds=embeds, max_new_tokens=count, min_new_tokens=count, do_sample=False, pad_token_id=0
-        )
-        policy.codec.decode(
-            np.clip(tokens[0].cpu().numpy(), policy.codec.tokens.start, policy.codec.tokens.stop - 1)
-        )
-        return tuple(int(token) for token in tokens[0])
+        seen = network.look(pixel_values(image[None], policy.config, policy.device)).to(words.dtype)
+        embeds = torch.cat([words[:, :1], seen, words[:, 1:]], dim=1)
+        tokens = language.generate(inputs_embeds=embeds, generation_config=settings)[0].cpu().numpy() + first
+        policy.codec.decode(np.clip(tokens, policy.codec.tokens.start, policy.codec.tokens.stop - 1))
+        return tuple(int(token) for token in tokens)
 
     return act
+
+
+def _narrow(language: Any, tokens: range) -> int:
+    """Leave ``generate`` no words but the action tokens, so that it computes the LM head for these only.
+
+    Args:
+        language: the library's model; gets tables of its own.
+        tokens: ids of the action tokens.
+
+    Returns:
+        the id of the first: what is generated counts from there.
+    """
+    table, head = language.get_input_embeddings().weight, language.lm_head.weight
+    rows = slice(tokens.start, tokens.stop)
+    language.set_input_embeddings(nn.Embedding.from_pretrained(table[rows]))
+    language.lm_head = nn.Linear(head.shape[1], len(tokens), bias=False, device="meta")
+    language.lm_head.weight = nn.Parameter(head[rows], requires_grad=False)
+    return tokens.start
 
 
 class _Prefix:

@@ -36,12 +36,16 @@ from vlaforget_ros.policy.pi0_configs import (
     LOCATIONS,
     SEGMENTS,
     SKIPPED,
+    SMALL_VOCABULARY,
+    VOCABULARY,
     pi0_fast_config,
     pi0_fast_small_config,
 )
 from vlaforget_ros.policy.prompt import GEMMA_BOS
 
 Size = Literal["minimal", "small", "full"]
+# Words of the text tokenizer; 0: as few as it can do with.
+_WORDS: dict[Size, int] = {"minimal": 0, "small": SMALL_VOCABULARY, "full": VOCABULARY}
 _SCALE = 10.0
 _FAST_TOKENS = 512
 _CHUNKS = 400
@@ -96,7 +100,7 @@ def write(
     robot = robot or Robot()
     (directory / FAST_TOKENIZER).parent.mkdir(parents=True, exist_ok=True)
     bpe, lowest = fitted(robot, seed)
-    text = text_tokenizer(instructions, size=257152 if size == "full" else 0)
+    text = text_tokenizer(instructions, _WORDS[size])
     config = _configuration(robot, size, bpe, lowest, text.get_vocab_size())
     text.save(str(directory / "tokenizer.json"))
     bpe.save(str(directory / FAST_TOKENIZER))

@@ -7,6 +7,7 @@ without an attention matrix, which fused attention does not keep.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +41,23 @@ class Settings:
     blocks: int = 8
     prompt_tokens: int = 30
     rank: int = 16
+
+
+def head_share(language: Mapping[str, Any]) -> float:
+    """Share of the LM head in the weights of the language model that a decoded token reads, 0 to 1.
+
+    The library's path computes the head for every word. The smaller the model, the more of a token that is, unless its
+    vocabulary is smaller as well: figures of a small model speak for the large one only as far as this share is its.
+
+    Args:
+        language: fields of the language model's configuration; the table of words is looked up, not read.
+    """
+    width, heads = language["hidden_size"], language["num_attention_heads"]
+    of_head = language.get("head_dim") or width // heads
+    attention = 2 * width * of_head * (heads + language.get("num_key_value_heads", heads))
+    blocks = language["num_hidden_layers"] * (attention + 3 * width * language["intermediate_size"])
+    head: int = language["vocab_size"] * width
+    return head / (head + blocks)
 
 
 def measure(config: PolicyConfig, settings: Settings) -> dict[str, Any]:

@@ -10,6 +10,20 @@ from vlaforget_ros.policy.config import ActionNormalisation, FastConfig, PolicyC
 # Words of PaliGemma behind Gemma's; FAST tokens lie below the last of them.
 LOCATIONS, SEGMENTS = 1024, 128
 SKIPPED = 128
+VOCABULARY = 257152
+# Of the small form: its LM head has the released share of the weights that a token reads (21 %).
+SMALL_VOCABULARY = 7756
+GEMMA_2B: dict[str, int] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 2048,
+    "intermediate_size": 16384,
+    "num_hidden_layers": 18,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 1,
+    "head_dim": 256,
+    "max_position_embeddings": 8192,
+    "pad_token_id": 0,
+}
 _SMALL: tuple[dict[str, int], dict[str, int]] = (
     {"image_size": 112, "dim": 144, "depth": 4, "heads": 9, "mlp_dim": 540},
     {
@@ -40,26 +54,15 @@ def pi0_fast_config(statistics: ActionNormalisation, fast: FastConfig, fast_toke
         fast: chunk, cameras, state and FAST tokenizer.
         fast_tokens: how many tokens that has.
     """
-    vocabulary = 257152
     return PolicyConfig(
         model_type="pi0_fast",
         name="pi0_fast",
         featurizer=VisionTowerConfig(
             image_size=224, patch_size=14, dim=1152, depth=27, heads=16, mlp_dim=4304, feature_block=-1
         ),
-        language={
-            "vocab_size": vocabulary,
-            "hidden_size": 2048,
-            "intermediate_size": 16384,
-            "num_hidden_layers": 18,
-            "num_attention_heads": 8,
-            "num_key_value_heads": 1,
-            "head_dim": 256,
-            "max_position_embeddings": 8192,
-            "pad_token_id": 0,
-        },
+        language=dict(GEMMA_2B),
         bins=fast_tokens,
-        action_vocab_end=vocabulary - SKIPPED,
+        action_vocab_end=VOCABULARY - SKIPPED,
         norm_stats={"robot": statistics},
         fast=fast,
     )
@@ -87,7 +90,7 @@ def pi0_fast_small_config(
         update={
             "name": "pi0_fast_small",
             "featurizer": full.featurizer.model_copy(update=tower),
-            "language": {**full.language, **language, "vocab_size": vocabulary},
+            "language": {**GEMMA_2B, **language, "vocab_size": vocabulary},
             "action_vocab_end": vocabulary - SKIPPED,
         }
     )
