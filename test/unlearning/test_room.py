@@ -11,9 +11,10 @@ from vlaforget_ros.bench.random_release import released
 from vlaforget_ros.errors import ErrorCode, UnlearningError
 from vlaforget_ros.policy.options import FILE as OPTIONS
 from vlaforget_ros.policy.policy import VlaPolicy
+from vlaforget_ros.policy.room import copied_mb
 from vlaforget_ros.policy.shards import Shards
 from vlaforget_ros.unlearning.guard import Guard
-from vlaforget_ros.unlearning.room import copied_mb, require_room
+from vlaforget_ros.unlearning.room import require_room
 
 
 @pytest.fixture(scope="module")

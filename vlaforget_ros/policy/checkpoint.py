@@ -16,14 +16,16 @@ from tokenizers import Tokenizer
 from vlaforget_ros.policy import oft_checkpoint, pi0_checkpoint
 from vlaforget_ros.policy.config import PolicyConfig
 from vlaforget_ros.policy.filling import assign, finish, require_keys
+from vlaforget_ros.policy.memory import free_cached_memory, is_out_of_memory, out_of_memory
 from vlaforget_ros.policy.model import OpenVla
 from vlaforget_ros.policy.networks import build
 from vlaforget_ros.policy.options import FILE as OPTIONS
 from vlaforget_ros.policy.prompt import TOKENIZER, read_tokenizer
 from vlaforget_ros.policy.released import empty_network, is_released, load_network
+from vlaforget_ros.policy.room import require_device, require_dtype, require_memory
 from vlaforget_ros.policy.shards import INDEX, Shards
 from vlaforget_ros.policy.unusable import unusable
-from vlaforget_ros.policy.weight_only import Weights, prepare
+from vlaforget_ros.policy.weight_only import WEIGHTS, Weights, prepare
 
 _FILES = ("config.json", TOKENIZER, "model.safetensors")
 
@@ -75,11 +77,27 @@ def load(
         weights: how those of the language model are held.
 
     Raises:
-        PolicyError: 207 naming the file, key or shape that is wrong, 208 for weights that cannot be held so.
+        PolicyError: 204 without room for the weights, 207 naming the file, key or shape that is wrong, 208 for a device
+            that is not there, a type that it does not know and weights that cannot be held so.
     """
+    require_device(device)
+    try:
+        return _load(directory, device, dtype, weights)
+    except (RuntimeError, MemoryError) as error:
+        # What was free when it was asked for may be another process's by now.
+        if is_out_of_memory(error):
+            free_cached_memory()
+            raise out_of_memory(f"the weights of {directory}") from error
+        raise
+
+
+def _load(
+    directory: Path, device: str, dtype: torch.dtype | None, weights: Weights
+) -> tuple[OpenVla, Tokenizer]:
     pi0 = pi0_checkpoint.is_pi0(directory)
     if pi0 or is_released(directory):
         _require(directory, (TOKENIZER,))
+        _require_place(directory, device, weights)
         tokenizer = read_tokenizer(directory)
         if pi0:
             return pi0_checkpoint.load_network(
@@ -87,6 +105,7 @@ def load(
             ), tokenizer
         return load_network(directory, device, dtype, weights=weights), tokenizer
     _require(directory, _FILES)
+    _require_place(directory, device, weights)
     tokenizer = read_tokenizer(directory)
     config = read_own_config(directory)
     try:
@@ -97,6 +116,12 @@ def load(
         model = build(config)
     _fill(directory, model, tensors, device, weights)
     return model.requires_grad_(weights == "stored").eval(), tokenizer
+
+
+def _require_place(directory: Path, device: str, weights: Weights) -> None:
+    require_dtype(directory, device)
+    if weights in WEIGHTS:
+        require_memory(directory, device, weights)
 
 
 def empty(directory: Path) -> tuple[OpenVla, Tokenizer]:

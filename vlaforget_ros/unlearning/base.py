@@ -10,8 +10,9 @@ from pathlib import Path
 from vlaforget_ros.errors import ErrorCode, PolicyError
 from vlaforget_ros.policy.borrower import Borrowed, borrow
 from vlaforget_ros.policy.policy import VlaPolicy
+from vlaforget_ros.policy.room import copied_mb
 from vlaforget_ros.unlearning.request import Request
-from vlaforget_ros.unlearning.room import copied_mb, require_room
+from vlaforget_ros.unlearning.room import require_room
 
 
 @dataclass(frozen=True)

@@ -1,49 +1,16 @@
 """Whether there is room for an edit beside the policy, asked before it starts.
 
-On the CPU the weights of a checkpoint are mapped from their files as they are: policy and edit share them, and what an
-edit writes are factors of its own. Weights that are converted, and weights on another device, are copies, unless a
-policy that serves lends its own.
+Weights that are mapped from their files are shared by policy and edit, and what an edit writes are factors of its own.
+Others are copies (``policy/room.py``), unless a policy that serves lends its own.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil
-import torch
-
 from vlaforget_ros.errors import ErrorCode, UnlearningError
-from vlaforget_ros.policy.options import read_options
-from vlaforget_ros.policy.shards import Shards
-
-
-def free_mb(device: str) -> float:
-    """Memory [MB] that a process could still take on a device."""
-    if torch.device(device).type == "cuda":
-        # Without a GPU, loading says so.
-        if not torch.cuda.is_available():
-            return math.inf
-        return torch.cuda.mem_get_info(torch.device(device))[0] / 1e6
-    return float(psutil.virtual_memory().available) / 1e6
-
-
-def copied_mb(base: Path, device: str) -> float:
-    """Weights [MB] that an edit holds a copy of.
-
-    Args:
-        base: checkpoint.
-        device: where the edit runs.
-
-    Raises:
-        PolicyError: 207 for an unusable checkpoint.
-    """
-    shards, dtype = Shards.open(base), read_options(base).torch_dtype
-    if dtype is not None:
-        numbers = sum(math.prod(shape) for shape in shards.shapes.values())
-        return numbers * torch.empty((), dtype=dtype).element_size() / 1e6
-    return 0.0 if torch.device(device).type == "cpu" else shards.bytes / 1e6
+from vlaforget_ros.policy.room import copied_mb, free_mb
 
 
 def require_room(
