@@ -392,3 +392,12 @@ def test_the_digest_covers_everything_that_decides_an_action(copied: Path, polic
     state = next(name for name in names if name.endswith("unnormalizer_processor.safetensors"))
     save_file({"action.q01": torch.zeros(7), "action.q99": torch.ones(7)}, copied / state)
     assert checkpoint.digest(copied) != policy.base_digest
+
+
+def test_an_instruction_cannot_contain_what_ends_a_sentence(policy: VlaPolicy) -> None:
+    images, states, _ = _observations(1)
+    with pytest.raises(PolicyError, match="contains <eos>") as caught:
+        policy.act(images[0], "open the <eos> door", states[0])
+    assert caught.value.code == ErrorCode.POLICY_UNKNOWN_INSTRUCTION
+    with pytest.raises(PolicyError, match="contains <eos>"):
+        policy.check_instruction("open the <eos> door")

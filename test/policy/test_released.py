@@ -213,6 +213,17 @@ def _degenerate(directory: Path) -> None:
     _config(norm_stats={"robot": {"action": {**ACTION, "q99": ACTION["q01"]}}})(directory)
 
 
+def _words(changed: Callable[[dict[str, int]], dict[str, int]]) -> Callable[[Path], None]:
+    """Change what the tokenizer knows."""
+
+    def change(directory: Path) -> None:
+        saved = json.loads((directory / "tokenizer.json").read_text())
+        saved["model"]["vocab"] = changed(saved["model"]["vocab"])
+        (directory / "tokenizer.json").write_text(json.dumps(saved))
+
+    return change
+
+
 FC1 = "projector.fc1.weight"
 
 
@@ -235,6 +246,8 @@ FC1 = "projector.fc1.weight"
         (_config(text_config={}), "text_config.vocab_size"),
         (lambda d: (d / "tokenizer.json").unlink(), "missing file.*tokenizer.json"),
         (lambda d: (d / "tokenizer.json").write_text("{}"), "tokenizer.json"),
+        (_words(lambda v: {w: i for w, i in v.items() if w != "<s>"}), "lacks a special token.*<s>"),
+        (_words(lambda v: {**v, "door": 40_000}), r"1 ids lie beyond the \d+ words .* door \(40000\)"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_used_is_refused_with_the_reason(

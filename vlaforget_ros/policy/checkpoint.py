@@ -20,7 +20,7 @@ from vlaforget_ros.policy.memory import free_cached_memory, is_out_of_memory, ou
 from vlaforget_ros.policy.model import OpenVla
 from vlaforget_ros.policy.networks import build
 from vlaforget_ros.policy.options import FILE as OPTIONS
-from vlaforget_ros.policy.prompt import TOKENIZER, read_tokenizer
+from vlaforget_ros.policy.prompt import TOKENIZER, read_tokenizer, require_ids
 from vlaforget_ros.policy.released import empty_network, is_released, load_network
 from vlaforget_ros.policy.room import require_device, require_dtype, require_memory
 from vlaforget_ros.policy.shards import INDEX, Shards
@@ -82,13 +82,15 @@ def load(
     """
     require_device(device)
     try:
-        return _load(directory, device, dtype, weights)
+        model, tokenizer = _load(directory, device, dtype, weights)
     except (RuntimeError, MemoryError) as error:
         # What was free when it was asked for may be another process's by now.
         if is_out_of_memory(error):
             free_cached_memory()
             raise out_of_memory(f"the weights of {directory}") from error
         raise
+    require_ids(directory, tokenizer, model.config)
+    return model, tokenizer
 
 
 def _load(

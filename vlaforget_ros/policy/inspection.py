@@ -13,7 +13,7 @@ from vlaforget_ros.policy.checkpoint import read_own_config
 from vlaforget_ros.policy.config import PolicyConfig, VisionTowerConfig
 from vlaforget_ros.policy.options import FILE as OPTIONS
 from vlaforget_ros.policy.options import read_options
-from vlaforget_ros.policy.prompt import BOS, GEMMA_BOS, TOKENIZER, read_tokenizer, special_id
+from vlaforget_ros.policy.prompt import TOKENIZER, read_tokenizer, require_ids
 from vlaforget_ros.policy.released import is_released, read_config
 from vlaforget_ros.policy.shards import Shards
 
@@ -115,7 +115,7 @@ def _problems(directory: Path, config: PolicyConfig) -> list[str]:
         found.append(f"{TOKENIZER} is missing: copy the tokenizer of the release beside the weights")
     else:
         try:
-            special_id(read_tokenizer(directory), GEMMA_BOS if config.fast else BOS)
+            require_ids(directory, read_tokenizer(directory), config)
         except PolicyError as error:
             found.append(error.message)
     if pi0_checkpoint.is_pi0(directory) and read_options(directory).actions is None:

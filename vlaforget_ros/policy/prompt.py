@@ -9,7 +9,7 @@ import numpy as np
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
 from vlaforget_ros.errors import ErrorCode, PolicyError, did_you_mean
-from vlaforget_ros.policy.config import FastConfig
+from vlaforget_ros.policy.config import FastConfig, PolicyConfig
 from vlaforget_ros.policy.unusable import unusable
 
 TOKENIZER = "tokenizer.json"
@@ -76,6 +76,7 @@ def prompt_ids(tokenizer: Tokenizer, instruction: str, suffix_id: int | None = N
     encoded = tokenizer.encode(prompt_text(instruction), add_special_tokens=False)
     if unknown_id is not None and unknown_id in encoded.ids:
         raise _unknown_words(tokenizer, instruction, unknown_id)
+    _require_plain(tokenizer, instruction, encoded.ids)
     ids = [special_id(tokenizer, BOS), *encoded.ids]
     if suffix_id is not None and ids[-1] != suffix_id:
         ids.append(suffix_id)
@@ -103,6 +104,7 @@ def state_prompt_ids(
         raise _empty()
     numbers = " ".join(map(str, state_numbers(state, fast)))
     encoded = word_ids(tokenizer, _STATE_TEMPLATE.format(instruction=text, state=numbers))
+    _require_plain(tokenizer, instruction, encoded)
     bos = special_id(tokenizer, GEMMA_BOS)
     if len(encoded) + 1 > fast.prompt_tokens:
         raise PolicyError(
@@ -140,9 +142,35 @@ def special_id(tokenizer: Tokenizer, token: str) -> int:
             ErrorCode.POLICY_BAD_CHECKPOINT,
             "the tokenizer lacks a special token",
             value=token,
-            limit=f"{PAD} {BOS} {EOS}",
+            limit=f"{PAD} {BOS} {EOS}" if token == BOS else token,
+            remedy="copy the tokenizer that belongs to these weights",
         )
     return found
+
+
+def require_ids(directory: Path, tokenizer: Tokenizer, config: PolicyConfig) -> None:
+    """Refuse a tokenizer with ids that the network has no row for, or without those that a prompt begins with.
+
+    On a GPU an id without a row ends not an inference but the process.
+
+    Raises:
+        PolicyError: 207 naming the words, or the token that is missing.
+    """
+    special_id(tokenizer, BOS if config.fast is None else GEMMA_BOS)
+    rows = int(config.language["vocab_size"])
+    # What is added to a tokenizer, as PaliGemma's <image>, need not have a row: no prompt may contain it.
+    ids = {
+        **tokenizer.get_vocab(with_added_tokens=False),
+        "the prompt's suffix": config.prompt_suffix_id or 0,
+    }
+    beyond = sorted((place, word) for word, place in ids.items() if place >= rows)
+    if beyond:
+        place, word = beyond[0]
+        raise unusable(
+            directory,
+            f"{TOKENIZER}: {len(beyond)} ids lie beyond the {rows} words of the network, {word} ({place}) the first",
+            "copy the tokenizer that belongs to these weights",
+        )
 
 
 def known_words(tokenizer: Tokenizer) -> Sequence[str]:
@@ -154,6 +182,20 @@ def _empty() -> PolicyError:
     return PolicyError(
         ErrorCode.POLICY_UNKNOWN_INSTRUCTION, "empty instruction", remedy="say what the arm shall do"
     )
+
+
+def _require_plain(tokenizer: Tokenizer, instruction: str, ids: Sequence[int]) -> None:
+    special = {
+        place: token.content for place, token in tokenizer.get_added_tokens_decoder().items() if token.special
+    }
+    found = sorted({special[place] for place in ids if place in special})
+    if found:
+        raise PolicyError(
+            ErrorCode.POLICY_UNKNOWN_INSTRUCTION,
+            f"the instruction contains {' '.join(found)}, which means something to the tokenizer",
+            value=instruction,
+            remedy="say it in words",
+        )
 
 
 def _unknown_words(tokenizer: Tokenizer, instruction: str, unknown_id: int) -> PolicyError:
