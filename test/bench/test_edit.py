@@ -14,6 +14,7 @@ from vlaforget_ros.policy.config import PolicyConfig
 from vlaforget_ros.policy.openvla_7b import openvla_7b_config
 from vlaforget_ros.policy.policy import VlaPolicy
 from vlaforget_ros.unlearning.methods.vla_forget import VlaForgetParameters
+from vlaforget_ros.unlearning.parameters import STAGES
 
 
 def test_both_forms_have_the_same_gradients_and_ours_runs_fewer_blocks() -> None:
@@ -24,7 +25,7 @@ def test_both_forms_have_the_same_gradients_and_ours_runs_fewer_blocks() -> None
     policy = VlaPolicy.load(models_directory() / "tiny")
     document = measure(policy, settings, lambda done, total: heard.append(done))
     values = {figure["name"]: figure["value"] for figure in document["figures"]}
-    tokens = document["tokens_through_blocks"]
+    tokens = document["tokens_through_blocks"]["language"]
     # Eight frames a step, 16 patches each. Plain: student and teacher, through two visual and three language blocks.
     assert tokens["plain"]["visual"] == 2 * 2 * 8 * 16
     length = tokens["plain"]["language"] // (2 * 3 * 8)
@@ -62,9 +63,17 @@ def test_a_step_of_openvla_in_small() -> None:
     texts = ("open the faucet", "close the window")
     with released("small", "cpu", texts) as release:
         policy = VlaPolicy.load(release.directory)
-        document = measure(policy, Settings(2, 8, 3, parameters, texts), lambda done, total: None)
+        settings = Settings(2, 8, 3, parameters, texts, stages=STAGES)
+        heard: list[tuple[int, int]] = []
+        document = measure(policy, settings, lambda done, total: heard.append((done, total)))
     values = {figure["name"]: figure["value"] for figure in document["figures"]}
-    assert values["gradient_difference"] < 1e-4
+    for suffix in ("", "_visual", "_projector"):
+        assert values[f"gradient_difference{suffix}"] < 1e-4
+        assert values[f"step_seconds_ratio{suffix}"] > 0
+    assert heard[-1] == (9, 9)
+    # Behind what the visual stage edits nothing is saved but the teacher's pass.
+    assert 0.5 < values["blocks_saved_share_visual"] < values["blocks_saved_share_projector"]
+    assert values["blocks_saved_share_projector"] < values["blocks_saved_share"]
     # Two towers of three used blocks and four language blocks, twice, against one and a part of another.
     assert values["blocks_saved_share"] > 0.9
 

@@ -1,4 +1,4 @@
-"""What a training step costs in the language/action stage: frozen work done once, against the plain form.
+"""What a training step costs in each stage: frozen work done once, against the plain form.
 
 Both forms compute the same gradients of the same objective on the same batches, in turns, in one run:
 
@@ -6,6 +6,8 @@ Both forms compute the same gradients of the same objective on the same batches,
   positions: as student and, with the adapter off, as teacher;
 * ours: what the frozen layers below the first edited block make of each frame is cached, and so is what the original
   policy said; the last block is run at the positions that predict actions.
+
+In the visual and the projector stage the feature term is left out of both: the plain pass gives logits only.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
@@ -27,6 +29,7 @@ from vlaforget_ros.episodes.dataset import FrameSet
 from vlaforget_ros.figures import Figure
 from vlaforget_ros.policy.images import pixel_values
 from vlaforget_ros.policy.policy import Batch, VlaPolicy
+from vlaforget_ros.policy.weight_only import bytes_of
 from vlaforget_ros.unlearning.bank import Bank
 from vlaforget_ros.unlearning.data import EditData, Sampler
 from vlaforget_ros.unlearning.edit import EditSettings, prepare
@@ -34,6 +37,7 @@ from vlaforget_ros.unlearning.gates import Gates
 from vlaforget_ros.unlearning.guard import Guard, peak_mb
 from vlaforget_ros.unlearning.methods.vla_forget import VlaForget, VlaForgetParameters
 from vlaforget_ros.unlearning.network import Output
+from vlaforget_ros.unlearning.parameters import StageName
 from vlaforget_ros.unlearning.steps import Step
 from vlaforget_ros.unlearning.views import View
 from vlaforget_ros.unlearning.workbench import Workbench
@@ -53,6 +57,8 @@ class Settings:
         parameters: of the method: batch sizes, precision, checkpointing.
         instructions: two that the policy can read.
         seed: of frames and batches.
+        stages: which; each on a policy without factors of another one. In the visual and the projector stage the
+            uppermost ``top_k`` layers are edited.
     """
 
     blocks: int
@@ -61,88 +67,133 @@ class Settings:
     parameters: VlaForgetParameters
     instructions: tuple[str, str]
     seed: int = 0
+    stages: tuple[StageName, ...] = ("language",)
+
+
+@dataclass
+class Times:
+    """What the steps of one stage took.
+
+    Args:
+        seconds: form -> of each timed step.
+        counts: form -> tokens through blocks of a step, by component.
+        gradients: form -> of the last step.
+        peaks: form -> largest memory on a GPU [B]; nothing on the CPU.
+    """
+
+    seconds: dict[Form, list[float]] = field(default_factory=lambda: {form: [] for form in FORMS})
+    counts: dict[Form, Counter[str]] = field(default_factory=dict)
+    gradients: dict[Form, list[Tensor]] = field(default_factory=dict)
+    peaks: dict[Form, int] = field(default_factory=dict)
 
 
 def measure(policy: VlaPolicy, settings: Settings, progress: Callable[[int, int], None]) -> dict[str, Any]:
     """Time both forms in turns.
 
     Args:
-        policy: is left with an adapter attached.
+        policy: stays as it is.
         settings: what is timed.
         progress: called with (steps done, all).
     """
-    bench, factors = _bench(policy, settings)
-    method = VlaForget(settings.parameters)
-    names = [layer.name for layer in bench.layers["language"]]
-    entry = bench.network.entry(names[-settings.blocks :])
+    every = settings.steps * len(settings.stages)
+    times = {}
+    for place, stage in enumerate(settings.stages):
+        offset = place * settings.steps
+        times[stage] = _stage(
+            policy.twin(recorded=False),
+            settings,
+            stage,
+            lambda done, offset=offset: progress(offset + done, every),  # type: ignore[misc]
+        )
+    found = [figure for stage, own in times.items() for figure in _figures(policy, stage, own)]
+    return figures.document(
+        "edit",
+        [*found, Figure("peak_mb", round(peak_mb(), 1), "MB")],
+        [settings.seed],
+        model=policy.config.name,
+        device=str(policy.device),
+        edited_blocks=settings.blocks,
+        tokens_through_blocks={
+            stage: {form: dict(sorted(count.items())) for form, count in own.counts.items()}
+            for stage, own in times.items()
+        },
+        parameters=settings.parameters.model_dump(mode="json"),
+    )
+
+
+def _stage(policy: VlaPolicy, settings: Settings, stage: StageName, progress: Callable[[int], None]) -> Times:
+    bench, factors, names = _bench(policy, settings, stage)
+    without = {} if stage == "language" else {"lambda_feat": 0.0}
+    method = VlaForget(settings.parameters.model_copy(update=without))
     samplers = {
         name: Sampler(rows, getattr(settings.parameters, f"batch_{name}"), (settings.seed, place))
         for place, (name, rows) in enumerate(sorted(bench.rows.train.items()))
     }
-    bench.enter_at(entry)
-    seconds: dict[Form, list[float]] = {form: [] for form in FORMS}
-    counts: dict[Form, Counter[str]] = {}
-    gradients: dict[Form, list[torch.Tensor]] = {}
+    bench.enter_at(bench.network.entry(names))
+    times = Times()
     for number in range(settings.steps + 1):
         batch = {name: sampler.draw() for name, sampler in samplers.items()}
         for form in FORMS:
-            with counted(policy, bench) as count:
-                _wait(policy)
+            with counted(policy, bench) as count, _peak(policy, form, times):
                 began = time.perf_counter()
                 kind = PlainStep if form == "plain" else Step
                 step = kind(number + 1, settings.steps, bench.banks, batch, factors)
                 if form == "plain":
                     _teacher(bench, batch)
-                gradients[form] = method.gradients(step).gradients
+                times.gradients[form] = method.gradients(step).gradients
                 _wait(policy)
                 took = time.perf_counter() - began
-            counts[form] = count
+            times.counts[form] = count
             # The first step of each form warms up.
             if number:
-                seconds[form].append(took)
-        progress(number, settings.steps)
-    return _document(policy, settings, seconds, counts, gradients)
+                times.seconds[form].append(took)
+        progress(number)
+    return times
 
 
-def _document(
-    policy: VlaPolicy,
-    settings: Settings,
-    seconds: dict[Form, list[float]],
-    counts: dict[Form, Counter[str]],
-    gradients: dict[Form, list[torch.Tensor]],
-) -> dict[str, Any]:
-    median = {form: float(np.median(values)) for form, values in seconds.items()}
-    ratios = np.array(seconds["plain"]) / np.array(seconds["ours"])
-    done = {form: sum(count.values()) for form, count in counts.items()}
+@contextmanager
+def _peak(policy: VlaPolicy, form: Form, times: Times) -> Iterator[None]:
+    """On a GPU, remember the largest memory of what is done inside."""
+    _wait(policy)
+    if policy.device.type != "cuda":
+        yield
+        return
+    torch.cuda.reset_peak_memory_stats(policy.device)
+    yield
+    times.peaks[form] = max(times.peaks.get(form, 0), torch.cuda.max_memory_allocated(policy.device))
+
+
+def _figures(policy: VlaPolicy, stage: StageName, times: Times) -> list[Figure]:
+    """Those of the language stage bear no name of a stage."""
+    suffix = "" if stage == "language" else f"_{stage}"
+    median = {form: float(np.median(values)) for form, values in times.seconds.items()}
+    ratios = np.array(times.seconds["plain"]) / np.array(times.seconds["ours"])
+    done = {form: sum(count.values()) for form, count in times.counts.items()}
     worst = max(
         float((a - b).norm() / b.norm().clamp(min=1e-12))
-        for a, b in zip(gradients["ours"], gradients["plain"], strict=True)
+        for a, b in zip(times.gradients["ours"], times.gradients["plain"], strict=True)
     )
     n = len(ratios)
     low, high = (round(float(np.percentile(ratios, q)), 3) for q in (2.5, 97.5))
+    ratio = round(median["plain"] / median["ours"], 3)
     found = [
-        Figure("step_seconds_ratio", round(median["plain"] / median["ours"], 3), "ratio", n, low, high),
-        Figure("step_seconds_plain", round(median["plain"], 4), "s", n),
-        Figure("step_seconds_ours", round(median["ours"], 4), "s", n),
-        Figure("block_tokens_plain", done["plain"], "count"),
-        Figure("block_tokens_ours", done["ours"], "count"),
-        Figure("blocks_saved_share", round(1 - done["ours"] / done["plain"], 4), "ratio"),
-        Figure("gradient_difference", worst, "ratio"),
-        Figure("peak_mb", round(peak_mb(), 1), "MB"),
+        Figure(f"step_seconds_ratio{suffix}", ratio, "ratio", n, low, high),
+        Figure(f"step_seconds_plain{suffix}", round(median["plain"], 4), "s", n),
+        Figure(f"step_seconds_ours{suffix}", round(median["ours"], 4), "s", n),
+        Figure(f"block_tokens_plain{suffix}", done["plain"], "count"),
+        Figure(f"block_tokens_ours{suffix}", done["ours"], "count"),
+        Figure(f"blocks_saved_share{suffix}", round(1 - done["ours"] / done["plain"], 4), "ratio"),
+        Figure(f"gradient_difference{suffix}", worst, "ratio"),
     ]
-    return figures.document(
-        "edit",
-        found,
-        [settings.seed],
-        model=policy.config.name,
-        device=str(policy.device),
-        edited_blocks=settings.blocks,
-        tokens_through_blocks={form: dict(sorted(count.items())) for form, count in counts.items()},
-        parameters=settings.parameters.model_dump(mode="json"),
-    )
+    weights = bytes_of(policy.model)
+    for form, peak in times.peaks.items():
+        found.append(Figure(f"gpu_peak_mb_{form}{suffix}", round(peak / 1e6, 1), "MB"))
+        found.append(Figure(f"gpu_over_weights_ratio_{form}{suffix}", round(peak / weights, 3), "ratio"))
+    return found
 
 
-def _bench(policy: VlaPolicy, settings: Settings) -> tuple[Workbench, list[Any]]:
+def _bench(policy: VlaPolicy, settings: Settings, stage: StageName) -> tuple[Workbench, list[Any], list[str]]:
+    """The policy under edit, the factors of a stage, and the layers that have them."""
     generator = np.random.default_rng(settings.seed)
     first, second = settings.instructions
     data = EditData(
@@ -155,10 +206,11 @@ def _bench(policy: VlaPolicy, settings: Settings) -> tuple[Workbench, list[Any]]
     method = VlaForget(parameters if policy.codec.ordered else parameters.token_by_token())
     edit = EditSettings(method, Gates(), settings.seed, {})
     bench = prepare(policy, data, edit, Guard(1e9, 1e9))
-    names = [layer.name for layer in bench.layers["language"]][-settings.blocks :]
+    count = settings.blocks if stage == "language" else parameters.top_k(stage)
+    names = [layer.name for layer in bench.layers[stage]][-count:]
     modules = bench.modules(names)
     bench.adapter.add(modules, settings.seed)
-    return bench, bench.adapter.train(modules)
+    return bench, bench.adapter.train(modules), names
 
 
 def _frames(policy: VlaPolicy, text: str, count: int, generator: np.random.Generator) -> FrameSet:

@@ -178,6 +178,7 @@ def edit(
     size: Literal["small", "full"] = typer.Option(
         "small", help="Of random weights: all small, or as released."
     ),
+    stage: Literal["all", "visual", "projector", "language"] = typer.Option("all", help="Which is timed."),
     blocks: int = typer.Option(2, min=1, help="Language blocks that are edited, from the top."),
     steps: int = typer.Option(15, min=3, help="Timed steps of each form."),
     frames: int = typer.Option(256, min=8, help="Random frames of each set."),
@@ -187,25 +188,28 @@ def edit(
     device: str = typer.Option("cpu", help="cpu or cuda."),
     seed: int = typer.Option(0, help="Of frames and batches."),
 ) -> None:
-    """A step of the language/action stage with frozen work done once, against the plain form, in one run."""
+    """A step of each stage with frozen work done once, against the plain form, in one run."""
     import torch
 
     from vlaforget_ros.bench.edit import Settings, measure
     from vlaforget_ros.bench.random_release import released
     from vlaforget_ros.policy.policy import VlaPolicy
     from vlaforget_ros.unlearning.methods.vla_forget import VlaForgetParameters
+    from vlaforget_ros.unlearning.parameters import STAGES
 
     torch.set_num_threads(threads)
     parameters = VlaForgetParameters(gradient_checkpointing=checkpointing, autocast="bf16" if bf16 else "off")
     texts = ("open the faucet", "close the window")
-    settings = Settings(blocks, frames, steps, parameters, texts, seed)
+    settings = Settings(
+        blocks, frames, steps, parameters, texts, seed, STAGES if stage == "all" else (stage,)
+    )
     with ExitStack() as stack:
         directory = base or models_directory() / "tiny"
         if model != "tiny":
             directory = stack.enter_context(released(size, device, texts, seed, model=model)).directory
         update = stack.enter_context(bar("steps"))
         document = measure(VlaPolicy.load(directory, device), settings, update)
-    show(document, json_path, "a training step of the language/action stage")
+    show(document, json_path, "a training step of each stage; without a name: language/action")
 
 
 @app.command()
