@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from live_parts import INSTRUCTION, Camera, Rest, Rollout, start_policy
+from live_parts import INSTRUCTION, Camera, Rest, Rollout, eventually, start_policy
 
 from vlaforget_ros.episodes import TopicMap, read_episodes
+from vlaforget_ros.episodes.storage.bags import Bag
 from vlaforget_ros.policy.policy import VlaPolicy
 from vlaforget_ros.policy.prompt import build_tokenizer
 
@@ -44,9 +45,22 @@ def _grey(level: int) -> np.ndarray:
     return np.full((28, 28, 3), level, dtype=np.uint8)
 
 
+def _is_recorded(robot: Any, camera: Camera, bags: Path) -> bool:
+    """Whether the policy's publishers know the recorder: a rollout in a bag of its own says so."""
+    rollout = Rollout(robot, max_steps=60)
+    camera.end(camera.show().rollout_id)
+    rollout.result()
+    robot.change_state("recorder_node", "deactivate")
+    with Bag(max(bags.iterdir())) as bag:
+        heard = {"/rollout", "/action"} <= set(bag.topics)
+    robot.change_state("recorder_node", "activate")
+    return heard
+
+
 def test_it_holds_until_it_sees_everything_and_then_executes_its_chunk(
-    robot: Any, camera: Camera, checkpoint: Path
+    robot: Any, graph: Any, camera: Camera, checkpoint: Path
 ) -> None:
+    assert eventually(lambda: _is_recorded(robot, camera, graph.folder / "bags"))
     rollout = Rollout(robot, max_steps=60)
     blind = camera.show()
     assert (blind.fault, np.any(blind.action)) == (200, False)
@@ -72,7 +86,7 @@ def test_it_holds_until_it_sees_everything_and_then_executes_its_chunk(
 def test_the_recorded_bag_shows_what_the_policy_saw(robot: Any, graph: Any, checkpoint: Path) -> None:
     """The first answer is recomputed from the bag alone."""
     robot.change_state("recorder_node", "deactivate")
-    (bag,) = (graph.folder / "bags").iterdir()
+    bag = max((graph.folder / "bags").iterdir())
     report = read_episodes(
         bag, TopicMap(cameras=("image_wrist",), state="policy_state", stale_after_s=STALE_AFTER_S)
     )
