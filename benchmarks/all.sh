@@ -1,6 +1,6 @@
 #!/bin/sh
 # All benchmarks but `bench unlearning`, which is many hours, `bench canary-live` and `bench stop`, into one folder:
-# benchmarks/all.sh [FOLDER]. About 65 minutes, 10 GB of disk for a while, on two cores.
+# benchmarks/all.sh [FOLDER]. An hour or more, 10 GB of disk for a while, on two cores.
 set -eu
 cd "$(dirname "$0")/.."
 . ./activate.sh

@@ -153,7 +153,7 @@ def _stage(policy: VlaPolicy, settings: Settings, stage: StageName, progress: Ca
 
 @contextmanager
 def _peak(policy: VlaPolicy, form: Form, times: Times) -> Iterator[None]:
-    """On a GPU, remember the largest memory of what is done inside."""
+    """On a GPU, remember the largest memory of what is done inside; the cache of ours is there during both forms."""
     _wait(policy)
     if policy.device.type != "cuda":
         yield
