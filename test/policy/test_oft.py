@@ -216,6 +216,13 @@ def _lacks_a_layer(directory: Path) -> None:
     save_file(state, file)
 
 
+def _flat(directory: Path) -> None:
+    file = directory / "action_head--100_checkpoint.safetensors"
+    state = load_file(file)
+    state["module.model.fc2.weight"] = state["module.model.fc2.weight"].reshape(-1).clone()
+    save_file(state, file)
+
+
 def _nan(directory: Path) -> None:
     file = directory / "action_head--100_checkpoint.safetensors"
     state = load_file(file)
@@ -245,8 +252,23 @@ def _nan(directory: Path) -> None:
         (lambda d: (d / "noisy_action_projector--1_checkpoint.safetensors").touch(), "diffusion"),
         (lambda d: (d / "vision_backbone--1_checkpoint.safetensors").touch(), "FiLM"),
         (lambda d: (d / "dataset_statistics.json").write_text("[1]"), "dataset_statistics.json"),
+        (lambda d: (d / "vlaforget.yaml").write_text("chunk: 1000000"), "chunk"),
+        (_flat, "action_head.fc2.weight has shape"),
     ],
-    ids=["no chunk", "truncated", "missing", "NaN", "two heads", "pickle", "diffusion", "film", "statistics"],
+    ids=[
+        *(
+            "no chunk",
+            "truncated",
+            "missing",
+            "NaN",
+            "two heads",
+            "pickle",
+            "diffusion",
+            "film",
+            "statistics",
+        ),
+        *("long chunk", "flat"),
+    ],
 )
 def test_a_folder_that_cannot_be_served_says_why(
     released: Path, damage: Callable[[Path], None], words: str
@@ -265,6 +287,26 @@ def test_a_state_without_statistics_is_refused(tmp_path: Path) -> None:
     (tmp_path / "dataset_statistics.json").write_text(json.dumps(document))
     with pytest.raises(PolicyError, match="statistics of the state"):
         VlaPolicy.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "says"),
+    [
+        (float("nan"), 1.0, "finite"),
+        (-1.0, float("inf"), "finite"),
+        (1.0, -1.0, "-1.0 is the upper bound, 1.0 the lower one"),
+    ],
+)
+def test_bounds_of_the_state_that_are_none_are_refused(
+    tmp_path: Path, low: float, high: float, says: str
+) -> None:
+    write_oft(tmp_path, state=8)
+    document = json.loads((tmp_path / "dataset_statistics.json").read_text())
+    document["robot"]["proprio"] = {"q01": [low, *[-1.0] * 7], "q99": [high, *[1.0] * 7]}
+    (tmp_path / "dataset_statistics.json").write_text(json.dumps(document))
+    with pytest.raises(PolicyError, match=says) as caught:
+        VlaPolicy.load(tmp_path)
+    assert caught.value.code == ErrorCode.POLICY_BAD_CHECKPOINT
 
 
 def test_inspect_says_what_it_is(released: Path, two_cameras: Path) -> None:

@@ -21,10 +21,12 @@ from vlaforget_ros.errors import ErrorCode, PolicyError
 from vlaforget_ros.policy import checkpoint
 from vlaforget_ros.policy.inspection import inspect
 from vlaforget_ros.policy.pi0 import Pi0Fast
-from vlaforget_ros.policy.pi0_checkpoint import FAST_TOKENIZER, POSTPROCESSOR
+from vlaforget_ros.policy.pi0_checkpoint import read_config
 from vlaforget_ros.policy.pi0_configs import pi0_fast_config
+from vlaforget_ros.policy.pi0_files import FAST_SETTINGS, FAST_TOKENIZER, POSTPROCESSOR
 from vlaforget_ros.policy.policy import Batch, VlaPolicy
 from vlaforget_ros.policy.reference import verify
+from vlaforget_ros.policy.shards import Shards
 from vlaforget_ros.policy.slots import AdapterSlots
 
 REFERENCES = Path(__file__).resolve().parents[1] / "data" / "pi0_fast"
@@ -263,7 +265,12 @@ def _refused(directory: Path, words: str) -> None:
         ({"normalization_mapping": None}, "normalization_mapping"),
         ({"output_features": {"action": {"type": "ACTION", "shape": [6]}}}, "action with 6 numbers"),
         ({"output_features": {}}, "lacks action"),
+        ({"output_features": {"action": {"type": "ACTION", "shape": []}}}, "output_features.action.shape"),
         ({"chunk_size": 0}, "chunk_size"),
+        ({"chunk_size": 10**7}, "chunk"),
+        ({"max_decoding_steps": 10**7}, "action_tokens"),
+        ({"fast_skip_tokens": -1}, "fast_skip_tokens"),
+        ({"fast_skip_tokens": 10**7}, "action tokens, ids -"),
         ({"image_resolution": [42, 42]}, "position_embedding.weight has shape"),
     ],
 )
@@ -273,6 +280,47 @@ def test_a_configuration_that_does_not_fit_is_refused(
     path = copied / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
     _refused(copied, words)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"norm_map": {"ACTION": "MEAN_STD"}}, "normalises ACTION by MEAN_STD, config.json says QUANTILES"),
+        ({"enabled": True}, "absolute_actions_processor is enabled"),
+        ([1], "policy_postprocessor.json: steps"),
+    ],
+)
+def test_processors_that_do_something_else_are_refused(copied: Path, changes: object, words: str) -> None:
+    """lerobot runs the processors; config.json is what it was trained with."""
+    path = copied / POSTPROCESSOR
+    document = json.loads(path.read_text())
+    document["steps"].append({"registry_name": "absolute_actions_processor", "config": changes})
+    path.write_text(json.dumps(document))
+    _refused(copied, words)
+
+
+@pytest.mark.parametrize("text", ["[]", '{"scale": 0}', '{"min_token": 10000000}', "{"])
+def test_settings_of_fast_that_are_none_are_refused(copied: Path, text: str) -> None:
+    (copied / FAST_SETTINGS).write_text(text)
+    with pytest.raises(PolicyError) as caught:
+        VlaPolicy.load(copied)
+    assert caught.value.code == ErrorCode.POLICY_BAD_CHECKPOINT
+
+
+@pytest.mark.parametrize("part", ["language_model.layers.17.", "encoder.layers.26."])
+def test_a_network_of_the_release_without_its_last_block_is_not_taken_for_a_smaller_one(
+    copied: Path, policy: VlaPolicy, part: str
+) -> None:
+    assert policy.config.fast is not None
+    with torch.device("meta"):
+        network = Pi0Fast(pi0_fast_config(policy.normalisation, policy.config.fast, 2048))
+    shapes = {checkpoint_name(name): tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    whole = Shards(copied, (), shapes, {}, 0)
+    assert read_config(copied, whole, policy.tokenizer).language["num_hidden_layers"] == 18
+    left = {name: shape for name, shape in shapes.items() if part not in name}
+    assert len(left) < len(shapes)
+    with pytest.raises(PolicyError, match=r"missing keys: \d+ of \d+ blocks"):
+        read_config(copied, Shards(copied, (), left, {}, 0), policy.tokenizer)
 
 
 def test_what_lerobot_fetches_by_name_must_be_there(copied: Path) -> None:

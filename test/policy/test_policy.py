@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import torch
 from vlaforget_ros.errors import ErrorCode, PolicyError
 from vlaforget_ros.policy import checkpoint
 from vlaforget_ros.policy.images import pixel_values
+from vlaforget_ros.policy.inspection import inspect
 from vlaforget_ros.policy.policy import VlaPolicy
 from vlaforget_ros.policy.prompt import prompt_ids, prompt_text
 
@@ -135,6 +137,44 @@ def test_a_damaged_checkpoint_is_named(checkpoint_dir: Path, tmp_path: Path, dam
             "extra_key": {**tensors, "projector.fc9.weight": tensors[name].clone()},
         }[damage]
         save_file({k: v.contiguous() for k, v in tensors.items()}, weights)
+    with pytest.raises(PolicyError) as caught:
+        VlaPolicy.load(tmp_path)
+    assert caught.value.code == ErrorCode.POLICY_BAD_CHECKPOINT
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ('{"architectures": ["LlavaForConditionalGeneration"], "model_type": "llava"}', "Llava.*, llava"),
+        ('{"type": "smolvla"}', "another architecture: smolvla"),
+        ("{}", "nothing that says of which"),
+        ("[1]", "no object but list"),
+        ("{", "config.json"),
+    ],
+)
+def test_a_network_of_another_kind_is_called_that(
+    checkpoint_dir: Path, tmp_path: Path, config: str, says: str
+) -> None:
+    checkpoint.save(tmp_path, *checkpoint.load(checkpoint_dir))
+    (tmp_path / "config.json").write_text(config)
+    for read in (VlaPolicy.load, inspect):
+        with pytest.raises(PolicyError, match=says) as caught:
+            read(tmp_path)
+        assert caught.value.code == ErrorCode.POLICY_BAD_CHECKPOINT
+        assert caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    "language",
+    [{}, {"vocab_size": 10}, {"hidden_size": 10**7}, {"pad_token_id": None}, {"rms_norm_eps": "x"}],
+)
+def test_sizes_that_no_network_has_are_refused(
+    checkpoint_dir: Path, tmp_path: Path, language: dict[str, object]
+) -> None:
+    checkpoint.save(tmp_path, *checkpoint.load(checkpoint_dir))
+    path = tmp_path / "config.json"
+    saved = json.loads(path.read_text())
+    path.write_text(json.dumps({**saved, "language": {**saved["language"], **language} if language else {}}))
     with pytest.raises(PolicyError) as caught:
         VlaPolicy.load(tmp_path)
     assert caught.value.code == ErrorCode.POLICY_BAD_CHECKPOINT

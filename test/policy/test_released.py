@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from released_parts import ACTION, INSTRUCTION, write_reference, write_released
+from released_parts import ACTION, INSTRUCTION, TEXT, write_reference, write_released
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
@@ -24,7 +24,7 @@ from vlaforget_ros.policy.differences import features_limit
 from vlaforget_ros.policy.inspection import inspect
 from vlaforget_ros.policy.policy import VlaPolicy
 from vlaforget_ros.policy.reference import verify
-from vlaforget_ros.policy.released import guessed_heads, load_network
+from vlaforget_ros.policy.released import load_network
 from vlaforget_ros.policy.slots import AdapterSlots
 
 FIRST, SECOND = (f"model-0000{n}-of-00002.safetensors" for n in (1, 2))
@@ -182,10 +182,6 @@ def test_bad_options_are_refused(released: Path, text: str, says: str) -> None:
         VlaPolicy.load(released)
 
 
-def test_heads_of_towers_without_a_known_name() -> None:
-    assert [guessed_heads(dim) for dim in (48, 64, 1024, 1152)] == [3, 4, 16, 18]
-
-
 def _config(**changes: Any) -> Callable[[Path], None]:
     def change(directory: Path) -> None:
         path = directory / "config.json"
@@ -244,6 +240,16 @@ FC1 = "projector.fc1.weight"
         (_config(text_config={"model_type": "phi", "vocab_size": 32064}), "phi"),
         (_config(image_sizes=[30, 30]), "no multiple"),
         (_config(text_config={}), "text_config.vocab_size"),
+        (_config(architectures=["LlavaForConditionalGeneration"]), "another architecture: Llava"),
+        (_config(model_type="prismatic"), r"another architecture: .*\(prismatic\)"),
+        (_config(llm_backbone_id="vicuna-v15-7b"), "vicuna-v15-7b: prompts of another form"),
+        (_config(timm_model_ids=[]), "timm_model_ids"),
+        (_config(image_sizes=[28]), "1 image_sizes for 2 vision towers"),
+        (_config(n_action_bins=-1), "bins"),
+        (_config(n_action_bins=40_000), "40000 action tokens"),
+        (_config(pad_to_multiple_of=32_000), "256 action tokens, ids -192..63: .* 32064 words"),
+        (_config(pad_token_id=32_064), "pad_token_id 32064 is none of 32064 words"),
+        (_tensors(lambda t: {**t, FC1: t[FC1].to(torch.int8)}), f"{FC1} is of type I8"),
         (lambda d: (d / "tokenizer.json").unlink(), "missing file.*tokenizer.json"),
         (lambda d: (d / "tokenizer.json").write_text("{}"), "tokenizer.json"),
         (_words(lambda v: {w: i for w, i in v.items() if w != "<s>"}), "lacks a special token.*<s>"),
@@ -259,6 +265,37 @@ def test_what_cannot_be_used_is_refused_with_the_reason(
     assert caught.value.code == ErrorCode.POLICY_BAD_CHECKPOINT
     assert re.search(says, str(caught.value)), str(caught.value)
     assert caught.value.remedy
+
+
+SIZES = (
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "vocab_size",
+)
+
+
+# None is a default of num_key_value_heads: as many as there are heads.
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        (name, value)
+        for name in SIZES
+        for value in (None, -1, 0, 1, 10**7, "x", [], 1.5)
+        if (name, value) != ("num_key_value_heads", None)
+    ],
+)
+def test_sizes_that_no_network_has_are_refused_by_inspect_as_well(
+    released: Path, name: str, value: Any
+) -> None:
+    _config(text_config={**TEXT, name: value})(released)
+    with pytest.raises(PolicyError) as caught:
+        VlaPolicy.load(released)
+    assert caught.value.code == ErrorCode.POLICY_BAD_CHECKPOINT
+    assert caught.value.remedy
+    assert CliRunner().invoke(app, ["inspect", str(released)]).exit_code == 1
 
 
 @pytest.mark.parametrize("name", ["reference.json", "reference.safetensors"])

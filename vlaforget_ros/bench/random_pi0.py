@@ -25,13 +25,6 @@ from vlaforget_ros.adapters.lerobot_names import checkpoint_name
 from vlaforget_ros.policy.config import ActionNormalisation, FastConfig, PolicyConfig, ProprioNormalisation
 from vlaforget_ros.policy.options import FILE as OPTIONS
 from vlaforget_ros.policy.pi0 import HEAD, Pi0Fast
-from vlaforget_ros.policy.pi0_checkpoint import (
-    FAST_SETTINGS,
-    FAST_TOKENIZER,
-    POSTPROCESSOR,
-    PREPROCESSOR,
-    TYPE,
-)
 from vlaforget_ros.policy.pi0_configs import (
     LOCATIONS,
     SEGMENTS,
@@ -40,6 +33,13 @@ from vlaforget_ros.policy.pi0_configs import (
     VOCABULARY,
     pi0_fast_config,
     pi0_fast_small_config,
+)
+from vlaforget_ros.policy.pi0_files import (
+    FAST_SETTINGS,
+    FAST_TOKENIZER,
+    POSTPROCESSOR,
+    PREPROCESSOR,
+    TYPE,
 )
 from vlaforget_ros.policy.prompt import GEMMA_BOS
 

@@ -6,25 +6,25 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
-from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
-from vlaforget_ros.policy import oft_checkpoint, pi0_checkpoint
+from vlaforget_ros.policy import oft_checkpoint, pi0_checkpoint, pi0_files
 from vlaforget_ros.policy.config import PolicyConfig
 from vlaforget_ros.policy.filling import assign, finish, require_keys
 from vlaforget_ros.policy.memory import free_cached_memory, is_out_of_memory, out_of_memory
 from vlaforget_ros.policy.model import OpenVla
-from vlaforget_ros.policy.networks import build
+from vlaforget_ros.policy.networks import outline
 from vlaforget_ros.policy.options import FILE as OPTIONS
 from vlaforget_ros.policy.prompt import TOKENIZER, read_tokenizer, require_ids
 from vlaforget_ros.policy.released import empty_network, is_released, load_network
 from vlaforget_ros.policy.room import require_device, require_dtype, require_memory
 from vlaforget_ros.policy.shards import INDEX, Shards
-from vlaforget_ros.policy.unusable import unusable
+from vlaforget_ros.policy.unusable import reason, unusable
 from vlaforget_ros.policy.weight_only import WEIGHTS, Weights, prepare
 
 _FILES = ("config.json", TOKENIZER, "model.safetensors")
@@ -50,13 +50,13 @@ def digest(directory: Path) -> str:
 
 def files(directory: Path) -> tuple[str, ...]:
     """Names of the files that make a checkpoint, in either layout. Raises PolicyError 207 where one is missing."""
-    pi0 = pi0_checkpoint.is_pi0(directory)
+    pi0 = pi0_files.is_pi0(directory)
     if not pi0 and not is_released(directory):
         _require(directory, _FILES)
         return _FILES
     _require(directory, ("config.json", TOKENIZER))
     present = [name for name in (INDEX, OPTIONS) if (directory / name).is_file()]
-    beside = (pi0_checkpoint if pi0 else oft_checkpoint).extra_files(directory)
+    beside = (pi0_files if pi0 else oft_checkpoint).extra_files(directory)
     return ("config.json", TOKENIZER, *present, *Shards.open(directory).files, *beside)
 
 
@@ -96,7 +96,7 @@ def load(
 def _load(
     directory: Path, device: str, dtype: torch.dtype | None, weights: Weights
 ) -> tuple[OpenVla, Tokenizer]:
-    pi0 = pi0_checkpoint.is_pi0(directory)
+    pi0 = pi0_files.is_pi0(directory)
     if pi0 or is_released(directory):
         _require(directory, (TOKENIZER,))
         _require_place(directory, device, weights)
@@ -114,8 +114,7 @@ def _load(
         tensors = load_file(directory / "model.safetensors")
     except (SafetensorError, ValueError) as error:
         raise unusable(directory, str(error)) from error
-    with torch.device("meta"):
-        model = build(config)
+    model = outline(directory, config)
     _fill(directory, model, tensors, device, weights)
     return model.requires_grad_(weights == "stored").eval(), tokenizer
 
@@ -134,21 +133,37 @@ def empty(directory: Path) -> tuple[OpenVla, Tokenizer]:
     """
     files(directory)
     tokenizer = read_tokenizer(directory)
-    if pi0_checkpoint.is_pi0(directory):
+    if pi0_files.is_pi0(directory):
         return pi0_checkpoint.empty_network(directory, Shards.open(directory), tokenizer), tokenizer
     if is_released(directory):
         return empty_network(directory, Shards.open(directory)), tokenizer
     config = read_own_config(directory)
-    with torch.device("meta"):
-        return build(config), tokenizer
+    return outline(directory, config), tokenizer
 
 
 def read_own_config(directory: Path) -> PolicyConfig:
     """The configuration of a checkpoint in our layout. Raises PolicyError 207."""
     try:
-        return PolicyConfig.model_validate_json((directory / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValidationError, ValueError) as error:
-        raise unusable(directory, f"config.json: {error}") from error
+        text = (directory / "config.json").read_text(encoding="utf-8")
+        _require_own(directory, json.loads(text))
+        return PolicyConfig.model_validate_json(text)
+    except (OSError, ValueError) as error:
+        raise unusable(directory, f"config.json: {reason(error)}") from error
+
+
+def _require_own(directory: Path, saved: Any) -> None:
+    """Refuse the configuration of a network of another kind by its name, not by each field that it lacks."""
+    if not isinstance(saved, dict):
+        raise unusable(directory, f"config.json holds no object but {type(saved).__name__}")
+    if saved.keys() & {"language", "featurizer", "norm_stats"}:
+        return
+    names = [saved.get(key) for key in ("architectures", "model_type", "type")]
+    told = ", ".join(str(name) for name in names if name) or "nothing that says of which"
+    raise unusable(
+        directory,
+        f"config.json is of another architecture: {told}",
+        "give a policy: `vlaforget models` lists those that can be served (openvla, pi0_fast)",
+    )
 
 
 def _fill(

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from vlaforget_ros.policy.unusable import reason
+
+# No policy has more; beyond these a file is wrong, and believing it would fill the memory.
+Width = Annotated[int, Field(gt=0, le=1 << 20)]
+Depth = Annotated[int, Field(gt=0, le=1000)]
+Ticks = Annotated[int, Field(gt=0, le=1000)]
+Cameras = Annotated[int, Field(gt=0, le=16)]
+Tokens = Annotated[int, Field(gt=0, le=1 << 14)]
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class VisionTowerConfig(_Frozen):
@@ -19,17 +28,17 @@ class VisionTowerConfig(_Frozen):
     feature: -2 in OpenVLA, whose last block is therefore unused.
     """
 
-    image_size: int = 64
-    patch_size: int = 16
-    dim: int = 128
-    depth: int = 2
-    heads: int = 4
-    mlp_dim: int = 512
-    registers: int = 0
+    image_size: Width = 64
+    patch_size: Width = 16
+    dim: Width = 128
+    depth: Depth = 2
+    heads: Width = 4
+    mlp_dim: Width = 512
+    registers: int = Field(default=0, ge=0)
     class_token: bool = False
     layer_scale: bool = False
     feature_block: int = -1
-    stem_channels: tuple[int, ...] = ()
+    stem_channels: tuple[Width, ...] = ()
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
 
@@ -40,6 +49,10 @@ class VisionTowerConfig(_Frozen):
 
     @model_validator(mode="after")
     def _check(self) -> VisionTowerConfig:
+        if self.dim % self.heads:
+            raise ValueError(f"{self.heads} heads do not divide a width of {self.dim}")
+        if not -self.depth <= self.feature_block < self.depth:
+            raise ValueError(f"feature_block {self.feature_block} is none of {self.depth} blocks")
         if self.image_size % self.patch_size:
             raise ValueError(f"image_size {self.image_size} is no multiple of patch_size {self.patch_size}")
         if self.patch_size % 2 ** len(self.stem_channels):
@@ -97,6 +110,11 @@ class ProprioNormalisation(_Frozen):
     def _check(self) -> ProprioNormalisation:
         if len({len(self.low), len(self.high), len(self.mask)}) != 1:
             raise ValueError("low, high and mask must have one entry per dimension of the state")
+        for place, (low, high, masked) in enumerate(zip(self.low, self.high, self.mask, strict=True)):
+            if masked and high < low:
+                raise ValueError(
+                    f"number {place} of the state: {high} is the upper bound, {low} the lower one"
+                )
         return self
 
 
@@ -107,8 +125,8 @@ class OftConfig(_Frozen):
     state is scaled, None where the policy is not told it.
     """
 
-    chunk: int = Field(gt=0)
-    images: int = Field(default=1, gt=0)
+    chunk: Ticks
+    images: Cameras = 1
     proprio: ProprioNormalisation | None = None
 
 
@@ -120,15 +138,15 @@ class FastConfig(_Frozen):
     cosine transform over time, times ``scale``, less ``lowest``. ``border`` fills what an image leaves of the square.
     """
 
-    chunk: int = Field(gt=0)
-    images: int = Field(default=1, gt=0)
+    chunk: Ticks
+    images: Cameras = 1
     proprio: ProprioNormalisation
-    state_slots: int = Field(gt=0)
+    state_slots: int = Field(gt=0, le=1000)
     border: float = -1.0
-    prompt_tokens: int = Field(default=200, gt=0)
-    action_tokens: int = Field(default=256, gt=0)
+    prompt_tokens: Tokens = 200
+    action_tokens: Tokens = 256
     scale: float = Field(default=10.0, gt=0)
-    lowest: int = 0
+    lowest: int = Field(default=0, ge=-(1 << 16), le=1 << 16)
     bpe: str
 
     @model_validator(mode="after")
@@ -137,6 +155,32 @@ class FastConfig(_Frozen):
             raise ValueError(
                 f"a state of {len(self.proprio.low)} numbers does not fit {self.state_slots} slots"
             )
+        return self
+
+
+class _LanguageSizes(BaseModel):
+    """What sizes a language model, with the defaults of ``LlamaConfig``, which knows the other arguments."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    vocab_size: Width
+    pad_token_id: int = Field(ge=0)
+    hidden_size: Width = 4096
+    intermediate_size: Width = 11008
+    num_hidden_layers: Depth = 32
+    num_attention_heads: Width = 32
+    num_key_value_heads: Width | None = None
+    head_dim: Width | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> _LanguageSizes:
+        heads = self.num_attention_heads
+        if self.head_dim is None and self.hidden_size % heads:
+            raise ValueError(f"num_attention_heads {heads} does not divide hidden_size {self.hidden_size}")
+        if heads % (self.num_key_value_heads or heads):
+            raise ValueError(f"num_key_value_heads {self.num_key_value_heads} does not divide {heads} heads")
+        if self.pad_token_id >= self.vocab_size:
+            raise ValueError(f"pad_token_id {self.pad_token_id} is none of {self.vocab_size} words")
         return self
 
 
@@ -154,16 +198,25 @@ class PolicyConfig(_Frozen):
     featurizer: VisionTowerConfig = Field(default_factory=VisionTowerConfig)
     fused_featurizer: VisionTowerConfig | None = None
     language: dict[str, Any]
-    bins: int = 256
+    bins: int = Field(default=256, ge=2)
     action_vocab_end: int
     prompt_suffix_id: int | None = None
     centre_crop: float = Field(default=1.0, gt=0, le=1)
-    norm_stats: dict[str, ActionNormalisation]
+    norm_stats: dict[str, ActionNormalisation] = Field(min_length=1)
     oft: OftConfig | None = None
     fast: FastConfig | None = None
 
     @model_validator(mode="after")
     def _check(self) -> PolicyConfig:
+        try:
+            words = _LanguageSizes.model_validate(self.language).vocab_size
+        except ValidationError as error:
+            raise ValueError(f"language model: {reason(error)}") from error
+        if not self.bins <= self.action_vocab_end <= words:
+            first, last = self.action_vocab_end - self.bins, self.action_vocab_end - 1
+            raise ValueError(
+                f"{self.bins} action tokens, ids {first}..{last}: the language model has {words} words"
+            )
         told = len(self.state.low) if self.state else 0
         for key, stats in self.norm_stats.items():
             if stats.kind == "position" and len(stats.q01) != told:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from vlaforget_ros.adapters.lerobot_names import network_name
 from vlaforget_ros.errors import PolicyError
-from vlaforget_ros.policy import oft_checkpoint, pi0_checkpoint
+from vlaforget_ros.policy import oft_checkpoint, pi0_checkpoint, pi0_files
 from vlaforget_ros.policy.checkpoint import read_own_config
 from vlaforget_ros.policy.config import PolicyConfig, VisionTowerConfig
+from vlaforget_ros.policy.filling import require_keys
+from vlaforget_ros.policy.networks import outline
 from vlaforget_ros.policy.options import FILE as OPTIONS
 from vlaforget_ros.policy.options import read_options
 from vlaforget_ros.policy.prompt import TOKENIZER, read_tokenizer, require_ids
-from vlaforget_ros.policy.released import is_released, read_config
+from vlaforget_ros.policy.released import given_shapes, is_released, read_config
 from vlaforget_ros.policy.shards import Shards
 
 RELEASED, OFT, PI0, OWN = "OpenVLA as released", "OpenVLA-OFT", "pi0-FAST of lerobot", "vlaforget"
@@ -57,21 +60,28 @@ def inspect(directory: Path, heads: tuple[int, ...] = ()) -> dict[str, Any]:
         "image_size": config.featurizer.image_size,
         "action_tokens": [config.action_vocab_end - config.bins, config.action_vocab_end - 1],
         "data_sets": {key: len(stats.q01) for key, stats in config.norm_stats.items()},
-        "problems": _problems(directory, config),
+        "problems": _problems(directory, config, shards, layout),
     }
 
 
 def _config(directory: Path, shards: Shards, heads: tuple[int, ...]) -> tuple[PolicyConfig, str]:
     """Configuration and layout of a checkpoint."""
-    if pi0_checkpoint.is_pi0(directory):
+    if pi0_files.is_pi0(directory):
         # Where the FAST tokens lie depends on the tokenizer, which must be there for that.
-        pi0_checkpoint.extra_files(directory)
+        pi0_files.extra_files(directory)
         tokenizer = read_tokenizer(directory)
         return pi0_checkpoint.read_config(directory, shards, tokenizer, heads), PI0
     if not is_released(directory):
         return read_own_config(directory), OWN
     layout = OFT if oft_checkpoint.read_shapes(directory) else RELEASED
     return read_config(directory, shards, heads), layout
+
+
+def _given(directory: Path, shards: Shards, layout: str) -> Mapping[str, tuple[int, ...]]:
+    """Shapes of the tensors, by the network's names."""
+    if layout == OWN:
+        return shards.shapes
+    return pi0_checkpoint.given_shapes(shards) if layout == PI0 else given_shapes(directory, shards)
 
 
 def _extra(config: PolicyConfig) -> dict[str, Any]:
@@ -108,9 +118,13 @@ def _tower(tower: VisionTowerConfig) -> dict[str, Any]:
     }
 
 
-def _problems(directory: Path, config: PolicyConfig) -> list[str]:
+def _problems(directory: Path, config: PolicyConfig, shards: Shards, layout: str) -> list[str]:
     """What would be refused when it is served, in words."""
     found = []
+    try:
+        require_keys(directory, outline(directory, config), _given(directory, shards, layout))
+    except PolicyError as error:
+        found.append(error.message)
     if not (directory / TOKENIZER).is_file():
         found.append(f"{TOKENIZER} is missing: copy the tokenizer of the release beside the weights")
     else:
@@ -118,7 +132,7 @@ def _problems(directory: Path, config: PolicyConfig) -> list[str]:
             require_ids(directory, read_tokenizer(directory), config)
         except PolicyError as error:
             found.append(error.message)
-    if pi0_checkpoint.is_pi0(directory) and read_options(directory).actions is None:
+    if pi0_files.is_pi0(directory) and read_options(directory).actions is None:
         found.append(": ".join(pi0_checkpoint.UNSAID))
     if len(config.norm_stats) > 1:
         found.append(f"{OPTIONS} must name the data set (unnorm_key): there are {len(config.norm_stats)}")

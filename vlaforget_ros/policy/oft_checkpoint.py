@@ -26,6 +26,7 @@ from vlaforget_ros.policy.unusable import unusable
 
 Shapes = Mapping[str, tuple[int, ...]]
 HEAD, PROPRIO, STATISTICS = "action_head", "proprio_projector", "dataset_statistics.json"
+_SIZED = (f"{HEAD}.fc2.weight", f"{PROPRIO}.fc1.weight")
 _UNSUPPORTED = {
     "noisy_action_projector": "an action head trained by diffusion",
     "vision_backbone": "FiLM layers in the vision towers",
@@ -65,6 +66,10 @@ def read_shapes(directory: Path) -> Shapes:
     for file in extra_files(directory):
         if file != STATISTICS:
             found.update({_named(file, key): shape for key, shape in file_shapes(directory, file).items()})
+    # These two say how many numbers there are.
+    for name in _SIZED:
+        if len(found.get(name, (0, 0))) != 2:
+            raise unusable(directory, f"{name} has shape {found[name]}, which is no matrix")
     return found
 
 
@@ -154,7 +159,7 @@ def bound_names(bounds: Bounds) -> tuple[str, str]:
 
 def _sizes(shapes: Shapes) -> tuple[int, int]:
     """Numbers of an action and of a state."""
-    head, proprio = shapes.get(f"{HEAD}.fc2.weight"), shapes.get(f"{PROPRIO}.fc1.weight")
+    head, proprio = (shapes.get(name) for name in _SIZED)
     return head[0] if head else 0, proprio[1] if proprio else 0
 
 

@@ -6,7 +6,7 @@ It belongs to the checkpoint and to its digest: serving and editing must agree a
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import yaml
@@ -38,7 +38,9 @@ class CheckpointOptions(BaseModel):
     hold_gripper: float = Field(
         default=0.0, ge=-1, le=1, description="gripper while the arm holds, as the robot has it"
     )
-    heads: tuple[int, ...] = Field(default=(), description="attention heads of each vision tower")
+    heads: tuple[Annotated[int, Field(gt=0)], ...] = Field(
+        default=(), description="attention heads of each vision tower"
+    )
     dtype: Literal["stored", "float32", "bfloat16", "float16"] = "stored"
     bounds: Bounds | None = Field(
         default=None, description="statistics that are -1 and 1: q01_q99 (default) or min_max"

@@ -30,7 +30,7 @@ from vlaforget_ros.policy.decoding import Decoder
 from vlaforget_ros.policy.differences import Difference, features_limit, largest, repeated
 from vlaforget_ros.policy.model import OpenVla
 from vlaforget_ros.policy.oft import OpenVlaOft
-from vlaforget_ros.policy.pi0_checkpoint import is_pi0
+from vlaforget_ros.policy.pi0_files import is_pi0
 from vlaforget_ros.policy.released import load_network
 from vlaforget_ros.policy.unusable import unusable
 

@@ -17,26 +17,22 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from vlaforget_ros.adapters.peft_format import WITHOUT_EFFECT
 from vlaforget_ros.errors import did_you_mean
 from vlaforget_ros.policy import oft_checkpoint
-from vlaforget_ros.policy.config import ActionNormalisation, OftConfig, PolicyConfig, VisionTowerConfig
+from vlaforget_ros.policy.config import ActionNormalisation, OftConfig, PolicyConfig
 from vlaforget_ros.policy.filling import assign, finish, require_keys
 from vlaforget_ros.policy.model import OpenVla
-from vlaforget_ros.policy.networks import build
+from vlaforget_ros.policy.networks import outline
 from vlaforget_ros.policy.options import FILE as OPTIONS
 from vlaforget_ros.policy.options import CheckpointOptions, read_options
 from vlaforget_ros.policy.shards import Shards
+from vlaforget_ros.policy.towers import read_tower
 from vlaforget_ros.policy.unusable import reason, unusable
 from vlaforget_ros.policy.weight_only import Weights, prepare
 
 ARCHITECTURE = "OpenVLAForActionPrediction"
-# Attention heads are in no file; timm knows them by the name of the network.
-HEADS = {"vit_large_patch14_reg4_dinov2.lvd142m": 16, "vit_so400m_patch14_siglip_224": 16}
 # Of a Llama tokenizer: the lone "▁" that upstream appends to the prompt.
 SPACE_ID = 29871
 _NAMES = ("dx", "dy", "dz", "droll", "dpitch", "dyaw", "gripper")
 _UNITS = ("m", "m", "m", "rad", "rad", "rad", "0..1")
-# Mean and deviation of the pixels: DINO's and SigLIP's.
-_IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-_SIGLIP = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 
 
 class _TextConfig(BaseModel):
@@ -52,16 +48,17 @@ class ReleasedConfig(BaseModel):
     """The part of upstream's config.json that is used here."""
 
     model_config = ConfigDict(extra="ignore")
-    architectures: list[str] = Field(default_factory=list)
+    architectures: list[str] = Field(default=[ARCHITECTURE])
+    model_type: str = "openvla"
     image_sizes: list[int]
     image_resize_strategy: str = "resize-naive"
-    llm_backbone_id: str = ""
+    llm_backbone_id: str = "llama2-7b-pure"
     n_action_bins: int = 256
     norm_stats: dict[str, dict[str, Any]] | None = None
-    pad_to_multiple_of: int = 64
-    pad_token_id: int = 32000
+    pad_to_multiple_of: int = Field(default=64, ge=0)
+    pad_token_id: int = Field(default=32000, ge=0)
     text_config: _TextConfig
-    timm_model_ids: list[str]
+    timm_model_ids: list[str] = Field(min_length=1, max_length=2)
 
 
 def is_released(directory: Path) -> bool:
@@ -88,17 +85,37 @@ def read_config(directory: Path, shards: Shards, heads: tuple[int, ...] = ()) ->
     """
     released, options = _read(directory), read_options(directory)
     heads = heads or options.heads
+    if ARCHITECTURE not in released.architectures or released.model_type != "openvla":
+        raise unusable(
+            directory,
+            f"config.json is of another architecture: {', '.join(released.architectures)} ({released.model_type})",
+            f"give the folder of a policy: {ARCHITECTURE} (openvla)",
+        )
     if released.image_resize_strategy != "resize-naive":
         raise unusable(directory, f"image_resize_strategy {released.image_resize_strategy} is not supported")
     if released.text_config.model_type != "llama":
         raise unusable(
             directory, f"language model {released.text_config.model_type}: only llama is supported"
         )
+    if not released.llm_backbone_id.startswith("llama2"):
+        raise unusable(
+            directory,
+            f"llm_backbone_id {released.llm_backbone_id}: prompts of another form, which are not supported",
+            "give a policy on Llama 2, as openvla-7b and what was tuned from it (openvla-v01-7b is on Vicuna)",
+        )
     names = ["featurizer", "fused_featurizer"][: len(released.timm_model_ids)]
     if heads and len(heads) != len(names):
         raise unusable(directory, f"{len(heads)} numbers of heads for {len(names)} vision towers")
+    if len(released.image_sizes) < len(names):
+        raise unusable(directory, f"{len(released.image_sizes)} image_sizes for {len(names)} vision towers")
     towers = [
-        _tower(directory, released, shards, place, name, heads[place] if heads else 0)
+        read_tower(
+            directory,
+            released.timm_model_ids[place],
+            shards.below(f"vision_backbone.{name}."),
+            released.image_sizes[place],
+            heads[place] if heads else 0,
+        )
         for place, name in enumerate(names)
     ]
     beside = oft_checkpoint.read_shapes(directory)
@@ -122,13 +139,13 @@ def read_config(directory: Path, shards: Shards, heads: tuple[int, ...] = ()) ->
             language=language,
             bins=released.n_action_bins,
             action_vocab_end=released.text_config.vocab_size - released.pad_to_multiple_of,
-            prompt_suffix_id=SPACE_ID if released.llm_backbone_id.startswith("llama2") else None,
+            prompt_suffix_id=SPACE_ID,
             norm_stats=data_sets,
             centre_crop=options.centre_crop,
             oft=_oft(directory, beside, norm_stats or {}, list(data_sets), options),
         )
     except ValidationError as error:
-        raise unusable(directory, reason(error), f"correct {OPTIONS}") from error
+        raise unusable(directory, reason(error), f"correct config.json, or {OPTIONS}") from error
 
 
 def load_network(
@@ -152,12 +169,7 @@ def load_network(
     """
     shards = Shards.open(directory)
     model = empty_network(directory, shards, heads)
-    given = {**shards.shapes, **oft_checkpoint.read_shapes(directory)}
-    require_keys(
-        directory,
-        model,
-        {name: shape for name, shape in given.items() if not name.startswith(WITHOUT_EFFECT)},
-    )
+    require_keys(directory, model, given_shapes(directory, shards))
     prepare(model, weights)
     dtype = dtype or read_options(directory).torch_dtype
     for name, tensor in shards.tensors(device, dtype):
@@ -169,11 +181,16 @@ def load_network(
     return model.eval()
 
 
+def given_shapes(directory: Path, shards: Shards) -> dict[str, tuple[int, ...]]:
+    """Shapes of all tensors that have a place in the network, by name, those of OpenVLA-OFT's parts among them."""
+    given = {**shards.shapes, **oft_checkpoint.read_shapes(directory)}
+    return {name: shape for name, shape in given.items() if not name.startswith(WITHOUT_EFFECT)}
+
+
 def empty_network(directory: Path, shards: Shards, heads: tuple[int, ...] = ()) -> OpenVla:
     """The network without its weights, on the meta device. Arguments and errors as of :func:`read_config`."""
     config = read_config(directory, shards, heads)
-    with torch.device("meta"):
-        return build(config)
+    return outline(directory, config)
 
 
 def usable_statistics(
@@ -219,45 +236,6 @@ def _normalisation(action: Mapping[str, Any], options: CheckpointOptions) -> Act
         gripper=options.gripper,
         kind=options.actions or "motion",
     )
-
-
-def _tower(
-    directory: Path, released: ReleasedConfig, shards: Shards, place: int, name: str, heads: int
-) -> VisionTowerConfig:
-    prefix = f"vision_backbone.{name}."
-    shapes = {
-        key.removeprefix(prefix): shape for key, shape in shards.shapes.items() if key.startswith(prefix)
-    }
-    identity = released.timm_model_ids[place]
-    try:
-        dim, _, _, patch = shapes["patch_embed.proj.weight"]
-        mlp = shapes["blocks.0.mlp.fc1.weight"][0]
-    except KeyError as error:
-        raise unusable(directory, f"vision tower {identity} lacks {prefix}{error.args[0]}") from error
-    depth = 1 + max(int(key.split(".")[1]) for key in shapes if key.startswith("blocks."))
-    dino = "cls_token" in shapes
-    try:
-        return VisionTowerConfig(
-            image_size=released.image_sizes[place],
-            patch_size=patch,
-            dim=dim,
-            depth=depth,
-            heads=heads or HEADS.get(identity) or guessed_heads(dim),
-            mlp_dim=mlp,
-            registers=shapes["reg_token"][1] if "reg_token" in shapes else 0,
-            class_token=dino,
-            layer_scale="blocks.0.ls1.scale_factor" in shapes,
-            feature_block=-2,
-            mean=_IMAGENET[0] if dino else _SIGLIP[0],
-            std=_IMAGENET[1] if dino else _SIGLIP[1],
-        )
-    except (ValidationError, IndexError) as error:
-        raise unusable(directory, f"vision tower {identity}: {reason(error)}") from error
-
-
-def guessed_heads(dim: int) -> int:
-    """Heads of a tower that timm does not know by name: 64 wide as in all large ones, 16 wide in small ones."""
-    return dim // 64 if dim >= 256 else max(1, dim // 16)
 
 
 def _oft(

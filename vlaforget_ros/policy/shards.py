@@ -68,6 +68,12 @@ class Shards:
         size = sum((directory / name).stat().st_size for name in files)
         return cls(directory, tuple(files), shapes, places, size)
 
+    def below(self, prefix: str) -> dict[str, tuple[int, ...]]:
+        """Shapes of the tensors of one part, by their names in it."""
+        return {
+            name.removeprefix(prefix): shape for name, shape in self.shapes.items() if name.startswith(prefix)
+        }
+
     def linear_layers(self) -> dict[str, tuple[int, int]]:
         """Names of all layers with a weight of two dimensions -> (out, in); tables of embeddings are among them."""
         return {
@@ -121,9 +127,19 @@ def _index(directory: Path) -> dict[str, str] | None:
 
 
 def file_shapes(directory: Path, file: str) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of one file's tensors, from its header. Raises PolicyError 207."""
+    """Names and shapes of one file's tensors, from its header. Raises PolicyError 207, for rounded weights as well."""
     try:
         with safe_open(directory / file, framework="pt") as opened:
-            return {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
+            slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
+            dtypes = {name: found.get_dtype() for name, found in slices.items()}
+            shapes = {name: tuple(found.get_shape()) for name, found in slices.items()}
     except (OSError, SafetensorError) as error:
         raise unusable(directory, f"{file} is damaged or truncated: {error}") from error
+    rounded = sorted(name for name, dtype in dtypes.items() if dtype not in _DTYPES)
+    if rounded:
+        raise unusable(
+            directory,
+            f"{file}: {rounded[0]} is of type {dtypes[rounded[0]]}, weights are {', '.join(_DTYPES)}",
+            "give the weights as they were trained: `weights` of the policy node rounds them while it loads",
+        )
+    return shapes
