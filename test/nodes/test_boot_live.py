@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from live_parts import start_policy
 
 from vlaforget_ros.adapters import AdapterStore
+from vlaforget_ros.policy import checkpoint
+from vlaforget_ros.policy.tiny import new_tiny
 
 AddAdapter = Callable[[AdapterStore, str, str, int], str]
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(400)]
@@ -116,3 +120,47 @@ def test_with_nothing_to_serve_it_does_not_come_up_unless_the_base_is_allowed(
     assert "Traceback" not in graph.log("policy")
     robot = started(graph, client, tiny, allow_base=True)
     assert robot.wait_for_policy(lambda s: s.resident == []).active_digest == ""
+
+
+def test_a_checkpoint_that_cannot_be_served_is_refused_while_the_old_one_serves(
+    graph: Any, client: Any, tiny: Any, tmp_path: Path
+) -> None:
+    """Runs on from the test before: the policy serves the base."""
+    from rcl_interfaces.msg import SetParametersResult
+    from rcl_interfaces.srv import SetParameters
+    from rclpy.parameter import Parameter
+
+    from vlaforget_ros.nodes.connection import Connection
+
+    connection = Connection("", 60.0)
+    try:
+
+        def put(name: str, value: str) -> SetParametersResult:
+            request = SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])
+            return connection.call(SetParameters, "policy_node/set_parameters", request).results[0]
+
+        before = client.wait_for_policy(lambda s: s.base_digest == tiny.digest)
+        broken = shutil.copytree(tiny.folder, tmp_path / "broken")
+        (broken / "model.safetensors").write_bytes((broken / "model.safetensors").read_bytes()[:1000])
+        for name, value, says in (
+            ("checkpoint", str(broken), "[207 POLICY_BAD_CHECKPOINT] unusable checkpoint: model.safetensors"),
+            ("checkpoint", str(tmp_path / "none"), "[207 POLICY_BAD_CHECKPOINT]"),
+            ("device", "cuda:7", "[208 POLICY_BAD_PARAMETER] device; value: cuda:7"),
+            ("weights", "int9", "[208 POLICY_BAD_PARAMETER]"),
+        ):
+            answer = put(name, value)
+            assert not answer.successful
+            assert answer.reason.startswith(says)
+        assert client.state("policy_node") == "active"
+        told = before.header.stamp.sec
+        assert client.wait_for_policy(lambda s: s.header.stamp.sec > told).base_digest == tiny.digest
+
+        other, tokenizer = new_tiny(["open the faucet"], seed=5)
+        digest = checkpoint.save(tmp_path / "other", other, tokenizer)
+        assert put("checkpoint", str(tmp_path / "other")).successful
+        assert "takes effect when the node is next configured: checkpoint" in graph.log("policy")
+    finally:
+        connection.close()
+    for transition in ("deactivate", "cleanup", "configure", "activate"):
+        client.change_state("policy_node", transition)
+    assert client.wait_for_policy(lambda s: s.base_digest != tiny.digest).base_digest == digest

@@ -99,7 +99,7 @@ def execute(
                 on_step=lambda step: update(step.step + 1, max_steps),
             )
     console.print(
-        f"{result.phase}: {result.steps} ticks, {result.violations} violated rule(s), "
+        f"{result.phase.name.lower()}: {result.steps} ticks, {result.violations} violated rule(s), "
         f"adapter {result.adapter_digest[:12] or 'base'} {result.message}"
     )
     if result.error_code:

@@ -18,7 +18,7 @@ KINDS = (
         "openvla_7b",
         "7.5 B",
         "visual, projector, language",
-        "released layout is loaded; checked on small random weights",
+        "released layout is loaded; agrees with upstream on small random weights",
     ),
     (
         "openvla_oft",

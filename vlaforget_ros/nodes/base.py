@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
@@ -34,10 +35,14 @@ class VlaNode(LifecycleNode):
         super().__init__(name, cli_args=own)
         self._specs = (_AUTOSTART, *self.specs)
         parameters.declare(self, self._specs)
+        self.add_on_set_parameters_callback(self._on_change)
         self.steady = Clock(clock_type=ClockType.STEADY_TIME)
 
     def configure(self, values: Mapping[str, Any]) -> None:
         """Make everything the node holds, from checked parameter values."""
+
+    def check(self, name: str, value: Any) -> None:
+        """Look at a value that a parameter is set to later, beyond its type and range; raise to refuse it."""
 
     def activate(self) -> None:
         """Begin to act."""
@@ -59,6 +64,20 @@ class VlaNode(LifecycleNode):
         """Stop and free, in whatever state; the process is about to end."""
         self.deactivate()
         self.release()
+
+    def _on_change(self, changed: Sequence[Any]) -> SetParametersResult:
+        """What the next configure would refuse is refused now, while what was configured goes on as it is."""
+        known = {spec.name: spec for spec in self._specs}
+        try:
+            for parameter in changed:
+                if parameter.name in known:
+                    self.check(parameter.name, known[parameter.name].check(parameter.value))
+        except VlaForgetError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        names = ", ".join(parameter.name for parameter in changed if parameter.name in known)
+        if names:
+            self.get_logger().info(f"takes effect when the node is next configured: {names}")
+        return SetParametersResult(successful=True)
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Lifecycle hook."""

@@ -37,7 +37,7 @@ from vlaforget_ros.nodes.policy_messages import (
     rollout_message,
     status_message,
 )
-from vlaforget_ros.nodes.policy_parameters import PARAMETERS
+from vlaforget_ros.nodes.policy_parameters import CHECKS, PARAMETERS
 from vlaforget_ros.nodes.responder import Responder
 from vlaforget_ros.nodes.routing import CanaryView, Route, Router
 from vlaforget_ros.nodes.views import Views
@@ -149,6 +149,11 @@ class PolicyNode(VlaNode):
             ),
             *self._views.listen(self, others),
         ]
+
+    def check(self, name: str, value: Any) -> None:
+        """Refuse a checkpoint or a device that could not be served, before the policy that serves now is given up."""
+        if name in CHECKS:
+            CHECKS[name](value)
 
     def activate(self) -> None:
         """Accept goals."""

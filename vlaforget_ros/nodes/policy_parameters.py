@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from vlaforget_ros.adapters import AdapterStore
 from vlaforget_ros.adapters.trust import TrustPolicy
 from vlaforget_ros.nodes.parameters import Parameter, names_in
+from vlaforget_ros.paths import checkpoint_directory
 from vlaforget_ros.policy.engine import InferenceEngine
+from vlaforget_ros.policy.inspection import require_servable
 from vlaforget_ros.policy.policy import VlaPolicy
 from vlaforget_ros.policy.probe import Probe
+from vlaforget_ros.policy.room import require_device
 from vlaforget_ros.policy.weight_only import WEIGHTS
 
 PARAMETERS = (
@@ -114,6 +117,12 @@ PARAMETERS = (
         "checked_tokens", 1, "Leading tokens of an action that may be text, which is a fault.", "", 0, 64
     ),
 )
+
+# What is looked at when a parameter is set on a running node, without reading a weight.
+CHECKS: Mapping[str, Callable[[Any], object]] = {
+    "checkpoint": lambda value: require_servable(checkpoint_directory(value)),
+    "device": require_device,
+}
 
 
 def serving_engine(

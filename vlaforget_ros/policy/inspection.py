@@ -19,6 +19,7 @@ from vlaforget_ros.policy.options import read_options
 from vlaforget_ros.policy.prompt import TOKENIZER, read_tokenizer, require_ids
 from vlaforget_ros.policy.released import given_shapes, is_released, read_config
 from vlaforget_ros.policy.shards import Shards
+from vlaforget_ros.policy.unusable import unusable
 
 RELEASED, OFT, PI0, OWN = "OpenVLA as released", "OpenVLA-OFT", "pi0-FAST of lerobot", "vlaforget"
 
@@ -62,6 +63,17 @@ def inspect(directory: Path, heads: tuple[int, ...] = ()) -> dict[str, Any]:
         "data_sets": {key: len(stats.q01) for key, stats in config.norm_stats.items()},
         "problems": _problems(directory, config, shards, layout),
     }
+
+
+def require_servable(directory: Path) -> None:
+    """Refuse a checkpoint of which configuration and headers say that it cannot be served.
+
+    Raises:
+        PolicyError: 207 with the first problem.
+    """
+    problems = inspect(directory)["problems"]
+    if problems:
+        raise unusable(directory, problems[0].removeprefix("unusable checkpoint: "))
 
 
 def _config(directory: Path, shards: Shards, heads: tuple[int, ...]) -> tuple[PolicyConfig, str]:
