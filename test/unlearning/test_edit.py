@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +17,10 @@ from vlaforget_ros.policy.images import pixel_values
 from vlaforget_ros.policy.policy import VlaPolicy
 from vlaforget_ros.unlearning.data import EditData
 from vlaforget_ros.unlearning.edit import EditResult, EditSettings, edit
+from vlaforget_ros.unlearning.gates import Gates
 from vlaforget_ros.unlearning.guard import Guard
+from vlaforget_ros.unlearning.lora import EditAdapter
+from vlaforget_ros.unlearning.merging import merge_gate
 from vlaforget_ros.unlearning.methods.vla_forget import VlaForget, judge
 from vlaforget_ros.unlearning.progress import Progress
 from vlaforget_ros.unlearning.views import Terms, Views
@@ -76,6 +80,34 @@ def test_the_merged_weights_compute_what_the_adapter_does(
     assert gate.verdict == "passed"
     assert gate.value is not None
     assert gate.value < 1e-5
+
+
+def test_in_16_bits_it_counts_what_merging_costs(
+    load: Load, data: EditData, settings: EditSettings, tmp_path: Path
+) -> None:
+    """As released policies are served; rounding alone moves probabilities by more than 32 bits may."""
+    policy = load()
+    policy.model.to(torch.bfloat16)
+    result = edit(policy, data, settings, tmp_path, unlimited())
+    assert not [gate for gate in result.gates if gate.name == "merge_tolerance"]
+    (gate,) = [gate for gate in result.gates if gate.name == "merge_loss_max"]
+    assert gate.verdict != "not_measured"
+    assert gate.value is not None
+    assert gate.n
+    assert 0.0 <= gate.value < 20.0
+
+
+@pytest.mark.parametrize(("fc", "rc", "lost"), [(90.0, 95.0, 8.0), (99.0, 92.0, 4.0), (99.0, 97.0, 0.0)])
+def test_what_merging_costs_is_the_larger_loss(fc: float, rc: float, lost: float) -> None:
+    linear = torch.nn.Sequential(torch.nn.Linear(4, 4)).to(torch.bfloat16)
+    adapter = EditAdapter(linear, rank=2, alpha=2)
+    adapter.add(["0"], seed=0)
+    figures = {"forget_frames": 50, "retain_frames": 40}
+    merged, attached = SimpleNamespace(fc=fc, rc=rc, **figures), SimpleNamespace(fc=98.0, rc=96.0, **figures)
+    bench = SimpleNamespace(adapter=adapter, evaluation=SimpleNamespace(measure=lambda: merged))
+    gate = merge_gate(bench, Gates(), attached)  # type: ignore[arg-type]
+    assert (gate.name, gate.value, gate.n) == ("merge_loss_max", lost, 40)
+    assert gate.verdict == ("passed" if lost <= 2.0 else "failed")
 
 
 @pytest.mark.parametrize("stop_at", [2, 5, 9, 13])

@@ -120,15 +120,21 @@ def test_cameras_are_a_list_or_the_text_of_the_policy_nodes_parameter() -> None:
     assert read_request(MINIMAL + "cameras: image_wrist\n").topics.cameras == ("image_wrist",)
 
 
-def test_cameras_and_state_are_in_the_digest_only_where_they_are_set() -> None:
+def test_what_was_added_later_is_in_the_digest_only_where_it_is_set() -> None:
     """Requests that name none have the digest that they had before there were any: finished edits can be resumed."""
     plain = read_request(MINIMAL)
     values = plain.model_dump(mode="json")
-    del values["cameras"], values["state"], values["mapping"]
+    del values["cameras"], values["state"], values["mapping"], values["gates"]["merge_loss_max"]
     text = json.dumps(values, sort_keys=True, separators=(",", ":"))
     assert plain.digest == hashlib.sha256(text.encode()).hexdigest()
-    lines = ("cameras: [a]\n", "cameras: [b]\n", "state: a\n", "mapping: a.yaml\n")
-    assert len({plain.digest, *(read_request(MINIMAL + line).digest for line in lines)}) == 5
+    lines = (
+        "cameras: [a]\n",
+        "cameras: [b]\n",
+        "state: a\n",
+        "mapping: a.yaml\n",
+        "gates: {merge_loss_max: 5}\n",
+    )
+    assert len({plain.digest, *(read_request(MINIMAL + line).digest for line in lines)}) == 6
 
 
 MAPPING = """

@@ -199,7 +199,7 @@ def _remarks(
         coarse = "" if counts["fpr_resolution"] <= FPR_LIMIT else "; TPR is that without any false alarm"
         found.append(
             f"{level}: {counts['members']} members, {counts['non_members']} non-members, "
-            f"FPR in steps of {100 * counts['fpr_resolution']:.2g} %{coarse}"
+            f"FPR in steps of {100 * counts['fpr_resolution']:.3g} %{coarse}"
         )
     if reference is None:
         found.append("no never-saw reference: scores are not calibrated")

@@ -48,6 +48,11 @@ GATES: dict[str, Word] = {
     "merge_tolerance": Word(
         "merging", "largest change of an action's probability when the adapter is merged into the weights"
     ),
+    "merge_loss_max": Word(
+        "loss by merging",
+        "FC or RC that is lost, whichever loses more, when the adapter is merged into weights of 16 bits",
+        "points",
+    ),
     "tsr_loss_max": Word(
         "loss of TSR",
         "retained tasks that no longer succeed in closed loop, same situations and seeds before and after",

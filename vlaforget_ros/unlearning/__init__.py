@@ -13,6 +13,7 @@ Parts, from the top down. A part may call those of its own line, where that make
     checks leakage sets loading units       what is odd about sets; who is in them; pictures in parts; foreign actions
     methods            one file a method: losses, perhaps a mask, gradient surgery, a start, a finish, a schedule
     rounds ranking fisher                   train, measure, keep or roll back, store; layer scores; weights' importance
+    merging            whether merged weights are still the edit that was measured
     workbench          the policy under edit with its sets: measure, cache
     progress records   what is shown of a step; what a round leaves
     training           the loop over steps: optimiser, masks, smaller passes where memory is short, checkpoints

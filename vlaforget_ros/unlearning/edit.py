@@ -17,7 +17,6 @@ from vlaforget_ros.unlearning.data import Earlier, EditData, Split, split
 from vlaforget_ros.unlearning.gates import (
     GateResult,
     Gates,
-    at_most,
     closed_loop_gates,
     damage_gates,
     forget_gates,
@@ -26,6 +25,7 @@ from vlaforget_ros.unlearning.gates import (
 from vlaforget_ros.unlearning.guard import Guard, coded_memory_errors, peak_mb
 from vlaforget_ros.unlearning.journal import Journal
 from vlaforget_ros.unlearning.lora import EditAdapter, fold
+from vlaforget_ros.unlearning.merging import merge_gate
 from vlaforget_ros.unlearning.methods.base import Method
 from vlaforget_ros.unlearning.metrics import OfflineEvaluation
 from vlaforget_ros.unlearning.network import Entry, Network
@@ -199,12 +199,11 @@ def _result(
             else "give more steps, counterfactual data or a wider forget selection; see the log",
         )
     weights = bench.adapter.weights(bench.policy.base_digest)
-    difference = merge_difference(bench.adapter, bench.banks["retain"])
     gates = [
         *forget_gates(settings.gates, after.metrics),
         *damage_gates(settings.gates, after.metrics),
         *closed_loop_gates(settings.gates, {}),
-        at_most("merge_tolerance", difference, settings.gates.merge_tolerance),
+        merge_gate(bench, settings.gates, after.metrics),
     ]
     layers = dict.fromkeys(layer for done in kept for layer in done.layers)
     return EditResult(
@@ -250,15 +249,6 @@ def _short_of_memory(rounds: list[Round]) -> list[str]:
         for done in rounds
         if done.micro_batch
     ]
-
-
-def merge_difference(adapter: EditAdapter, bank: Bank) -> float:
-    """Largest change of an action token's probability by merging the adapter, on a few frames."""
-    rows = np.arange(min(8, len(bank)))
-    attached = bank.log_probs(bank.fresh(rows)).exp()
-    with adapter.merged():
-        merged = bank.log_probs(bank.fresh(rows)).exp()
-    return float((attached - merged).abs().max())
 
 
 def _alpha(method: Method[Any]) -> int:

@@ -51,7 +51,12 @@ class Gates(Strict):
         default=0.20, ge=0, le=1, description="the same at 4 bits, nf4 and int4 alike"
     )
     merge_tolerance: float = Field(
-        default=1e-3, gt=0, description="largest change of an action's probability by merging"
+        default=1e-3,
+        gt=0,
+        description="largest change of an action's probability by merging; weights of 32 bits",
+    )
+    merge_loss_max: float = Field(
+        default=2.0, ge=0, le=100, description="points of FC or RC that merging may cost; weights of 16 bits"
     )
 
 

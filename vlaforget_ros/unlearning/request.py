@@ -218,11 +218,14 @@ class Request(Strict):
     def digest(self) -> str:
         """SHA-256 of the request as canonical JSON (defaults included), 64 hex digits.
 
-        ``cameras``, ``state`` and ``mapping`` are in it where they are set: other requests are what they were before
-        there were any. Of the mapping file the content counts as well, by its hash in ``selected`` or as it is now.
+        ``cameras``, ``state``, ``mapping`` and the gate ``merge_loss_max`` are in it where they are set: other requests
+        are what they were before there were any. Of the mapping file the content counts as well, by its hash in
+        ``selected`` or as it is now.
         """
         values = self.model_dump(mode="json")
         values = {key: value for key, value in values.items() if value or key not in _ADDED_LATER}
+        if self.gates.merge_loss_max == Gates().merge_loss_max:
+            del values["gates"]["merge_loss_max"]
         pinned = self.selected is not None and self.selected.mapping
         if self.mapping and not pinned and Path(self.mapping).is_file():
             values["mapping_sha256"] = hash_mapping(self.mapping)
