@@ -24,7 +24,7 @@ def plot(document: Mapping[str, Any], path: Path, variants: Sequence[str]) -> No
         variants: rows to draw, in the order of the legend.
     """
     values = {figure["name"]: figure["value"] for figure in document["figures"]}
-    figure = Figure(figsize=(11.0, 5.0), layout="constrained")
+    figure = Figure(figsize=(13.0, 5.2), layout="constrained")
     left, right = figure.subplots(1, 2)
     styles = _styles(variants)
     for variant in variants:
@@ -45,7 +45,7 @@ def plot(document: Mapping[str, Any], path: Path, variants: Sequence[str]) -> No
     handles, labels = right.get_legend_handles_labels()
     # One entry for all ablations.
     entries = dict(zip(labels, handles, strict=True))
-    figure.legend(entries.values(), entries.keys(), loc="outside right center", fontsize=7, frameon=False)
+    figure.legend(entries.values(), entries.keys(), loc="outside right center", fontsize=8, frameon=False, ncols=2)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
 
