@@ -45,7 +45,9 @@ def plot(document: Mapping[str, Any], path: Path, variants: Sequence[str]) -> No
     handles, labels = right.get_legend_handles_labels()
     # One entry for all ablations.
     entries = dict(zip(labels, handles, strict=True))
-    figure.legend(entries.values(), entries.keys(), loc="outside right center", fontsize=8, frameon=False, ncols=2)
+    figure.legend(
+        entries.values(), entries.keys(), loc="outside right center", fontsize=8, frameon=False, ncols=2
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
 
