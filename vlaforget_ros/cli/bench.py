@@ -118,6 +118,11 @@ def unlearning(
     forget: int = typer.Option(60, min=1, help="Evaluation episodes in the forget situations of a scenario."),
     retain: int = typer.Option(10, min=1, help="Evaluation episodes of each retained task."),
     first_seed: int = typer.Option(9000, min=0, max=9000, help="Evaluation seeds from here."),
+    recording_seed: int = typer.Option(
+        10_000,
+        min=10_000,
+        help="Recorded seeds from here: choose settings on others than those of the table.",
+    ),
     budget: float = typer.Option(240.0, min=1.0, help="Time budget of each edit [s]."),
     attacks: bool = typer.Option(
         False, "--attacks", help="Also attack each edit offline: quantisation (QRR) and relearning (RLS)."
@@ -146,6 +151,7 @@ def unlearning(
         budget_s=budget,
         attacks=attacks,
         threads=threads,
+        recording_seed=recording_seed,
     )
     chosen = variants.with_settings(variants.choose(method, plain, ablations), setting)
     names = [known(name).name for name in scenario] or list(SCENARIOS)

@@ -53,6 +53,7 @@ class Settings:
         budget_s: time budget of each edit [s].
         attacks: also attack each edit: quantisation and relearning, offline.
         threads: CPU threads of an edit.
+        recording_seed: recorded episodes have seeds from here.
     """
 
     base: Path
@@ -64,14 +65,17 @@ class Settings:
     budget_s: float = 240.0
     attacks: bool = False
     threads: int = 2
+    recording_seed: int = RECORDING_SEED
 
 
 def identity(settings: Settings) -> dict[str, Any]:
     """What cells must have in common to stand in one table."""
+    seed = settings.recording_seed
     return {
         "base": checkpoint.digest(settings.base),
         "episodes": asdict(settings.episodes),
         "recorded": list(settings.recorded),
+        **({} if seed == RECORDING_SEED else {"recording_seed": seed}),
     }
 
 
@@ -113,7 +117,7 @@ def record_bag(settings: Settings, scenario: str, report: Report) -> Path:
         # A bag without a request is what a stopped run left.
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        plan = make_plan(scenario, *settings.recorded, first_seed=RECORDING_SEED)
+        plan = make_plan(scenario, *settings.recorded, first_seed=settings.recording_seed)
         return record_request(plan, settings.base, folder, settings.processes, None, 0, told)
 
 

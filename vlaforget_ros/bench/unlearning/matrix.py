@@ -9,7 +9,6 @@ from typing import Any
 
 from vlaforget_ros import figures
 from vlaforget_ros.bench.unlearning.cells import (
-    RECORDING_SEED,
     Report,
     Settings,
     identity,
@@ -113,7 +112,7 @@ def _document(
         "unlearning",
         figures_of(rows),
         sorted({row.seed for row in rows}),
-        recording_seed=RECORDING_SEED,
+        recording_seed=settings.recording_seed,
         episodes=asdict(settings.episodes),
         threads=settings.threads,
         machines=sorted({row.machine for row in rows}),
