@@ -203,6 +203,10 @@ def test_cells_of_other_episodes_are_not_mixed_in(tmp_path: Path) -> None:
     cells.require_same(few)
     with pytest.raises(UnlearningError, match="other episodes"):
         cells.require_same(more)
+    # Those of the table have the identity that they had before there were other recordings.
+    assert "recording_seed" not in cells.identity(few)
+    with pytest.raises(UnlearningError, match="other episodes"):
+        cells.require_same(replace(few, recording_seed=20_000))
 
 
 def test_rows_are_kept_in_a_file_and_read_back(tmp_path: Path) -> None:

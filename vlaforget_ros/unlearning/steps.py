@@ -61,17 +61,6 @@ class Step:
         passed = [view for view in views.values() if isinstance(view, PassedView) and view.was_asked]
         return self._through(passed, value)
 
-    def gradient_nearby(self, loss: Callable[[Views], Terms], radius: float) -> Gradient:
-        """As :meth:`gradient`, at the worst neighbour: the factors moved by ``radius`` along the gradient.
-
-        Sharpness-aware minimisation (Foret et al. 2021, arXiv 2010.01412): what holds there is harder to undo.
-        """
-        here = self.gradient(loss)
-        if radius <= 0:
-            return here
-        with self.moved(here, radius):
-            return self.gradient(loss)
-
     def _view(self, name: str) -> View:
         if not self.micro_batch:
             return View(self.banks[name], self.rows[name])

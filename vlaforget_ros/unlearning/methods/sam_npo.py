@@ -32,4 +32,6 @@ class SamNpo(Npo):
     def gradients(self, step: Step) -> Surgery:
         """The forget gradient of the perturbed factors, the retain gradient of the factors as they are."""
         retain = step.gradient(self.retain)
-        return self.surgery(step.gradient_nearby(self.forget, self.parameters.rho), retain)
+        with step.moved(step.gradient(self.forget), self.parameters.rho):
+            forget = step.gradient(self.forget)
+        return self.surgery(forget, retain)

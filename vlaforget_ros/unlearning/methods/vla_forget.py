@@ -25,7 +25,7 @@ from vlaforget_ros.unlearning.ranking import rank
 from vlaforget_ros.unlearning.records import Check
 from vlaforget_ros.unlearning.rounds import Judge, RoundPlan, Runner
 from vlaforget_ros.unlearning.scores import LayerScore
-from vlaforget_ros.unlearning.steps import Gradient, Step
+from vlaforget_ros.unlearning.steps import Gradient
 from vlaforget_ros.unlearning.views import Terms, View, Views
 
 
@@ -52,11 +52,6 @@ class VlaForgetParameters(MethodParameters):
     )
     mismatch_cap: float = Field(
         default=4.0, gt=0, description="nats per token beyond which L_mismatch pushes no more"
-    )
-    rho: float = Field(
-        default=0.0,
-        ge=0,
-        description="forget gradients are taken at the worst neighbour this far away; 0: where the factors are",
     )
     alpha: float = Field(default=1.0, ge=0, description="exponent of (1 - cos) in the layer score phi")
     selection: Literal["score", "all"] = Field(
@@ -154,11 +149,6 @@ class VlaForget(Method[VlaForgetParameters]):
             if features:
                 terms["feature"] = p.lambda_feat * torch.stack(features).mean()
         return terms
-
-    def gradients(self, step: Step) -> Surgery:
-        """Both groups, the forget group at the worst neighbour where ``rho`` says so."""
-        retain = step.gradient(self.retain)
-        return self.surgery(step.gradient_nearby(self.forget, self.parameters.rho), retain)
 
     def surgery(self, forget: Gradient, retain: Gradient) -> Surgery:
         """PCGrad between the two groups."""
