@@ -73,7 +73,7 @@ def test_the_attack_on_a_real_edit_names_every_policy_and_how_few_episodes_there
             assert figures[f"tpr_{level}_{policy}"].n == figures[f"tpr_below_{level}_{policy}"].n
     counts = found.details["scores"]["trajectory_edited"]
     assert (counts["members"], counts["non_members"]) == (2, 1)
-    assert any("2 members, 1 non-members, FPR in steps of 1e+02 %" in remark for remark in found.remarks)
+    assert any("2 members, 1 non-members, FPR in steps of 100 %" in remark for remark in found.remarks)
     assert any("without any false alarm" in remark for remark in found.remarks)
 
 

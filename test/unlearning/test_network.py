@@ -65,6 +65,7 @@ def test_two_towers_are_entered_each_at_its_own_block() -> None:
     stats = {"names": ("x",), "units": ("m",), "q01": (-1,), "q99": (1,), "mask": (True,), "hold": (0,)}
     language = {
         "vocab_size": 40,
+        "pad_token_id": 39,
         "hidden_size": 16,
         "intermediate_size": 32,
         "num_hidden_layers": 2,
