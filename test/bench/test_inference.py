@@ -79,3 +79,12 @@ def test_loading_is_measured_in_a_process_of_its_own(tmp_path: Path) -> None:
     found = load(tmp_path, "cpu")
     assert found.seconds > 0
     assert found.host_mb > 50
+
+
+def test_weights_of_half_precision_and_no_rounded_ones() -> None:
+    settings = Settings("openvla_7b", "small", repeats=1, rounded=False, dtype=torch.bfloat16)
+    document = measure(settings, lambda done, total: None)
+    values = {figure["name"]: figure["value"] for figure in document["figures"]}
+    assert document["dtype"] == "bfloat16"
+    assert values["actions_per_second_ratio"] > 0
+    assert not [name for name in values if "int8" in name or "nf4" in name]

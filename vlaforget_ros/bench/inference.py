@@ -60,11 +60,13 @@ class Settings:
     Args:
         model: kind of policy.
         size: every part small, or as released.
-        device: cpu or cuda; single precision on the first, bfloat16 on the second.
+        device: cpu or cuda.
         repeats: timed actions of each path.
         seed: of weights, adapter and images.
         folder: for the checkpoint; a temporary one if None.
         compiled: time compiled functions as well.
+        rounded: time rounded weights as well.
+        dtype: of the weights; if None single precision on the CPU, bfloat16 on a GPU.
     """
 
     model: Model
@@ -74,6 +76,8 @@ class Settings:
     seed: int = 0
     folder: Path | None = None
     compiled: bool = False
+    rounded: bool = True
+    dtype: torch.dtype | None = None
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,13 @@ def measure(settings: Settings, progress: Callable[[int, int], None]) -> dict[st
         progress: called with (rounds done, all).
     """
     with released(
-        settings.size, settings.device, (INSTRUCTION,), settings.seed, settings.folder, settings.model
+        settings.size,
+        settings.device,
+        (INSTRUCTION,),
+        settings.seed,
+        settings.folder,
+        settings.model,
+        settings.dtype,
     ) as release:
         return _measure(settings, release, progress)
 
@@ -123,7 +133,7 @@ def _measure(settings: Settings, release: Release, progress: Callable[[int, int]
             compiled[name], paths[name] = own, own.act
     stored = bytes_of(policy.model)
     held: dict[str, int] = {}
-    for name in ROUNDED:
+    for name in ROUNDED if settings.rounded else ():
         rounded = VlaPolicy.load(release.directory, settings.device, weights=name)
         held[name] = bytes_of(rounded.model)
         paths[name] = _ours(rounded, store, digest, merge=False)

@@ -46,7 +46,7 @@ class Release:
 
     Args:
         directory: of the checkpoint.
-        dtype: of its weights: single precision for the CPU, bfloat16 for a GPU.
+        dtype: of its weights.
         largest_shard: bytes of the largest file.
     """
 
@@ -63,6 +63,7 @@ def released(
     seed: int = 0,
     folder: Path | None = None,
     model: Model = "openvla_7b",
+    dtype: torch.dtype | None = None,
 ) -> Iterator[Release]:
     """A random checkpoint as released, or the same with every part small, for as long as the context lasts.
 
@@ -73,9 +74,10 @@ def released(
         seed: of the weights.
         folder: where to put it; the system's temporary folder if None.
         model: kind of policy.
+        dtype: of the weights; if None single precision for the CPU and bfloat16 for a GPU.
     """
     config = (openvla_7b_config if size == "full" else openvla_small_config)(STATISTICS)
-    dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
+    dtype = dtype or (torch.bfloat16 if device.startswith("cuda") else torch.float32)
     with tempfile.TemporaryDirectory(dir=folder) as directory:
         base = Path(directory) / "base"
         if model == "pi0_fast":

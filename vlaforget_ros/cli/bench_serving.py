@@ -38,6 +38,10 @@ def inference(
         "--compile",
         help="Compiled functions as well (parameter compile of the policy node): minutes more.",
     ),
+    rounded: bool = typer.Option(True, help="Weights in int8 and nf4 as well: both are further copies."),
+    dtype: Literal["default", "float32", "bfloat16"] = typer.Option(
+        "default", help="Of the weights; float32 on the CPU and bfloat16 on a GPU unless given."
+    ),
 ) -> None:
     """Actions per second of the serving engine beside the library's own path, and what loading takes.
 
@@ -48,7 +52,8 @@ def inference(
     from vlaforget_ros.bench.inference import Settings, measure
 
     torch.set_num_threads(threads)
-    settings = Settings(model, size, device, repeats, seed, folder, compiled)
+    kind = None if dtype == "default" else getattr(torch, dtype)
+    settings = Settings(model, size, device, repeats, seed, folder, compiled, rounded, kind)
     with bar("actions") as update:
         document = measure(settings, update)
     show(document, json_path, f"{model}, {size}: random weights and an adapter, on {device}")
