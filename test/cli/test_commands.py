@@ -207,6 +207,11 @@ def test_an_adapter_trained_elsewhere_is_added_checked_and_cannot_become_stable(
     found = AdapterStore(tmp_path / "store")
     manifest = found.manifest(found.resolve("theirs"))
     assert (manifest.core.base_digest, manifest.core.method) == (policy.base_digest, "external")
+    assert manifest.core.components == ("language",)
+    assert manifest.core.layers == tuple(f"language_model.model.layers.{number}" for number in range(3))
+    # Nothing judged it: that is neither passed nor failed.
+    listed = json.loads(runner.invoke(app, ["adapters", "list", "--json", *store]).output)
+    assert [(entry["gates"], entry["gates_passed"]) for entry in listed] == [("none", False)]
     found.load(manifest.digest, base_digest=policy.base_digest)
     promoted = runner.invoke(app, ["adapters", "alias", "stable", "theirs", *store])
     assert "108" in str(promoted.exception) + promoted.output

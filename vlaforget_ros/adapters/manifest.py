@@ -128,6 +128,16 @@ class Manifest(_Strict):
         return self.core.gates_passed and not failed_gates(self.evidence)
 
     @property
+    def judged(self) -> bool:
+        """Whether any gate looked at it: no edit of ours made one that was trained elsewhere."""
+        return bool(self.core.request_sha256 or self.core.metrics or self.core.gates_passed or self.evidence)
+
+    @property
+    def gates(self) -> str:
+        """``passed``, ``failed`` or ``none``, for people to read."""
+        return ("passed" if self.gates_passed else "failed") if self.judged else "none"
+
+    @property
     def size_bytes(self) -> int:
         """Size of the adapter's files on disk [B], the manifest not counted."""
         return sum(entry.bytes for entry in self.core.files.values())

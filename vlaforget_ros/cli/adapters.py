@@ -26,12 +26,15 @@ def list_(store: Path = _STORE, json: bool = _JSON, trust: Path | None = TRUST) 
 
     opened = open_store(store, trust)
     aliases = opened.aliases()
-    infos = [
-        adapter_info(manifest, aliases, False, opened.signer(manifest.digest))
-        for manifest in opened.manifests()
-    ]
+    manifests = opened.manifests()
+    infos = [adapter_info(manifest, aliases, False, opened.signer(manifest.digest)) for manifest in manifests]
     if json:
-        print_json([asdict(info) for info in infos])
+        print_json(
+            [
+                {**asdict(info), "gates": manifest.gates}
+                for info, manifest in zip(infos, manifests, strict=True)
+            ]
+        )
         return
     rows = [
         [
@@ -41,11 +44,11 @@ def list_(store: Path = _STORE, json: bool = _JSON, trust: Path | None = TRUST) 
             " ".join(info.components),
             str(info.rank),
             f"{info.bytes / 1e6:.2f}",
-            "passed" if info.gates_passed else "failed",
+            manifest.gates,
             " ".join(info.aliases),
             info.created.strftime("%Y-%m-%d %H:%M"),
         ]
-        for info in infos
+        for info, manifest in zip(infos, manifests, strict=True)
     ]
     columns = ["digest", "name", "method", "components", "rank", "MB", "gates", "aliases", "created"]
     if any(info.signer for info in infos):
@@ -86,13 +89,19 @@ def add(
     from vlaforget_ros.adapters.peft_format import read_peft
     from vlaforget_ros.adapters.store import AdapterStore
     from vlaforget_ros.paths import checkpoint_directory
-    from vlaforget_ros.policy import checkpoint
+    from vlaforget_ros.policy import checkpoint, parts
     from vlaforget_ros.policy.shards import Shards
 
     directory = checkpoint_directory(base)
     weights = read_peft(folder)
     weights.check_fits(Shards.open(directory).linear_layers())
-    provenance = {"name": name, "method": method, "base_digest": checkpoint.digest(directory)}
+    provenance = {
+        "name": name,
+        "method": method,
+        "base_digest": checkpoint.digest(directory),
+        "components": parts.components(weights.modules),
+        "layers": parts.layers(weights.modules),
+    }
     manifest = AdapterStore(store).add_weights(weights, provenance)
     console.print(f"{name} → {manifest.digest[:12]}, {len(weights.modules)} layers, rank {weights.rank}")
 

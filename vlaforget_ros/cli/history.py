@@ -70,7 +70,11 @@ def _label(link: Link) -> Text:
     core = link.manifest.core
     label = Text.assemble((core.name, "bold"), f" {link.manifest.digest[:12]}")
     label.append(f"  {' '.join(link.aliases)}" if link.aliases else "", style="cyan")
-    gates = ("gates passed", "green") if core.gates_passed else ("gates failed", "red")
+    gates = {
+        "passed": ("gates passed", "green"),
+        "failed": ("gates failed", "red"),
+        "none": ("no gates", "yellow"),
+    }[link.manifest.gates]
     created = f"{link.manifest.created:%Y-%m-%d %H:%M}"
     label.append(f"\n{core.method}, rank {core.rank} in {len(core.modules)} linear layer(s), {created}, ")
     label.append(*gates)

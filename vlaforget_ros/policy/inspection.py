@@ -16,6 +16,7 @@ from vlaforget_ros.policy.filling import require_keys
 from vlaforget_ros.policy.networks import outline
 from vlaforget_ros.policy.options import FILE as OPTIONS
 from vlaforget_ros.policy.options import read_options
+from vlaforget_ros.policy.parts import component
 from vlaforget_ros.policy.prompt import TOKENIZER, read_tokenizer, require_ids
 from vlaforget_ros.policy.released import given_shapes, is_released, read_config
 from vlaforget_ros.policy.shards import Shards
@@ -40,7 +41,7 @@ def inspect(directory: Path, heads: tuple[int, ...] = ()) -> dict[str, Any]:
     beside = oft_checkpoint.read_shapes(directory) if layout == OFT else {}
     counts = {"visual": 0, "projector": 0, "language": 0, "head": 0}
     for name, shape in {**shards.shapes, **beside}.items():
-        counts[_component(network_name(name))] += math.prod(shape)
+        counts[component(network_name(name))] += math.prod(shape)
     return {
         "name": config.name,
         "layout": layout,
@@ -107,17 +108,6 @@ def _extra(config: PolicyConfig) -> dict[str, Any]:
         "state": state,
         "actions": ", ".join(kinds),
     }
-
-
-def _component(name: str) -> str:
-    part = name.split(".", 1)[0]
-    known = {
-        "vision_backbone": "visual",
-        "projector": "projector",
-        oft_checkpoint.HEAD: "head",
-        oft_checkpoint.PROPRIO: "head",
-    }
-    return known.get(part, "language")
 
 
 def _tower(tower: VisionTowerConfig) -> dict[str, Any]:
