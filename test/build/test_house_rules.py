@@ -12,7 +12,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # A part may import parts of a smaller rank. Generated interfaces (msg, srv, action) belong to the nodes.
 RANK = {
     **dict.fromkeys(("errors",), 0),
-    **dict.fromkeys(("figures", "paths"), 1),
+    **dict.fromkeys(("figures", "finite", "paths"), 1),
     **dict.fromkeys(("adapters", "episodes", "bringup"), 2),
     **dict.fromkeys(("policy",), 3),
     **dict.fromkeys(("cell", "safety", "unlearning"), 4),

@@ -14,6 +14,7 @@ from types import MappingProxyType
 import torch
 
 from vlaforget_ros.errors import AdapterError, ErrorCode, did_you_mean
+from vlaforget_ros.finite import all_finite
 
 DEFAULT_RANK_LIMIT = 256
 FLOAT_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -247,8 +248,7 @@ def _check_factors(name: str, module: LoraModule, rank_limit: int) -> None:
 
 
 def _check_finite(name: str, module: LoraModule) -> None:
-    finite = bool(torch.isfinite(module.a).all()) and bool(torch.isfinite(module.b).all())
-    if not finite or not abs(module.alpha) < float("inf"):
+    if not all_finite(module.a, module.b) or not abs(module.alpha) < float("inf"):
         raise AdapterError(
             ErrorCode.ADAPTER_NON_FINITE,
             f"NaN or infinity in {name}",

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
+from vlaforget_ros.finite import all_finite
 from vlaforget_ros.policy import oft_checkpoint, pi0_checkpoint, pi0_files
 from vlaforget_ros.policy.config import PolicyConfig
 from vlaforget_ros.policy.filling import assign, finish, require_keys
@@ -172,7 +173,7 @@ def _fill(
     require_keys(directory, model, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
     prepare(model, weights)
     for name, tensor in tensors.items():
-        if not torch.isfinite(tensor).all():
+        if not all_finite(tensor):
             raise unusable(directory, f"{name} holds non-finite values")
         assign(model, name, tensor.to(device))
     finish(model, device)

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from vlaforget_ros.finite import all_finite
 from vlaforget_ros.policy.config import OftConfig, ProprioNormalisation
 from vlaforget_ros.policy.options import FILE as OPTIONS
 from vlaforget_ros.policy.options import Bounds, CheckpointOptions, Kind
@@ -80,7 +80,7 @@ def read_tensors(directory: Path) -> Iterator[tuple[str, Tensor]]:
             continue
         for key, tensor in load_file(directory / file).items():
             name = _named(file, key)
-            if not torch.isfinite(tensor).all():
+            if not all_finite(tensor):
                 raise unusable(directory, f"{name} in {file} holds non-finite values")
             yield name, tensor
 

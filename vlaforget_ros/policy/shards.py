@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from vlaforget_ros.finite import all_finite
 from vlaforget_ros.policy.unusable import unusable
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -105,7 +106,7 @@ class Shards:
                 with safe_open(self.directory / file, framework="pt", device=device) as opened:
                     for name in opened.keys():  # noqa: SIM118, it is no dict
                         tensor = opened.get_tensor(name)
-                        if not torch.isfinite(tensor).all():
+                        if not all_finite(tensor):
                             raise unusable(self.directory, f"{name} in {file} holds non-finite values")
                         yield (
                             name,

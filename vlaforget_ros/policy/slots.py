@@ -18,6 +18,7 @@ from torch.utils.hooks import RemovableHandle
 
 from vlaforget_ros.adapters.lora import LoraModule, LoraWeights
 from vlaforget_ros.errors import AdapterError, ErrorCode
+from vlaforget_ros.finite import all_finite
 from vlaforget_ros.policy.staging import Staging, staging_to
 
 _LM_HEAD = "lm_head"
@@ -242,7 +243,7 @@ def _delta(name: str, module: LoraModule, layer: nn.Linear, staging: Staging) ->
 
 def require_finite(name: str, dtype: torch.dtype, *tensors: Tensor) -> None:
     """Raises AdapterError 105 where a tensor, in the model's type, holds NaN or infinity."""
-    if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors):
+    if not all_finite(*tensors):
         raise AdapterError(
             ErrorCode.ADAPTER_NON_FINITE,
             f"{name} overflows in the model's type",

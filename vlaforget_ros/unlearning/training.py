@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vlaforget_ros.errors import ErrorCode, UnlearningError
+from vlaforget_ros.finite import all_finite
 from vlaforget_ros.policy.memory import free_cached_memory, is_out_of_memory
 from vlaforget_ros.unlearning.bank import Bank
 from vlaforget_ros.unlearning.checkpoints import Checkpoints
@@ -136,7 +137,7 @@ class Loop:
 def check_finite(step: int, losses: Mapping[str, float], gradients: Sequence[Tensor]) -> None:
     """Raises UnlearningError 307 naming what is not finite."""
     bad = [name for name, value in losses.items() if not math.isfinite(value)]
-    if not bad and all(bool(torch.isfinite(gradient).all()) for gradient in gradients):
+    if not bad and all_finite(*gradients):
         return
     raise UnlearningError(
         ErrorCode.UNLEARNING_DIVERGED,
