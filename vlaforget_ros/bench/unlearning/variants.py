@@ -59,7 +59,6 @@ ABLATIONS = (
     _ablation("no_kl", "KL to the original policy", kl_weight=0.0),
     _ablation("no_sharpness", "sharpened KL", kl_sharpness=1.0),
     _ablation("no_selection", "layer selection", selection="all"),
-    _ablation("beta_1", "late saturation of NPO", npo_beta=1.0),
 )
 VARIANTS: dict[str, Variant] = {v.name: v for v in (BASE, RETRAIN, *WITH, *WITHOUT, *ABLATIONS)}
 

@@ -45,7 +45,7 @@ class VlaForgetParameters(MethodParameters):
     )
     forget_form: Literal["npo", "clipped", "ascent"] = "npo"
     npo_beta: float = Field(
-        default=0.1, gt=0, description="inverse temperature of NPO; larger saturates earlier"
+        default=1.0, gt=0, description="inverse temperature of NPO; larger saturates earlier"
     )
     nll_cap: float = Field(
         default=6.0, gt=0, description="nats per token beyond which `clipped` pushes no more"
