@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -190,6 +191,18 @@ def test_a_refused_swap_leaves_the_active_adapter_bit_for_bit(
     assert torch.equal(logits_of(policy, images), logits)
     assert engine.previous_digest == ""
     assert engine.resident == (digests[0],)
+
+
+def test_an_adapter_without_room_leaves_the_active_one(
+    engine: InferenceEngine, digests: list[str], images: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine.swap(digests[0])
+    before = engine.infer(images[0], TASK)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=1000))
+    assert code_of(lambda: engine.swap(digests[1])) == ErrorCode.POLICY_OUT_OF_MEMORY
+    after = engine.infer(images[0], TASK)
+    assert (after.adapter_digest, after.prediction.tokens) == (digests[0], before.prediction.tokens)
+    assert engine.rollback("needs no room").active_digest == ""
 
 
 def logits_of(policy: VlaPolicy, images: np.ndarray) -> torch.Tensor:

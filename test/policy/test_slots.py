@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import peft
+import psutil
 import pytest
 import torch
 from torch import Tensor, nn
 
 from vlaforget_ros.adapters import AdapterStore, LoraModule, LoraWeights, read_peft
-from vlaforget_ros.errors import AdapterError, ErrorCode
+from vlaforget_ros.errors import AdapterError, ErrorCode, PolicyError
 from vlaforget_ros.policy.merged import FixedSlots, MergedSlots
 from vlaforget_ros.policy.model import OpenVla
 from vlaforget_ros.policy.policy import Batch, VlaPolicy
 from vlaforget_ros.policy.slots import AdapterSlots, Delta
+from vlaforget_ros.policy.stacked import StackedSlots
 
 INSTRUCTIONS = ["open the faucet", "close the window", "make a coffee", "make a coffee", "open the faucet"]
 TARGETS = r".*(blocks\.\d+\.(attn\.(qkv|proj)|mlp\.fc\d)|projector\.fc\d|([qkvo]|gate|up|down)_proj)"
@@ -93,6 +96,40 @@ def test_outputs_are_those_of_peft(
     if settings and kind is AdapterSlots:
         assert (found - expected).abs().max() <= 1e-6
         assert {delta.a.shape[0] for delta in staged.parts if isinstance(delta, Delta)} == {2, 3, 8}
+
+
+@pytest.mark.parametrize("kind", [AdapterSlots, MergedSlots, StackedSlots])
+def test_what_does_not_fit_into_memory_is_refused_before_it_is_staged(
+    policy: VlaPolicy, monkeypatch: pytest.MonkeyPatch, kind: type[AdapterSlots]
+) -> None:
+    slots, weights = kind(policy.model), random_weights(policy.model, 1)
+    size = slots.stage(weights).bytes
+    mapped = psutil.Process().memory_info().shared
+
+    def leave(free: int) -> None:
+        monkeypatch.setattr(
+            "psutil.virtual_memory", lambda: SimpleNamespace(available=mapped + 100_000_000 + free)
+        )
+
+    # What the process has mapped is in memory, available or not: the policy would read it from the disk again.
+    monkeypatch.setattr(
+        psutil.Process, "memory_info", lambda self: SimpleNamespace(shared=mapped + 100_000_000)
+    )
+    leave(size)
+    slots.stage(weights)
+    leave(size - 1000)
+    with pytest.raises(PolicyError, match=r"there is no room for adapter .*are missing") as caught:
+        slots.stage(weights)
+    assert caught.value.code == ErrorCode.POLICY_OUT_OF_MEMORY
+
+
+def test_spares_are_counted_where_there_are_none_yet(policy: VlaPolicy) -> None:
+    slots = FixedSlots(policy.model)
+    weights = random_weights(policy.model, 1)
+    copies = sum(policy.model.get_submodule(name).weight.nbytes for name in weights.modules)
+    assert slots._needed(weights) == 2 * copies
+    slots.activate(slots.stage(weights))
+    assert slots._needed(weights) == copies
 
 
 def test_peft_reads_the_store(

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from vlaforget_ros.adapters.lora import LoraModule
+from vlaforget_ros.adapters.lora import LoraModule, LoraWeights
 from vlaforget_ros.errors import ErrorCode, PolicyError
 from vlaforget_ros.policy.slots import AdapterSlots, require_finite
 from vlaforget_ros.policy.stacked import StackedSlots
@@ -38,6 +38,9 @@ class MergedSlots(AdapterSlots):
         merged = (base.detach().float() + weights.scale * (b @ a)).to(base.dtype)
         require_finite(name, base.dtype, merged)
         return merged
+
+    def _needed(self, weights: LoraWeights) -> int:
+        return sum(self._modules[name].weight.nbytes for name in weights.modules)
 
     def _flip(self, parts: Sequence[Tensor | None]) -> None:
         changes = [
@@ -69,6 +72,10 @@ class FixedSlots(MergedSlots):
     A layer gets a spare weight when an adapter first touches it, and keeps it; an activation copies into the spares.
     Only an adapter that touches a layer no other touched before moves a weight.
     """
+
+    def _needed(self, weights: LoraWeights) -> int:
+        touched = [(self._modules[name].weight, self._base[self._index[name]]) for name in weights.modules]
+        return super()._needed(weights) + sum(base.nbytes for weight, base in touched if weight is base)
 
     def _place(self, module: nn.Linear, base: nn.Parameter, merged: Tensor | None) -> None:
         if module.weight is base:

@@ -1,4 +1,5 @@
-"""Whether a device is there and has room for the weights of a checkpoint, asked before any of them is read.
+"""Whether a device is there and has room: for the weights of a checkpoint before any of them is read, for an adapter's
+before it is staged. Linux kills a process whose memory does not suffice, and an arm would stop.
 
 On the CPU weights are mapped from their files as they are and need no room. Weights that are converted or rounded, and
 weights on another device, are copies.
@@ -84,6 +85,42 @@ def free_mb(device: str) -> float:
             return math.inf
         return torch.cuda.mem_get_info(torch.device(device))[0] / 1e6
     return float(psutil.virtual_memory().available) / 1e6
+
+
+def spare_mb(device: str) -> float:
+    """Memory [MB] that a process that serves could still take.
+
+    On the CPU without what it has mapped: the system calls that available, but a policy whose weights are pushed out of
+    memory reads them from the disk in every inference.
+    """
+    left = free_mb(device)
+    if torch.device(device).type != "cpu":
+        return left
+    return left - float(getattr(psutil.Process().memory_info(), "shared", 0)) / 1e6
+
+
+def require_spare(what: str, needed: int, device: str) -> None:
+    """Refuse what does not fit beside a policy that serves.
+
+    Args:
+        what: is to be put there.
+        needed: memory for it [B].
+        device: where.
+
+    Raises:
+        PolicyError: 204 naming what is missing.
+    """
+    wanted, left = needed / 1e6, spare_mb(device)
+    if wanted <= left:
+        return
+    raise PolicyError(
+        ErrorCode.POLICY_OUT_OF_MEMORY,
+        f"there is no room for {what}",
+        value=f"{wanted:.0f} MB",
+        limit=f"{left:.0f} MB free on {device}: {wanted - left:.0f} MB are missing",
+        remedy="set merge_adapters to false, lower resident_limit, or stop what else uses the device; "
+        "what was active stays active",
+    )
 
 
 def copied_mb(directory: Path, device: str, weights: Weights = "stored") -> float:

@@ -19,6 +19,7 @@ from torch.utils.hooks import RemovableHandle
 from vlaforget_ros.adapters.lora import LoraModule, LoraWeights
 from vlaforget_ros.errors import AdapterError, ErrorCode
 from vlaforget_ros.finite import all_finite
+from vlaforget_ros.policy.room import require_spare
 from vlaforget_ros.policy.staging import Staging, staging_to
 
 _LM_HEAD = "lm_head"
@@ -135,9 +136,9 @@ class AdapterSlots:
         Raises:
             AdapterError: 104 where it does not fit the model, 105 for NaN or infinity, also after conversion
                 to the model's type, 106 over the rank limit.
+            PolicyError: 204 where there is no room for it.
         """
-        weights.check()
-        weights.check_fits(self.shapes)
+        self._require(weights)
         with staging_to(self._device) as staging:
             parts = tuple(
                 self._part(name, weights.modules[name], module, staging) if name in weights.modules else None
@@ -215,6 +216,19 @@ class AdapterSlots:
         """What this adapter needs at one layer."""
         return _delta(name, weights, module, staging)
 
+    def _require(self, weights: LoraWeights) -> None:
+        """Refuse what does not fit the model or the memory, before anything is staged."""
+        weights.check()
+        weights.check_fits(self.shapes)
+        require_spare(f"adapter {weights.digest[:12]}", self._needed(weights), str(self._device))
+
+    def _needed(self, weights: LoraWeights) -> int:
+        """Memory [B] that staging and activating an adapter takes."""
+        return sum(
+            (module.a.numel() + module.b.numel()) * _dtype(self._modules[name]).itemsize
+            for name, module in weights.modules.items()
+        )
+
     def _flip(self, parts: Sequence[Any]) -> None:
         self._active = parts
 
@@ -232,10 +246,13 @@ def _is_served_linear(module: nn.Module) -> bool:
     return isinstance(module, nn.Linear) and type(module).__name__ != "NonDynamicallyQuantizableLinear"
 
 
-def _delta(name: str, module: LoraModule, layer: nn.Linear, staging: Staging) -> Delta:
-    weight = layer.weight
+def _dtype(layer: nn.Linear) -> torch.dtype:
     # A quantised layer has integer weights; its delta stays in float32.
-    dtype = weight.dtype if weight.dtype.is_floating_point else torch.float32
+    return layer.weight.dtype if layer.weight.dtype.is_floating_point else torch.float32
+
+
+def _delta(name: str, module: LoraModule, layer: nn.Linear, staging: Staging) -> Delta:
+    dtype = _dtype(layer)
     a, b = (staging.send(tensor, dtype) for tensor in (module.a, module.b))
     require_finite(name, dtype, a, b)
     return Delta(a, b, module.scale)

@@ -62,6 +62,10 @@ class StackedParts(tuple[Delta | None, ...]):
     stack: Stack
 
 
+def _rank(weights: LoraWeights) -> int:
+    return max([_LEAST_RANK, *(module.rank for module in weights.modules.values())])
+
+
 class StackedSlots(AdapterSlots):
     """As :class:`AdapterSlots`, for functions that are compiled.
 
@@ -85,10 +89,8 @@ class StackedSlots(AdapterSlots):
 
     def stage(self, weights: LoraWeights) -> StagedAdapter:
         """As :meth:`AdapterSlots.stage`."""
-        weights.check()
-        weights.check_fits(self.shapes)
-        rank = max([_LEAST_RANK, *(module.rank for module in weights.modules.values())])
-        stack = self._zeros(rank)
+        self._require(weights)
+        stack = self._zeros(_rank(weights))
         touched = {
             name: row for name, row in zip(self._modules, self._rows, strict=True) if name in weights.modules
         }
@@ -104,6 +106,10 @@ class StackedSlots(AdapterSlots):
     def blank(self, rank: int) -> StagedAdapter:
         """An adapter that changes nothing."""
         return self._staged(LoraWeights({}), self._zeros(rank), {})
+
+    def _needed(self, weights: LoraWeights) -> int:
+        rows = self._rows[-1].inputs.stop + self._rows[-1].outputs.stop
+        return rows * _rank(weights) * next(iter(self._modules.values())).weight.element_size()
 
     def _zeros(self, rank: int) -> Stack:
         like = next(iter(self._modules.values())).weight.detach()
