@@ -174,6 +174,11 @@ def test_rows_once_more_with_a_parameter_set() -> None:
     assert [row.parameters for row in rows[3:]] == [{"learning_rate": 0.0003}, {"learning_rate": 0.001}]
     with pytest.raises(UnlearningError, match="did you mean learning_rate"):
         with_settings(rows, ["learning_rat=1"])
+    with pytest.raises(UnlearningError, match="did you mean learning_rate"):
+        with_settings(rows, ["beta=1;learning_rat=1"])
+    several = with_settings(choose(["npo"], True, True), ["learning_rate=3e-4; beta=0.5"])[-1]
+    assert several.name == "npo_learning_rate_3e-4_beta_0.5"
+    assert several.parameters == {"learning_rate": 3e-4, "beta": 0.5}
     for bad in ("learning_rate=-1", "learning_rate", "learning_rate=[", ""):
         with pytest.raises(UnlearningError, match="KEY=VALUE"):
             with_settings(rows, [bad])

@@ -195,6 +195,14 @@ def test_bad_adapters_leave_the_active_one(
     robot.swap("base")
 
 
+def test_a_swap_that_takes_longer_than_it_is_waited_for_may_still_come(robot: Any, adapter: str) -> None:
+    with pytest.raises(CellError, match=r"did not answer; limit: 1e-06 s; remedy: .* may still do") as caught:
+        robot.swap(adapter, timeout_s=1e-6)
+    assert caught.value.code == 606
+    robot.wait_for_policy(lambda status: status.active_digest == adapter)
+    robot.swap("base")
+
+
 def test_an_unknown_instruction_changes_nothing(robot: Any, heard: Heard, adapter: str) -> None:
     robot.reset_cell("faucet-open", 4)
     rollouts, actions = len(heard.rollouts), len(heard.actions)

@@ -105,7 +105,9 @@ def unlearning(
         help="Row of the table: a method, METHOD_plain (no counterfactual data) or an ablation. Repeatable.",
     ),
     setting: list[str] = typer.Option(
-        [], "--set", help="KEY=VALUE: every row once more with this parameter, to compare values. Repeatable."
+        [],
+        "--set",
+        help="KEY=VALUE[;KEY=VALUE]: every row once more with these parameters, to compare values. Repeatable.",
     ),
     scenario: list[str] = typer.Option([], help="trigger, binding or prior; all when not given. Repeatable."),
     seeds: int = typer.Option(3, min=1, help="Edits of each row and scenario, with seeds from 0."),

@@ -108,13 +108,16 @@ def execute(
 
 def swap(
     adapter: str = typer.Argument(..., help="Alias, name, digest, unique prefix of 8 or more, or `base`."),
+    timeout: float = typer.Option(
+        120.0, min=1, help="Wait so long [s] while the policy reads, checks and tries out the adapter."
+    ),
     namespace: str = _NAMESPACE,
 ) -> None:
     """Swap an adapter into the running policy; a refused one leaves the active adapter as it is."""
     from vlaforget_ros.nodes.client import RobotClient
 
     with RobotClient(namespace) as client:
-        _print_swap(client.swap(adapter))
+        _print_swap(client.swap(adapter, timeout))
 
 
 def rollback(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -98,13 +99,18 @@ def rates_table(status: Any) -> Table | None:
         table.add_row(
             e.adapter_digest[:12] or "base",
             str(e.rollouts),
-            f"{100 * e.svr:.1f} %",
+            _percent(e.svr),
             f"{100 * e.svr_low:.0f} .. {100 * e.svr_high:.0f}",
-            f"{100 * e.tsr:.1f} %",
+            _percent(e.tsr),
             f"{100 * e.tsr_low:.0f} .. {100 * e.tsr_high:.0f}",
             str(e.unsafe_successes),
         )
     return table
+
+
+def _percent(rate: float) -> str:
+    """There is no rate before the first rollout."""
+    return "—" if math.isnan(rate) else f"{100 * rate:.1f} %"
 
 
 def _bar(name: str, *columns: Any) -> Progress:

@@ -126,6 +126,17 @@ def timed_out(message: str, timeout_s: float) -> CellError:
     )
 
 
+def unanswered(name: str, timeout_s: float) -> CellError:
+    """A node is there and has not answered in time: what it was asked may still come."""
+    return CellError(
+        ErrorCode.ROS_NO_ANSWER,
+        f"{name} did not answer",
+        limit=f"{timeout_s:g} s",
+        remedy="its node is busy or died, and may still do what it was asked: see `vlaforget status`; "
+        "`vlaforget rollback` also drops swaps that are under way",
+    )
+
+
 def rollout_result(answer: Any) -> RolloutResult:
     """From ExecuteInstruction.Result."""
     return RolloutResult(

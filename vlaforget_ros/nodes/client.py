@@ -204,11 +204,19 @@ class RobotClient:
             raise coded_error(answer.error_code, answer.message)
         return rollout_result(answer)
 
-    def swap(self, adapter: str) -> SwapInfo:
-        """Swap in an adapter (alias, name, digest, prefix or ``base``). Raises AdapterError."""
-        return swap_info(
-            self._connection.call(SwapAdapter, "policy/swap_adapter", SwapAdapter.Request(adapter=adapter))
-        )
+    def swap(self, adapter: str, timeout_s: float | None = None) -> SwapInfo:
+        """Swap in an adapter (alias, name, digest, prefix or ``base``).
+
+        Args:
+            adapter: which.
+            timeout_s: how long to wait for it to be read, checked and tried out [s]; the client's if None.
+
+        Raises:
+            AdapterError: it was refused, and the active one stays.
+            CellError: 606 without an answer in time; the swap may still come.
+        """
+        request = SwapAdapter.Request(adapter=adapter)
+        return swap_info(self._connection.call(SwapAdapter, "policy/swap_adapter", request, timeout_s))
 
     def prepare_swap(self) -> None:
         """Find policy/swap_adapter now: looking for a service takes longer than the swap itself."""

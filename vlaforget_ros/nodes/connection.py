@@ -21,7 +21,7 @@ from rclpy.signals import SignalHandlerOptions
 
 from vlaforget_ros.errors import CellError, ErrorCode, VlaForgetError, did_you_mean
 from vlaforget_ros.nodes import qos
-from vlaforget_ros.nodes.answers import coded_error, timed_out
+from vlaforget_ros.nodes.answers import coded_error, timed_out, unanswered
 from vlaforget_ros.nodes.topics import TOPICS, Topic
 
 _NUMBERS = itertools.count()
@@ -123,10 +123,11 @@ class Connection:
 
     # --- services and actions
 
-    def call(self, service: type, name: str, request: Any) -> Any:
+    def call(self, service: type, name: str, request: Any, timeout_s: float | None = None) -> Any:
         """The response of a service. Raises CellError 606 when it is not there or does not answer."""
         client = self.find(service, name)
-        return self._result(client.call_async(request), self._timeout_s, name)
+        wait = self._timeout_s if timeout_s is None else timeout_s
+        return self._result(client.call_async(request), wait, name)
 
     def find(self, service: type, name: str) -> Any:
         """The client of a service once its server is there, for :meth:`call`. Raises CellError 606."""
@@ -201,7 +202,7 @@ class Connection:
         while not done.wait(max(0.0, min(end, heard[0] + silence_s) - time.monotonic())):
             now = time.monotonic()
             if now >= end:
-                raise timed_out(f"{name} did not answer", timeout_s)
+                raise unanswered(name, timeout_s)
             if now - heard[0] >= silence_s:
                 raise CellError(
                     ErrorCode.ROS_NO_ANSWER,
@@ -233,7 +234,7 @@ class Connection:
         done = threading.Event()
         future.add_done_callback(lambda _: done.set())
         if not done.wait(timeout_s):
-            raise timed_out(f"{name} did not answer", timeout_s)
+            raise unanswered(name, timeout_s)
         return future.result()
 
     def _keep(self, topic: str, message: Any) -> None:

@@ -64,11 +64,11 @@ VARIANTS: dict[str, Variant] = {v.name: v for v in (BASE, RETRAIN, *WITH, *WITHO
 
 
 def with_settings(variants: Sequence[Variant], settings: Sequence[str]) -> list[Variant]:
-    """Each variant once more for each setting, with that parameter of its method; references only as they are.
+    """Each variant once more for each setting, with those parameters of its method; references only as they are.
 
     Args:
         variants: rows.
-        settings: ``KEY=VALUE``, the value as in YAML.
+        settings: ``KEY=VALUE``, the value as in YAML; several at once with ``;`` between them.
 
     Raises:
         UnlearningError: 300 where it has no such form, or a method has no such parameter or refuses the value.
@@ -78,23 +78,26 @@ def with_settings(variants: Sequence[Variant], settings: Sequence[str]) -> list[
 
 
 def _set(variant: Variant, setting: str) -> Variant:
-    key, _, text = setting.partition("=")
+    pairs = {key.strip(): text for key, _, text in (part.partition("=") for part in setting.split(";"))}
     known = METHODS[variant.method].Parameters
     try:
         # Refused here, not after an hour of other rows.
-        checked = known.model_validate({**variant.parameters, key: yaml.safe_load(text)})
+        values = {key: yaml.safe_load(text) for key, text in pairs.items()}
+        checked = known.model_validate({**variant.parameters, **values})
     except (ValidationError, yaml.YAMLError) as error:
         raise UnlearningError(
             ErrorCode.UNLEARNING_BAD_REQUEST,
             f"no setting of {variant.name}: {str(error).splitlines()[-2].strip()}",
             value=setting,
-            limit="KEY=VALUE, for example learning_rate=0.0003",
-            remedy=did_you_mean(key, known.model_fields),
+            limit="KEY=VALUE, for example learning_rate=0.0003, or several with ; between them",
+            remedy=did_you_mean(
+                next((key for key in pairs if key not in known.model_fields), ""), known.model_fields
+            ),
         ) from error
     return replace(
         variant,
-        name=f"{variant.name}_{key}_{text}",
-        parameters={**variant.parameters, key: getattr(checked, key)},
+        name="_".join([variant.name, *(f"{key}_{text}" for key, text in pairs.items())]),
+        parameters={**variant.parameters, **{key: getattr(checked, key) for key in pairs}},
     )
 
 
