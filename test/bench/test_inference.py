@@ -82,9 +82,9 @@ def test_loading_is_measured_in_a_process_of_its_own(tmp_path: Path) -> None:
 
 
 def test_weights_of_half_precision_and_no_rounded_ones() -> None:
-    settings = Settings("openvla_7b", "small", repeats=1, rounded=False, dtype=torch.bfloat16)
+    settings = Settings("openvla_7b", "small", repeats=1, rounded=False, dtype=torch.bfloat16, blocks=1)
     document = measure(settings, lambda done, total: None)
     values = {figure["name"]: figure["value"] for figure in document["figures"]}
-    assert document["dtype"] == "bfloat16"
+    assert (document["dtype"], document["adapter_layers"]) == ("bfloat16", 7)
     assert values["actions_per_second_ratio"] > 0
     assert not [name for name in values if "int8" in name or "nf4" in name]

@@ -67,6 +67,7 @@ class Settings:
         compiled: time compiled functions as well.
         rounded: time rounded weights as well.
         dtype: of the weights; if None single precision on the CPU, bfloat16 on a GPU.
+        blocks: uppermost language blocks that the adapter touches; 0: every editable layer.
     """
 
     model: Model
@@ -78,6 +79,7 @@ class Settings:
     compiled: bool = False
     rounded: bool = True
     dtype: torch.dtype | None = None
+    blocks: int = 0
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ def _measure(settings: Settings, release: Release, progress: Callable[[int, int]
     loading = load(release.directory, settings.device)
     policy = VlaPolicy.load(release.directory, settings.device)
     store = AdapterStore(release.directory.parent / "store")
-    weights = random_adapter(policy, settings.seed, scale=0.01)
+    weights = random_adapter(policy, settings.seed, scale=0.01, blocks=settings.blocks)
     digest = store.add_weights(weights, {"name": "random", "method": "random"}).digest
 
     paths = library_paths.paths(policy, store.path(digest), INSTRUCTION)
@@ -124,7 +126,9 @@ def _measure(settings: Settings, release: Release, progress: Callable[[int, int]
         paths[name] = _ours(policy.twin(), store, digest, merge)
     compiled: dict[str, CompiledPath] = {}
     if settings.compiled:
-        other = random_adapter(policy, settings.seed + 1, rank=weights.rank // 2, scale=0.01)
+        other = random_adapter(
+            policy, settings.seed + 1, rank=weights.rank // 2, scale=0.01, blocks=settings.blocks
+        )
         digests = (digest, store.add_weights(other, {"name": "other", "method": "random"}).digest)
         for name, merge in (("compiled", True), ("compiled_factors", False)):
             own = CompiledPath(

@@ -108,10 +108,22 @@ def _large(changes: int, seed: int, report: Report) -> list[Figure]:
         return swap_load.beside_peft(policy, store, digests, changes, report)
 
 
-def random_adapter(policy: VlaPolicy, seed: int, scale: float = 0.1, rank: int = RANK) -> LoraWeights:
-    """A random adapter on every editable layer, its factors drawn with this standard deviation."""
+def random_adapter(
+    policy: VlaPolicy, seed: int, scale: float = 0.1, rank: int = RANK, blocks: int = 0
+) -> LoraWeights:
+    """A random adapter, its factors drawn with this standard deviation.
+
+    Args:
+        policy: that it is for.
+        seed: of the factors.
+        scale: their standard deviation.
+        rank: of all.
+        blocks: uppermost language blocks that it touches; 0: every editable layer of the network.
+    """
     generator = torch.Generator().manual_seed(seed)
-    editable = {name for layers in policy.components().values() for layer in layers for name in layer.modules}
+    parts = policy.components()
+    layers = parts["language"][-blocks:] if blocks else [layer for part in parts.values() for layer in part]
+    editable = {name for layer in layers for name in layer.modules}
     tensors = {
         name: (
             scale * torch.randn(rank, module.in_features, generator=generator),

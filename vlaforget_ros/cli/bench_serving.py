@@ -42,6 +42,9 @@ def inference(
     dtype: Literal["default", "float32", "bfloat16"] = typer.Option(
         "default", help="Of the weights; float32 on the CPU and bfloat16 on a GPU unless given."
     ),
+    blocks: int = typer.Option(
+        0, min=0, help="Language blocks, from the top, that the adapter touches; 0: every layer."
+    ),
 ) -> None:
     """Actions per second of the serving engine beside the library's own path, and what loading takes.
 
@@ -53,7 +56,7 @@ def inference(
 
     torch.set_num_threads(threads)
     kind = None if dtype == "default" else getattr(torch, dtype)
-    settings = Settings(model, size, device, repeats, seed, folder, compiled, rounded, kind)
+    settings = Settings(model, size, device, repeats, seed, folder, compiled, rounded, kind, blocks)
     with bar("actions") as update:
         document = measure(settings, update)
     show(document, json_path, f"{model}, {size}: random weights and an adapter, on {device}")
