@@ -115,7 +115,7 @@ def test_what_does_not_fit_into_memory_is_refused_before_it_is_staged(
     monkeypatch.setattr(
         psutil.Process, "memory_info", lambda self: SimpleNamespace(shared=mapped + 100_000_000)
     )
-    leave(size)
+    leave(size + 1000)
     slots.stage(weights)
     leave(size - 1000)
     with pytest.raises(PolicyError, match=r"there is no room for adapter .*are missing") as caught:
