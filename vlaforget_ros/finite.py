@@ -10,8 +10,7 @@ from torch import Tensor
 def all_finite(*tensors: Tensor) -> bool:
     """Whether no tensor holds NaN or infinity.
 
-    By the extremes, which NaN makes NaN: ``isfinite`` takes temporaries of the tensor's size and ten times as long,
-    a minute for the weights of OpenVLA-7B.
+    By the extremes, which NaN makes NaN: ``isfinite`` makes temporaries of the tensor's size, and weights are large.
     """
     return all(
         math.isfinite(extreme)

@@ -205,6 +205,21 @@ def test_an_adapter_without_room_leaves_the_active_one(
     assert engine.rollback("needs no room").active_digest == ""
 
 
+def test_idle_adapters_make_room_before_one_is_refused(
+    engine: InferenceEngine, digests: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for reference in (*digests[:2], "base"):
+        engine.swap(reference)
+    before = len(engine.resident)
+
+    def memory() -> SimpleNamespace:
+        return SimpleNamespace(available=1e12 if len(engine.resident) < before else 1000)
+
+    monkeypatch.setattr("psutil.virtual_memory", memory)
+    assert engine.swap(digests[2]).active_digest == digests[2]
+    assert digests[0] not in engine.resident
+
+
 def logits_of(policy: VlaPolicy, images: np.ndarray) -> torch.Tensor:
     """Called between two calls to the engine, so its thread is idle."""
     batch = policy.encode(images[:1], [TASK], np.zeros((1, policy.codec.dims)))

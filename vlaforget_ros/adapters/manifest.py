@@ -130,7 +130,8 @@ class Manifest(_Strict):
     @property
     def judged(self) -> bool:
         """Whether any gate looked at it: no edit of ours made one that was trained elsewhere."""
-        return bool(self.core.request_sha256 or self.core.metrics or self.core.gates_passed or self.evidence)
+        core = self.core
+        return bool(core.request_sha256 or core.metrics or core.gates_passed or failed_gates(self.evidence))
 
     @property
     def gates(self) -> str:

@@ -10,9 +10,11 @@ from vlaforget_ros.errors import ErrorCode, PolicyError
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception means that host or device memory ran out."""
+    """Whether an exception means that host or device memory ran out, or would have."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
+    if isinstance(error, PolicyError):
+        return error.code == ErrorCode.POLICY_OUT_OF_MEMORY
     text = str(error).lower()
     return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
 

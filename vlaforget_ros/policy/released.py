@@ -85,24 +85,7 @@ def read_config(directory: Path, shards: Shards, heads: tuple[int, ...] = ()) ->
     """
     released, options = _read(directory), read_options(directory)
     heads = heads or options.heads
-    if ARCHITECTURE not in released.architectures or released.model_type != "openvla":
-        raise unusable(
-            directory,
-            f"config.json is of another architecture: {', '.join(released.architectures)} ({released.model_type})",
-            f"give the folder of a policy: {ARCHITECTURE} (openvla)",
-        )
-    if released.image_resize_strategy != "resize-naive":
-        raise unusable(directory, f"image_resize_strategy {released.image_resize_strategy} is not supported")
-    if released.text_config.model_type != "llama":
-        raise unusable(
-            directory, f"language model {released.text_config.model_type}: only llama is supported"
-        )
-    if not released.llm_backbone_id.startswith("llama2"):
-        raise unusable(
-            directory,
-            f"llm_backbone_id {released.llm_backbone_id}: prompts of another form, which are not supported",
-            "give a policy on Llama 2, as openvla-7b and what was tuned from it (openvla-v01-7b is on Vicuna)",
-        )
+    _require_supported(directory, released)
     names = ["featurizer", "fused_featurizer"][: len(released.timm_model_ids)]
     if heads and len(heads) != len(names):
         raise unusable(directory, f"{len(heads)} numbers of heads for {len(names)} vision towers")
@@ -146,6 +129,28 @@ def read_config(directory: Path, shards: Shards, heads: tuple[int, ...] = ()) ->
         )
     except ValidationError as error:
         raise unusable(directory, reason(error), f"correct config.json, or {OPTIONS}") from error
+
+
+def _require_supported(directory: Path, released: ReleasedConfig) -> None:
+    """Raises PolicyError 207 for a configuration of something else than OpenVLA on Llama 2."""
+    if ARCHITECTURE not in released.architectures or released.model_type != "openvla":
+        raise unusable(
+            directory,
+            f"config.json is of another architecture: {', '.join(released.architectures)} ({released.model_type})",
+            f"give the folder of a policy: {ARCHITECTURE} (openvla)",
+        )
+    if released.image_resize_strategy != "resize-naive":
+        raise unusable(directory, f"image_resize_strategy {released.image_resize_strategy} is not supported")
+    if released.text_config.model_type != "llama":
+        raise unusable(
+            directory, f"language model {released.text_config.model_type}: only llama is supported"
+        )
+    if not released.llm_backbone_id.startswith("llama2"):
+        raise unusable(
+            directory,
+            f"llm_backbone_id {released.llm_backbone_id}: prompts of another form, which are not supported",
+            "give a policy on Llama 2, as openvla-7b and what was tuned from it (openvla-v01-7b is on Vicuna)",
+        )
 
 
 def load_network(

@@ -94,6 +94,9 @@ def spare_mb(device: str) -> float:
     memory reads them from the disk in every inference.
     """
     left = free_mb(device)
+    if torch.device(device).type == "cuda" and torch.cuda.is_available():
+        # What PyTorch keeps for its next tensors is free for them.
+        left += (torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)) / 1e6
     if torch.device(device).type != "cpu":
         return left
     return left - float(getattr(psutil.Process().memory_info(), "shared", 0)) / 1e6

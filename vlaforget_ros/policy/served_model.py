@@ -177,6 +177,7 @@ class ServedModel:
         try:
             return self.slots.stage(weights)
         except Exception as second:
-            if not is_out_of_memory(second):
+            # A coded one says itself what is missing.
+            if isinstance(second, PolicyError) or not is_out_of_memory(second):
                 raise
             raise out_of_memory(f"staging {weights.bytes / 1e6:.1f} MB") from error
