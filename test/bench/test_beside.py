@@ -10,9 +10,9 @@ from lending_parts import sockets
 from released_parts import write_released
 
 from vlaforget_ros.bench.beside import Settings, _interval, measure
-from vlaforget_ros.bench.random_release import set_option
 from vlaforget_ros.errors import UnlearningError
 from vlaforget_ros.paths import models_directory
+from vlaforget_ros.policy.options import set_options
 
 __all__ = ["sockets"]
 
@@ -38,7 +38,7 @@ def test_whether_weights_were_shared_and_what_each_process_holds(
     own: bool, tmp_path: Path, sockets: Path
 ) -> None:
     write_released(tmp_path / "base")
-    set_option(tmp_path / "base", "dtype", "bfloat16")
+    set_options(tmp_path / "base", dtype="bfloat16")
     settings = Settings(
         tmp_path / "base", shares=(1.0,), ticks=2, turns=1, tick_s=0.05, share_weights=not own
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from released_parts import write_oft
 
 from vlaforget_ros.bench import random_pi0, sizing
 from vlaforget_ros.bench.edit import Settings, measure
@@ -88,3 +89,19 @@ def test_a_step_of_pi0_fast_with_two_cameras_has_the_gradients_of_the_plain_form
     values = {figure["name"]: figure["value"] for figure in document["figures"]}
     assert values["gradient_difference"] < 1e-4
     assert values["blocks_saved_share"] > 0.5
+
+
+def test_a_step_of_openvla_oft_has_the_gradients_of_the_plain_form(tmp_path: Path) -> None:
+    """Two cameras and a state, every stage; all numbers of a chunk are read from one pass."""
+    write_oft(tmp_path, chunk=2, state=4, images=2)
+    sizes = {f"batch_{name}": 2 for name in ("forget", "retain", "boundary", "counterfactual")}
+    texts = ("open the faucet", "close the window")
+    settings = Settings(1, 8, 2, VlaForgetParameters(**sizes), texts, stages=STAGES)  # type: ignore[arg-type]
+    document = measure(VlaPolicy.load(tmp_path), settings, lambda done, total: None)
+    values = {figure["name"]: figure["value"] for figure in document["figures"]}
+    for suffix in ("", "_visual", "_projector"):
+        assert values[f"gradient_difference{suffix}"] < 1e-4
+    tokens = document["tokens_through_blocks"]
+    assert set(tokens["language"]["ours"]) == {"language"}
+    # Two towers of two used blocks, two images of four patches; of DINOv2 also a class token and four registers.
+    assert tokens["visual"]["plain"]["visual"] == 2 * 8 * 2 * 2 * (4 + 9)

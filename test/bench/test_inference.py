@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -49,6 +50,18 @@ def test_pi0_fast_decodes_the_same_tokens_as_the_library_s_gemma() -> None:
     assert values["actions_per_second_ratio"]["value"] > 0
 
 
+def test_openvla_oft_decides_the_same_chunk_as_the_library_s_pass() -> None:
+    settings = Settings("openvla_oft", "small", repeats=1, rounded=False)
+    document = measure(settings, lambda done, total: None)
+    values = {figure["name"]: figure for figure in document["figures"]}
+    for name in ("merged", "factors", "narrow"):
+        # Chunks of eight actions of seven numbers, in bins of 1/128: sums in another order rarely cross an edge.
+        assert values[f"equal_tokens_share_{name}"]["n"] == 56
+        assert values[f"equal_tokens_share_{name}"]["value"] > 0.9
+    assert values["actions_per_second_ratio"]["value"] > 0
+    assert values["actions_per_second_ratio_narrow"]["value"] > 0
+
+
 @pytest.mark.timeout(600)
 def test_compiled_paths_are_timed_and_what_they_would_compile_anew_is_counted() -> None:
     document = measure(Settings("openvla_7b", "small", repeats=1, compiled=True), lambda done, total: None)
@@ -72,6 +85,20 @@ def test_the_random_checkpoint_is_one_in_the_released_layout(tmp_path: Path) -> 
     again = VlaPolicy.load(tmp_path)
     for own, other in zip(policy.model.parameters(), again.model.parameters(), strict=True):
         assert torch.equal(own, other)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_random_checkpoint_of_openvla_oft_is_one_of_libero(dtype: torch.dtype) -> None:
+    with random_release.released(
+        "small", "cpu", ("open the door",), 3, None, "openvla_oft", dtype
+    ) as release:
+        found = inspect(release.directory)
+        policy = VlaPolicy.load(release.directory)
+    assert found["problems"] == []
+    assert (found["chunk"], found["cameras"], found["state"]) == (8, 2, 8)
+    assert {parameter.dtype for parameter in policy.model.parameters()} == {dtype}
+    images = np.zeros((2, 112, 112, 3), dtype=np.uint8)
+    assert policy.act(images, "open the door", np.zeros(8)).action.shape == (56,)
 
 
 def test_loading_is_measured_in_a_process_of_its_own(tmp_path: Path) -> None:

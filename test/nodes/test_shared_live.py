@@ -13,7 +13,7 @@ from live_parts import start_policy
 from released_parts import write_released
 
 from vlaforget_ros.adapters import AdapterStore
-from vlaforget_ros.bench.random_release import set_option
+from vlaforget_ros.policy.options import set_options
 
 pytestmark = pytest.mark.ros
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.ros
 def base(graph: Any) -> Path:
     """Float32 in its files, bfloat16 in memory."""
     write_released(graph.folder / "base")
-    set_option(graph.folder / "base", "dtype", "bfloat16")
+    set_options(graph.folder / "base", dtype="bfloat16")
     return graph.folder / "base"
 
 

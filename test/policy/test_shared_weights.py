@@ -23,12 +23,13 @@ from live_parts import eventually
 from released_parts import INSTRUCTION, write_oft, write_released
 
 from vlaforget_ros.bench import random_pi0
-from vlaforget_ros.bench.random_release import released, set_option
+from vlaforget_ros.bench.random_release import released
 from vlaforget_ros.errors import ErrorCode, PolicyError
 from vlaforget_ros.policy import checkpoint, offer
 from vlaforget_ros.policy.borrower import borrow
 from vlaforget_ros.policy.lender import Lender, is_copied
 from vlaforget_ros.policy.offer import CudaHandle, Offer, Region, Wanted
+from vlaforget_ros.policy.options import set_options
 from vlaforget_ros.policy.policy import VlaPolicy
 from vlaforget_ros.policy.regions import weights_of
 
@@ -41,7 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """In bfloat16, where the files have float32."""
     base = tmp_path_factory.mktemp("lent") / "base"
     write_released(base)
-    set_option(base, "dtype", "bfloat16")
+    set_options(base, dtype="bfloat16")
     return base
 
 
@@ -112,7 +113,7 @@ print(json.dumps(found))
 
 def test_a_borrower_has_no_copy(tmp_path: Path, lend: Start) -> None:
     with released("small", "cpu", (INSTRUCTION,), folder=tmp_path) as release:
-        set_option(release.directory, "dtype", "bfloat16")
+        set_options(release.directory, dtype="bfloat16")
         lend(release.directory)
         command = [sys.executable, "-c", _HOLDS, str(release.directory)]
         lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout

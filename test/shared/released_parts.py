@@ -23,9 +23,9 @@ from transformers import (
     SiglipVisionModel,
 )
 
+from vlaforget_ros.bench import random_oft
 from vlaforget_ros.policy.config import ActionNormalisation, PolicyConfig, VisionTowerConfig
 from vlaforget_ros.policy.model import OpenVla
-from vlaforget_ros.policy.oft import ActionHead, ProprioProjector
 from vlaforget_ros.policy.prompt import build_tokenizer
 
 INSTRUCTION = "open the faucet"
@@ -107,19 +107,7 @@ def write_oft(directory: Path, seed: int = 0, chunk: int = 3, state: int = 0, im
         images: cameras.
     """
     write_released(directory, seed)
-    torch.manual_seed(seed)
-    width = TEXT["hidden_size"]
-    parts: dict[str, torch.nn.Module] = {"action_head": ActionHead(width, 7)}
-    if state:
-        parts["proprio_projector"] = ProprioProjector(state, width)
-    for name, module in parts.items():
-        inner = "model." if name == "action_head" else ""
-        tensors = {f"module.{inner}{key}": value for key, value in module.state_dict().items()}
-        save_file(tensors, directory / f"{name}--100_checkpoint.safetensors")
-    bounds = {"q01": [-1.0] * state, "q99": [1.0] * state}
-    statistics = {"robot": {"action": ACTION, "proprio": bounds}}
-    (directory / "dataset_statistics.json").write_text(json.dumps(statistics))
-    (directory / "vlaforget.yaml").write_text(f"chunk: {chunk}\nimages: {images}\n")
+    random_oft.add_parts(directory, TEXT["hidden_size"], ACTION, random_oft.Robot(chunk, state, images), seed)
 
 
 @torch.no_grad()

@@ -17,10 +17,10 @@ from lending_parts import Lending, lend, sockets
 from method_parts import bits, small_settings
 from released_parts import write_released
 
-from vlaforget_ros.bench.random_release import set_option
 from vlaforget_ros.errors import ErrorCode, UnlearningError
 from vlaforget_ros.policy.borrower import borrow
 from vlaforget_ros.policy.lender import Lender
+from vlaforget_ros.policy.options import set_options
 from vlaforget_ros.policy.policy import VlaPolicy
 from vlaforget_ros.policy.regions import weights_of
 from vlaforget_ros.unlearning import base as base_module
@@ -48,7 +48,7 @@ def _request(base: Path, tmp_path: Path, **changes: Any) -> Path:
 def converted(tmp_path: Path) -> Path:
     """Float32 in its files, bfloat16 in memory: loading makes a copy."""
     write_released(tmp_path / "base")
-    set_option(tmp_path / "base", "dtype", "bfloat16")
+    set_options(tmp_path / "base", dtype="bfloat16")
     return tmp_path / "base"
 
 

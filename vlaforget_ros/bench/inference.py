@@ -1,8 +1,9 @@
 """Actions per second of the serving engine, beside the library's own path on the same weights, in turns in one run.
 
 * plain: the network's vision and projector, then ``generate`` of the library on the embeddings, PEFT's layers active;
-* narrow: of OpenVLA the same with an LM head for action tokens only: what the engine has beyond that, since a small
-  model with the vocabulary of the large one is mostly head (``head_share``);
+  of OpenVLA-OFT, which generates nothing, the library's one pass, with the LM head that upstream computes and drops;
+* narrow: of OpenVLA the same with an LM head for action tokens only, of OpenVLA-OFT without one: what the engine has
+  beyond that, since a small model with the vocabulary of the large one is mostly head (``head_share``);
 * loop: of pi0-FAST as plain, without ``generate``: the library's Gemma with its cache, as lerobot decodes;
 * factors: the engine with the adapter's factors beside the layers;
 * merged: the engine with the adapter merged into copies of the layers; on a GPU its work is replayed as a CUDA graph;
@@ -12,7 +13,8 @@
   of its tokens are the stored weights' is reported, and with random weights, all near a tie, that is the worst case.
 
 Weights are random, so tokens near a tie may differ between paths that round differently: the share of equal ones is
-reported. Loading is measured in a process of its own, which does nothing else.
+reported; of OpenVLA-OFT tokens are the bins that the numbers of a chunk fall into. Loading is measured in a process of
+its own, which does nothing else.
 """
 
 from __future__ import annotations
@@ -153,7 +155,7 @@ def _measure(settings: Settings, release: Release, progress: Callable[[int, int]
         found.append(Figure(f"recompilations_{name}", float(again), "count"))
     found += [Figure(f"weights_mb_{name}", size / 1e6, "MB") for name, size in held.items()]
     found += [Figure(f"weights_ratio_{name}", size / stored, "ratio") for name, size in held.items()]
-    if settings.device.startswith("cuda"):
+    if settings.device.startswith("cuda") and policy.config.oft is None:
         found += _bandwidth(policy)
     return figures.document(
         "inference",

@@ -21,7 +21,7 @@ Act = Callable[[np.ndarray], tuple[int, ...]]
 
 
 def paths(policy: VlaPolicy, adapter: Path, instruction: str) -> dict[str, Act]:
-    """Ways from an image (H, W, 3) uint8 to the tokens of an action.
+    """Ways from what the cameras see, as :func:`noise`, to the tokens of an action.
 
     Args:
         policy: each path gets a twin of it, with the same weights.
@@ -31,6 +31,11 @@ def paths(policy: VlaPolicy, adapter: Path, instruction: str) -> dict[str, Act]:
     Returns:
         ``plain``; of pi0-FAST also ``loop``, of the others ``narrow``.
     """
+    if policy.config.oft is not None:
+        return {
+            "plain": _pass(policy.twin(), adapter, instruction),
+            "narrow": _pass(policy.twin(), adapter, instruction, narrow=True),
+        }
     if policy.config.fast is None:
         return {
             "plain": _generate(policy.twin(), adapter, instruction),
@@ -43,9 +48,10 @@ def paths(policy: VlaPolicy, adapter: Path, instruction: str) -> dict[str, Act]:
 
 
 def noise(policy: VlaPolicy, seed: int) -> np.ndarray:
-    """An image (H, W, 3) uint8 of the policy's size."""
-    size = policy.config.featurizer.image_size
-    return np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)
+    """An image (H, W, 3) uint8 of the policy's size; of several cameras (images, H, W, 3)."""
+    size, cameras = policy.config.featurizer.image_size, policy.config.cameras
+    shape = (size, size, 3) if cameras == 1 else (cameras, size, size, 3)
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
 
 
 def zero_state(policy: VlaPolicy) -> np.ndarray | None:
@@ -94,6 +100,34 @@ def _narrow(language: Any, tokens: range) -> int:
     language.lm_head = nn.Linear(head.shape[1], len(tokens), bias=False, device="meta")
     language.lm_head.weight = nn.Parameter(head[rows], requires_grad=False)
     return tokens.start
+
+
+def _pass(policy: VlaPolicy, adapter: Path, instruction: str, narrow: bool = False) -> Act:
+    """One pass over the empty slots of a chunk, as upstream's OpenVLA-OFT decides it.
+
+    Args:
+        policy: of its own.
+        adapter: folder of a PEFT adapter.
+        instruction: what the policy is told.
+        narrow: without the LM head, which upstream computes at all positions and nothing reads.
+    """
+    network, codec = _network(policy, adapter), policy.codec
+    state = zero_state(policy)
+    states = None if state is None else state[None]
+    batch = policy.encode(noise(policy, 0)[None], [instruction], np.zeros((1, codec.dims)), states)
+    language = network.language_model.model if narrow else network.language_model
+
+    @torch.inference_mode()
+    def act(image: np.ndarray) -> tuple[int, ...]:
+        seen = network.look(pixel_values(image[None], policy.config, policy.device), batch.states)
+        embeds = network.embed(seen, batch.input_ids)
+        mask = network.seen(embeds.shape[1], batch.action_positions)
+        states = language(inputs_embeds=embeds, attention_mask=mask, output_hidden_states=True).hidden_states
+        slots = states[-1][:, batch.action_positions[0]]
+        values = network.action_head(slots)[0].float().cpu().numpy()
+        return tuple(int(token) for token in codec.encode(codec.robot_units(values.astype(np.float64))))
+
+    return act
 
 
 class _Prefix:

@@ -14,7 +14,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-import yaml
 from safetensors.torch import save_file
 from scipy.fft import dct
 from tokenizers import ByteLevelBPETokenizer, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
@@ -23,7 +22,7 @@ from torch import Tensor
 
 from vlaforget_ros.adapters.lerobot_names import checkpoint_name
 from vlaforget_ros.policy.config import ActionNormalisation, FastConfig, PolicyConfig, ProprioNormalisation
-from vlaforget_ros.policy.options import FILE as OPTIONS
+from vlaforget_ros.policy.options import set_options
 from vlaforget_ros.policy.pi0 import HEAD, Pi0Fast
 from vlaforget_ros.policy.pi0_configs import (
     LOCATIONS,
@@ -109,8 +108,7 @@ def write(
     )
     (directory / "config.json").write_text(json.dumps(_config(config, robot), indent=1))
     _write_processors(directory, robot)
-    heads = config.featurizer.heads
-    (directory / OPTIONS).write_text(yaml.safe_dump({"actions": robot.kind, "heads": [heads]}))
+    set_options(directory, actions=robot.kind, heads=[config.featurizer.heads])
     save_file(_weights(config, dtype, device, seed), directory / "model.safetensors")
     return config
 

@@ -8,24 +8,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-import yaml
 from safetensors.torch import save_file
 from torch import Tensor
 
-from vlaforget_ros.bench import random_pi0
+from vlaforget_ros.bench import random_oft, random_pi0
 from vlaforget_ros.policy.config import ActionNormalisation, PolicyConfig
 from vlaforget_ros.policy.model import OpenVla
 from vlaforget_ros.policy.openvla_7b import openvla_7b_config, openvla_small_config
-from vlaforget_ros.policy.options import FILE as OPTIONS
+from vlaforget_ros.policy.options import set_options
 from vlaforget_ros.policy.prompt import build_tokenizer
 from vlaforget_ros.policy.released import ARCHITECTURE
 from vlaforget_ros.policy.shards import INDEX, SINGLE
 
 Size = Literal["small", "full"]
-Model = Literal["openvla_7b", "pi0_fast"]
+Model = Literal["openvla_7b", "openvla_oft", "pi0_fast"]
 STATISTICS = ActionNormalisation(
     names=("dx", "dy", "dz", "droll", "dpitch", "dyaw", "gripper"),
     units=("m", "m", "m", "rad", "rad", "rad", "0..1"),
@@ -86,7 +85,11 @@ def released(
             )
             yield Release(base, dtype, (base / SINGLE).stat().st_size)
             return
-        yield Release(base, dtype, write(base, config, instructions, device, dtype, seed))
+        largest = write(base, config, instructions, device, dtype, seed)
+        if model == "openvla_oft":
+            width = int(config.language["hidden_size"])
+            random_oft.add_parts(base, width, _actions(STATISTICS), seed=seed, dtype=dtype)
+        yield Release(base, dtype, largest)
 
 
 def write(
@@ -134,17 +137,9 @@ def write(
         places.update(dict.fromkeys(names, file))
     (directory / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": places}))
     (directory / "config.json").write_text(json.dumps(_config(config), indent=1))
-    heads = [tower.heads for tower in config.towers]
-    (directory / OPTIONS).write_text(yaml.safe_dump({"heads": heads}))
+    set_options(directory, heads=[tower.heads for tower in config.towers])
     build_tokenizer(instructions, 1000).save(str(directory / "tokenizer.json"))
     return max((directory / file).stat().st_size for file in set(places.values()))
-
-
-def set_option(directory: Path, name: str, value: object) -> None:
-    """Write one of the checkpoint's options into its ``vlaforget.yaml``; this makes it another checkpoint."""
-    path = directory / OPTIONS
-    known = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    path.write_text(yaml.safe_dump({**known, name: value}), encoding="utf-8")
 
 
 def _draw(
@@ -160,12 +155,14 @@ def _draw(
     return drawn.to(dtype).cpu()
 
 
+def _actions(entry: ActionNormalisation) -> dict[str, tuple[Any, ...]]:
+    """As files of statistics have them."""
+    return {"q01": entry.q01, "q99": entry.q99, "mask": entry.mask}
+
+
 def _config(config: PolicyConfig) -> dict[str, object]:
     padding = int(config.language["vocab_size"]) - config.action_vocab_end
-    statistics = {
-        key: {"action": {"q01": entry.q01, "q99": entry.q99, "mask": entry.mask}}
-        for key, entry in config.norm_stats.items()
-    }
+    statistics = {key: {"action": _actions(entry)} for key, entry in config.norm_stats.items()}
     return {
         "model_type": "openvla",
         "architectures": [ARCHITECTURE],

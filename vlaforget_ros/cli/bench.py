@@ -180,7 +180,7 @@ def unlearning(
 def edit(
     json_path: Path | None = _JSON,
     base: Path | None = _BASE,
-    model: Literal["tiny", "openvla_7b", "pi0_fast"] = typer.Option(
+    model: Literal["tiny", "openvla_7b", "openvla_oft", "pi0_fast"] = typer.Option(
         "tiny", help="--base, or random weights of this kind."
     ),
     size: Literal["small", "full"] = typer.Option(

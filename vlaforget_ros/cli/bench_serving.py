@@ -22,7 +22,9 @@ def register(app: typer.Typer) -> None:
 
 def inference(
     json_path: Path | None = _JSON,
-    model: Literal["openvla_7b", "pi0_fast"] = typer.Option("openvla_7b", help="Kind of policy."),
+    model: Literal["openvla_7b", "openvla_oft", "pi0_fast"] = typer.Option(
+        "openvla_7b", help="Kind of policy."
+    ),
     size: Literal["small", "full"] = typer.Option(
         "small", help="Every part small, or as released (15 GB, pi0_fast 7 GB)."
     ),
@@ -88,7 +90,8 @@ def beside(
     import torch
 
     from vlaforget_ros.bench.beside import INSTRUCTION, Settings, measure
-    from vlaforget_ros.bench.random_release import released, set_option
+    from vlaforget_ros.bench.random_release import released
+    from vlaforget_ros.policy.options import set_options
 
     torch.set_num_threads(1)
     wanted = tuple(float(share) for share in shares.split(","))
@@ -96,7 +99,7 @@ def beside(
         base = models_directory() / "tiny"
         if model != "tiny":
             base = stack.enter_context(released(size, device, (INSTRUCTION,), seed)).directory
-            set_option(base, "dtype", dtype)
+            set_options(base, dtype=dtype)
         update = stack.enter_context(bar("turns"))
         settings = Settings(base, device, wanted, ticks, turns, tick_s, 1, seed, not own_weights)
         document = measure(settings, update)

@@ -92,3 +92,10 @@ def read_options(directory: Path) -> CheckpointOptions:
         raise unusable(directory, f"{FILE}: {name}: {first['msg']}", f"correct {FILE}; {hint}") from error
     except (OSError, yaml.YAMLError) as error:
         raise unusable(directory, f"{FILE}: {error}", f"correct {FILE}") from error
+
+
+def set_options(directory: Path, **values: object) -> None:
+    """Write some of the options, whether they are valid or not; others stay. This makes it another checkpoint."""
+    path = directory / FILE
+    known = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    path.write_text(yaml.safe_dump({**known, **values}), encoding="utf-8")
