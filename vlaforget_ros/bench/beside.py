@@ -143,8 +143,8 @@ def _interval(beside: np.ndarray, alone: np.ndarray, quantile: int, seed: int) -
 def _ticks(policy: VlaPolicy, settings: Settings, turn: int) -> np.ndarray:
     """(ticks,) seconds of each inference."""
     rng = np.random.default_rng((settings.seed, turn))
-    shape = _shape(policy)
-    state = None if policy.config.state is None else np.zeros(len(policy.config.state.low))
+    shape = policy.config.view_shape
+    state = policy.config.zero_state
     policy.act(rng.integers(0, 256, shape, dtype=np.uint8), INSTRUCTION, state)
     seconds = []
     due = time.perf_counter()
@@ -257,16 +257,15 @@ def _request(folder: Path, policy: VlaPolicy, settings: Settings) -> Path:
     rng = np.random.default_rng(settings.seed)
     dims = len(policy.normalisation.q01)
     span = policy.codec.span[:dims]
-    state = 0 if policy.config.state is None else len(policy.config.state.low)
+    state = policy.config.zero_state
     cameras = [f"camera_{i}" for i in range(1, policy.config.cameras)]
-    with EpisodeWriter(folder / "bag", cameras=cameras, state="state" if state else "") as writer:
+    with EpisodeWriter(folder / "bag", cameras=cameras, state="" if state is None else "state") as writer:
         for number, kind in enumerate(["bad"] * 3 + ["good"] * 5):
             writer.begin(f"{kind}-{number}", INSTRUCTION)
             action = np.array(policy.normalisation.hold) + span * rng.uniform(-0.2, 0.2, dims)
             for _ in range(_FRAMES):
-                image = rng.integers(0, 256, _shape(policy), dtype=np.uint8)
-                told = np.zeros(state) if state else None
-                writer.frame(image, action.astype(np.float32), state=told)
+                image = rng.integers(0, 256, policy.config.view_shape, dtype=np.uint8)
+                writer.frame(image, action.astype(np.float32), state=state)
             writer.end(kind == "good")
     request = {
         "name": "beside",
@@ -280,13 +279,8 @@ def _request(folder: Path, policy: VlaPolicy, settings: Settings) -> Path:
         "retain": {"rollout_id": "good-*"},
         "budget": {"seconds": _BUDGET_S, "memory_mb": _MEMORY_MB},
         **({"cameras": cameras} if cameras else {}),
-        **({"state": "state"} if state else {}),
+        **({} if state is None else {"state": "state"}),
     }
     path = folder / "request.yaml"
     path.write_text(yaml.safe_dump(request))
     return path
-
-
-def _shape(policy: VlaPolicy) -> tuple[int, ...]:
-    size, cameras = policy.config.featurizer.image_size, policy.config.cameras
-    return (size, size, 3) if cameras == 1 else (cameras, size, size, 3)

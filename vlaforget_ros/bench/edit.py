@@ -220,9 +220,7 @@ def _bench(policy: VlaPolicy, settings: Settings, stage: StageName) -> tuple[Wor
 
 
 def _frames(policy: VlaPolicy, text: str, count: int, generator: np.random.Generator) -> FrameSet:
-    size, cameras = policy.config.featurizer.image_size, policy.config.cameras
-    shape = (count, size, size, 3) if cameras == 1 else (count, cameras, size, size, 3)
-    images = generator.integers(0, 256, shape, dtype=np.uint8)
+    images = generator.integers(0, 256, (count, *policy.config.view_shape), dtype=np.uint8)
     dims, chunk = len(policy.normalisation.q01), policy.config.chunk
     steps = generator.uniform(-0.4, 0.4, (count, dims)) * policy.codec.span[:dims]
     # The same action throughout a chunk: noise over time would be no motion.

@@ -133,9 +133,7 @@ def _measure(settings: Settings, release: Release, progress: Callable[[int, int]
         )
         digests = (digest, store.add_weights(other, {"name": "other", "method": "random"}).digest)
         for name, merge in (("compiled", True), ("compiled_factors", False)):
-            own = CompiledPath(
-                policy.twin(), store, digests, merge, INSTRUCTION, library_paths.zero_state(policy)
-            )
+            own = CompiledPath(policy.twin(), store, digests, merge, INSTRUCTION, policy.config.zero_state)
             compiled[name], paths[name] = own, own.act
     stored = bytes_of(policy.model)
     held: dict[str, int] = {}
@@ -198,7 +196,7 @@ def _ours(
 ) -> Callable[[np.ndarray], tuple[int, ...]]:
     slots = slots_for(policy.model, merge)
     slots.activate(slots.stage(store.load(digest)))
-    state = library_paths.zero_state(policy)
+    state = policy.config.zero_state
     return lambda image: policy.act(image, INSTRUCTION, state).tokens
 
 

@@ -49,14 +49,7 @@ def paths(policy: VlaPolicy, adapter: Path, instruction: str) -> dict[str, Act]:
 
 def noise(policy: VlaPolicy, seed: int) -> np.ndarray:
     """An image (H, W, 3) uint8 of the policy's size; of several cameras (images, H, W, 3)."""
-    size, cameras = policy.config.featurizer.image_size, policy.config.cameras
-    shape = (size, size, 3) if cameras == 1 else (cameras, size, size, 3)
-    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
-
-
-def zero_state(policy: VlaPolicy) -> np.ndarray | None:
-    """A state of the robot for a policy that is told one."""
-    return None if policy.config.state is None else np.zeros(len(policy.config.state.low))
+    return np.random.default_rng(seed).integers(0, 256, policy.config.view_shape, dtype=np.uint8)
 
 
 def _network(policy: VlaPolicy, adapter: Path) -> Any:
@@ -112,7 +105,7 @@ def _pass(policy: VlaPolicy, adapter: Path, instruction: str, narrow: bool = Fal
         narrow: without the LM head, which upstream computes at all positions and nothing reads.
     """
     network, codec = _network(policy, adapter), policy.codec
-    state = zero_state(policy)
+    state = policy.config.zero_state
     states = None if state is None else state[None]
     batch = policy.encode(noise(policy, 0)[None], [instruction], np.zeros((1, codec.dims)), states)
     language = network.language_model.model if narrow else network.language_model
@@ -145,7 +138,7 @@ class _Prefix:
         self.most = fast.action_tokens
         self.end = policy.codec.words[0]
         self._policy = policy
-        state = zero_state(policy)
+        state = policy.config.zero_state
         states = None if state is None else state[None]
         batch = policy.encode(noise(policy, 0)[None], [instruction], np.zeros((1, policy.codec.dims)), states)
         length = int(batch.action_positions[0, 0]) + 1 - policy.config.image_tokens

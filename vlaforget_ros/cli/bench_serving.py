@@ -66,9 +66,11 @@ def inference(
 
 def beside(
     json_path: Path | None = _JSON,
-    model: Literal["tiny", "openvla_7b"] = typer.Option("tiny", help="Kind of policy."),
+    model: Literal["tiny", "openvla_7b", "openvla_oft", "pi0_fast"] = typer.Option(
+        "tiny", help="Kind of policy."
+    ),
     size: Literal["small", "full"] = typer.Option(
-        "small", help="Of openvla_7b: every part small, or as released (15 GB)."
+        "small", help="But for tiny: every part small, or as released (15 GB, pi0_fast 7 GB)."
     ),
     shares: str = typer.Option("1,0.5", help="Shares of the time that the edit may work."),
     ticks: int = typer.Option(100, min=10, help="Inferences in each turn."),
@@ -77,7 +79,7 @@ def beside(
     device: str = typer.Option("cpu", help="cpu or cuda, for both."),
     dtype: Literal["stored", "bfloat16", "float16"] = typer.Option(
         "stored",
-        help="Of openvla_7b's weights in memory: another one than stored is a copy, also on the CPU.",
+        help="But for tiny, of weights in memory: another one than stored is a copy, also on the CPU.",
     ),
     own_weights: bool = typer.Option(False, help="Let the edit hold a copy where it would share weights."),
     seed: int = typer.Option(0, help="Of images and batches."),
@@ -98,7 +100,7 @@ def beside(
     with ExitStack() as stack:
         base = models_directory() / "tiny"
         if model != "tiny":
-            base = stack.enter_context(released(size, device, (INSTRUCTION,), seed)).directory
+            base = stack.enter_context(released(size, device, (INSTRUCTION,), seed, model=model)).directory
             set_options(base, dtype=dtype)
         update = stack.enter_context(bar("turns"))
         settings = Settings(base, device, wanted, ticks, turns, tick_s, 1, seed, not own_weights)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from vlaforget_ros.policy.unusable import reason
@@ -244,6 +245,17 @@ class PolicyConfig(_Frozen):
     def state(self) -> ProprioNormalisation | None:
         """How the robot's state is scaled; None where the policy is not told it."""
         return self.extra.proprio if self.extra else None
+
+    @property
+    def view_shape(self) -> tuple[int, ...]:
+        """Of what the cameras see at one time: (S, S, 3), of several (images, S, S, 3)."""
+        size = self.featurizer.image_size
+        return (size, size, 3) if self.cameras == 1 else (self.cameras, size, size, 3)
+
+    @property
+    def zero_state(self) -> np.ndarray | None:
+        """(P,) a state of zeros, for trials; None where the policy is not told one."""
+        return None if self.state is None else np.zeros(len(self.state.low))
 
     @property
     def image_tokens(self) -> int:

@@ -158,11 +158,11 @@ class VlaPolicy:
     def rehearse(self, length: int) -> None:
         """Call each of these functions as serving would, for a made-up prompt of ``length`` tokens."""
         config = self.config
-        images = np.zeros((1, config.cameras, *[config.featurizer.image_size] * 2, 3), dtype=np.uint8)
-        pixels = pixel_values(images if config.cameras > 1 else images[:, 0], config, self.device)
+        pixels = pixel_values(np.zeros((1, *config.view_shape), dtype=np.uint8), config, self.device)
         word = 1 if self._pad_id != 1 else 2
         ids = torch.full((1, length), word, device=self.device)
-        scaled = self._form.scaled(None if config.state is None else np.zeros((1, len(config.state.low))))
+        state = config.zero_state
+        scaled = self._form.scaled(None if state is None else state[None])
         self._form.rehearse(*(pixels, ids) if scaled is None else (pixels, ids, scaled))
 
     @property

@@ -33,14 +33,12 @@ def fixed_observations(policy: VlaPolicy, instructions: Sequence[str]) -> list[O
         PolicyError: 206 for an instruction that the policy cannot read.
     """
     config, found = policy.config, []
-    size = config.featurizer.image_size
-    shape = (size, size, 3) if config.cameras == 1 else (config.cameras, size, size, 3)
+    shape = config.view_shape
     noise = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    state = None if config.state is None else np.zeros(len(config.state.low))
     for instruction in instructions:
         policy.check_instruction(instruction)
         for image in (np.full(shape, 127, dtype=np.uint8), noise):
-            found.append(Observation(image, instruction, state))
+            found.append(Observation(image, instruction, config.zero_state))
     return found
 
 
