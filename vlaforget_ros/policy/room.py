@@ -15,6 +15,7 @@ import psutil
 import torch
 
 from vlaforget_ros.errors import ErrorCode, PolicyError
+from vlaforget_ros.policy import control_group
 from vlaforget_ros.policy.options import read_options
 from vlaforget_ros.policy.shards import Shards
 from vlaforget_ros.policy.weight_only import Weights
@@ -78,13 +79,13 @@ def require_dtype(
 
 
 def free_mb(device: str) -> float:
-    """Memory [MB] that a process could still take on a device."""
+    """Memory [MB] that a process could still take on a device; on the CPU no more than its container may have."""
     if torch.device(device).type == "cuda":
         # Without a GPU, loading says so.
         if not torch.cuda.is_available():
             return math.inf
         return torch.cuda.mem_get_info(torch.device(device))[0] / 1e6
-    return float(psutil.virtual_memory().available) / 1e6
+    return min(float(psutil.virtual_memory().available) / 1e6, control_group.left_mb())
 
 
 def spare_mb(device: str) -> float:
