@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.stats import mannwhitneyu
+from torch import Tensor
 
 from vlaforget_ros.attacks.findings import Findings, Report, quiet
 from vlaforget_ros.attacks.outcomes import percent
@@ -23,6 +24,7 @@ from vlaforget_ros.episodes.dataset import FrameSet
 from vlaforget_ros.figures import Figure
 from vlaforget_ros.policy.labels import bins_of, cross_entropy
 from vlaforget_ros.policy.policy import VlaPolicy
+from vlaforget_ros.unlearning.portions import most_frames, portions
 from vlaforget_ros.unlearning.rates import Rate
 
 FPR_LIMIT = 0.01
@@ -81,14 +83,16 @@ def hits_at(members: np.ndarray, non_members: np.ndarray, limit: float = FPR_LIM
 @torch.no_grad()
 def step_scores(policy: VlaPolicy, frames: FrameSet) -> np.ndarray:
     """(N,) mean log-probability [nat] of the tokens of each recorded action, the negative of the loss."""
-    found = []
-    for start in range(0, len(frames), CHUNK):
-        part = frames.take(np.arange(start, min(start + CHUNK, len(frames))))
+
+    def some(rows: np.ndarray) -> Tensor:
+        part = frames.take(rows)
         batch = policy.encode(part.images, part.instructions, part.actions, part.states)
         log_probs = policy.log_probs(policy.action_logits(batch))
         bins = bins_of(batch.action_tokens, policy.codec)
-        found.append(-cross_entropy(log_probs, bins, 0.0, batch.labelled))
-    return torch.cat(found).double().cpu().numpy()
+        return -cross_entropy(log_probs, bins, 0.0, batch.labelled)
+
+    parts = portions(np.arange(len(frames)), most_frames(policy, "looking", CHUNK), some)
+    return torch.cat([part for _, part in parts]).double().cpu().numpy()
 
 
 def trajectory_scores(scores: np.ndarray, episodes: np.ndarray) -> np.ndarray:

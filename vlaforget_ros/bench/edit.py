@@ -108,7 +108,11 @@ def measure(policy: VlaPolicy, settings: Settings, progress: Callable[[int, int]
     found = [figure for stage, own in times.items() for figure in _figures(policy, stage, own)]
     return figures.document(
         "edit",
-        [*found, Figure("peak_mb", round(peak_mb(), 1), "MB")],
+        [
+            *found,
+            Figure("weights_mb", round(bytes_of(policy.model) / 1e6, 1), "MB"),
+            Figure("peak_mb", round(peak_mb(), 1), "MB"),
+        ],
         [settings.seed],
         model=policy.config.name,
         device=str(policy.device),

@@ -1,8 +1,6 @@
 """What an edit of a large policy needs in memory and block evaluations: computed from its shapes, not measured.
 
-Weights are counted on a network without storage (PyTorch's meta device). Activations of a block for one token are taken
-as 10 D + 3 I numbers (attention and its projections, norms, residuals: D wide; the three products of the MLP: I wide),
-without an attention matrix, which fused attention does not keep.
+Weights are counted on a network without storage (PyTorch's meta device), activations as ``policy/footprint.py`` does.
 """
 
 from __future__ import annotations
@@ -16,6 +14,7 @@ import torch
 from vlaforget_ros import figures
 from vlaforget_ros.figures import Figure
 from vlaforget_ros.policy.config import PolicyConfig
+from vlaforget_ros.policy.footprint import block_bytes
 from vlaforget_ros.policy.model import OpenVla
 
 ACTION_TOKENS = 7
@@ -76,7 +75,7 @@ def measure(config: PolicyConfig, settings: Settings) -> dict[str, Any]:
     tokens = patches + settings.prompt_tokens + ACTION_TOKENS
     visual = sum(tower.feature_block % tower.depth + 1 for tower in config.towers)
     edited = min(settings.blocks, depth)
-    block = tokens * (10 * width + 3 * inner) * _HALF
+    block = block_bytes(tokens, width, inner, _HALF)
     features = patches * (config.vision_dim + width) * _SINGLE
     lora = edited * settings.rank * (4 * 2 * width + 3 * (width + inner))
     memory = {

@@ -7,7 +7,7 @@ import os
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import typer
 import yaml
@@ -190,13 +190,21 @@ def edit(
     blocks: int = typer.Option(2, min=1, help="Language blocks that are edited, from the top."),
     steps: int = typer.Option(15, min=3, help="Timed steps of each form."),
     frames: int = typer.Option(256, min=8, help="Random frames of each set."),
+    batch: int = typer.Option(0, min=0, help="Frames of each set in a step; 0: as the method's default."),
+    dtype: Literal["default", "float32", "bfloat16"] = typer.Option(
+        "default", help="Of random weights; float32 on the CPU and bfloat16 on a GPU unless given."
+    ),
     checkpointing: bool = typer.Option(False, help="Recompute blocks in the backward pass."),
     bf16: bool = typer.Option(False, help="Training passes in bfloat16."),
     threads: int = typer.Option(2, min=1, help="CPU threads."),
     device: str = typer.Option("cpu", help="cpu or cuda."),
     seed: int = typer.Option(0, help="Of frames and batches."),
 ) -> None:
-    """A step of each stage with frozen work done once, against the plain form, in one run."""
+    """A step of each stage with frozen work done once, against the plain form, in one run.
+
+    peak_mb is that of both forms together, mapped weights included. At full size on a CPU, half an hour:
+    vlaforget bench edit --model openvla_7b --size full --dtype bfloat16 --stage language --frames 8 --batch 1 --steps 3
+    """
     import torch
 
     from vlaforget_ros.bench.edit import Settings, measure
@@ -206,7 +214,11 @@ def edit(
     from vlaforget_ros.unlearning.parameters import STAGES
 
     torch.set_num_threads(threads)
-    parameters = VlaForgetParameters(gradient_checkpointing=checkpointing, autocast="bf16" if bf16 else "off")
+    chosen: dict[str, Any] = {"gradient_checkpointing": checkpointing, "autocast": "bf16" if bf16 else "off"}
+    if batch:
+        chosen |= {f"batch_{name}": batch for name in ("forget", "retain", "boundary", "counterfactual")}
+    parameters = VlaForgetParameters(**chosen)
+    kind = None if dtype == "default" else getattr(torch, dtype)
     texts = ("open the faucet", "close the window")
     settings = Settings(
         blocks, frames, steps, parameters, texts, seed, STAGES if stage == "all" else (stage,)
@@ -214,7 +226,9 @@ def edit(
     with ExitStack() as stack:
         directory = base or models_directory() / "tiny"
         if model != "tiny":
-            directory = stack.enter_context(released(size, device, texts, seed, model=model)).directory
+            directory = stack.enter_context(
+                released(size, device, texts, seed, model=model, dtype=kind)
+            ).directory
         update = stack.enter_context(bar("steps"))
         document = measure(VlaPolicy.load(directory, device), settings, update)
     show(document, json_path, "a training step of each stage; without a name: language/action")

@@ -22,6 +22,7 @@ Parts, from the top down. A part may call those of its own line, where that make
     bank               a set, encoded, and what the original policy says about it
     gates teacher checkpoints               limits; the original policy asked; unfinished rounds on disk
     metrics network scores                  figures; forward passes from any layer up; layer scores
+    portions                                frames of a set, as many at a time as memory allows
     lora data rates objective pcgrad guard journal parameters
     room                                    whether there is memory for a copy of the base weights
     process child_guard                     how others start an edit; neither knows anything of it

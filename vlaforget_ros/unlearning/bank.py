@@ -18,13 +18,14 @@ from vlaforget_ros.policy.policy import VlaPolicy
 from vlaforget_ros.unlearning import objective
 from vlaforget_ros.unlearning.network import Entry, Network, Output
 from vlaforget_ros.unlearning.parameters import MethodParameters
+from vlaforget_ros.unlearning.portions import Found, most_frames, portions
 
 CHUNK = 128
 
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """Features of the original policy on the frames of a set.
+    """Features of the original policy on the frames of a set, in host memory: of all frames they are large.
 
     Args:
         visual: (N, patches, vision_dim).
@@ -61,7 +62,9 @@ class Bank:
         self.name, self._original = name, original
         self.frames, self.policy, self._network, self._check = frames, policy, network, check
         self.window, self._autocast = parameters.forget_window_bins, parameters.autocast == "bf16"
-        chunks = [policy.encode(f.images, f.instructions, f.actions, f.states) for f in _chunks(frames)]
+        starts = range(0, len(frames), CHUNK)
+        parts = [frames.take(np.arange(start, min(start + CHUNK, len(frames)))) for start in starts]
+        chunks = [policy.encode(f.images, f.instructions, f.actions, f.states) for f in parts]
         longest = max(chunk.input_ids.shape[1] for chunk in chunks)
         # Padding is never looked at (see Network), but slots of a chunk are known by its id.
         padding = int(policy.config.language["pad_token_id"])
@@ -91,10 +94,7 @@ class Bank:
         size = len(self) * sum(state.numel() * state.element_size() for state in first)
         if size > limit_bytes:
             return 0.0
-        parts = []
-        for rows in _chunk_rows(len(self)):
-            self._check()
-            parts.append(self._enter(entry, rows))
+        parts = [part for _, part in self.portions(self._all, lambda rows: self._enter(entry, rows))]
         self._states = tuple(torch.cat(column) for column in zip(*parts, strict=True))
         return float(size)
 
@@ -159,16 +159,32 @@ class Bank:
     @cached_property
     def features(self) -> Features:
         """Features of the original policy; the largest of the cached tensors by far."""
-        parts = [(output.visual, output.projected) for output in self._original_outputs()]
+        parts = [(_on_host(output.visual), _on_host(output.projected)) for output in self._original_outputs()]
         visual, projected = (torch.cat(column) for column in zip(*parts, strict=True))
         return Features(visual, projected)
 
     def _original_outputs(self) -> Iterator[Output]:
-        for rows in _chunk_rows(len(self)):
-            self._check()
-            with self._original():
-                output = self.fresh(rows)
+        for _, output in self.portions(self._all, self._original_output):
             yield output
+
+    def _original_output(self, rows: np.ndarray) -> Output:
+        with self._original():
+            return self.fresh(rows)
+
+    def portions(
+        self, rows: np.ndarray, work: Callable[[np.ndarray], Found], limit: int = CHUNK
+    ) -> Iterator[tuple[np.ndarray, Found]]:
+        """Work without gradients on rows, as many at a time as memory and ``limit`` allow; ``check`` between them."""
+
+        def checked(part: np.ndarray) -> Found:
+            self._check()
+            return work(part)
+
+        return portions(rows, most_frames(self.policy, "looking", limit), checked)
+
+    @property
+    def _all(self) -> np.ndarray:
+        return np.arange(len(self))
 
 
 def _pad(columns: Tensor, length: int, value: float) -> Tensor:
@@ -181,9 +197,7 @@ def _continued(columns: Tensor, length: int) -> Tensor:
     return torch.cat([columns, columns[:, -1:].expand(-1, missing)], dim=1)[:, :length]
 
 
-def _chunks(frames: FrameSet) -> list[FrameSet]:
-    return [frames.take(rows) for rows in _chunk_rows(len(frames))]
-
-
-def _chunk_rows(count: int) -> list[np.ndarray]:
-    return [np.arange(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
+def _on_host(tensor: Tensor | None) -> Tensor:
+    if tensor is None:
+        raise ValueError("a whole pass shows all features")
+    return tensor.cpu()

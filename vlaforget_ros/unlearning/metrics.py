@@ -11,6 +11,7 @@ import numpy as np
 from vlaforget_ros.episodes.dataset import FrameSet
 from vlaforget_ros.policy.policy import VlaPolicy
 from vlaforget_ros.unlearning.data import Earlier
+from vlaforget_ros.unlearning.portions import most_frames, portions
 from vlaforget_ros.unlearning.rates import Rate
 
 # Recorded actions are usually the original policy's own, so that the 95th percentile of its distance is 0 and
@@ -36,11 +37,13 @@ def action_distance(a: np.ndarray, b: np.ndarray, span: np.ndarray) -> np.ndarra
 
 def actions_of(policy: VlaPolicy, frames: FrameSet) -> np.ndarray:
     """(N, A) the policy's own (greedy) actions on frames; a fault counts as the hold action it causes."""
-    found: list[np.ndarray] = []
-    for start in range(0, len(frames), CHUNK):
-        part = frames.take(np.arange(start, min(start + CHUNK, len(frames))))
-        found.extend(p.action for p in policy.act_batch(part.images, part.instructions, part.states))
-    return np.stack(found)
+
+    def some(rows: np.ndarray) -> list[np.ndarray]:
+        part = frames.take(rows)
+        return [p.action for p in policy.act_batch(part.images, part.instructions, part.states)]
+
+    most = most_frames(policy, "deciding", CHUNK)
+    return np.stack([a for _, own in portions(np.arange(len(frames)), most, some) for a in own])
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ policy the convolutional stem, the most expensive part on a CPU, is never run ag
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,6 +66,15 @@ class Network:
     def __init__(self, model: OpenVla, checkpointing: bool = False) -> None:
         self.model, self._checkpointing = model, checkpointing
         self._towers = model.vision_towers
+
+    @contextmanager
+    def recomputing(self, needed: bool) -> Iterator[None]:
+        """Inside, if needed, keep only the inputs of blocks as with ``checkpointing``."""
+        own, self._checkpointing = self._checkpointing, self._checkpointing or needed
+        try:
+            yield
+        finally:
+            self._checkpointing = own
 
     def entry(self, layers: Iterable[str]) -> Entry:
         """The entry just below the first of the named layers."""

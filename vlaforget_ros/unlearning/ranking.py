@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from vlaforget_ros.policy.policy import EditableLayer
 from vlaforget_ros.unlearning.lora import linear
 from vlaforget_ros.unlearning.parameters import StageName
+from vlaforget_ros.unlearning.portions import PORTION_MB, fits, most_frames, portions
 from vlaforget_ros.unlearning.scores import LayerScore, score_layers
 from vlaforget_ros.unlearning.views import View
 from vlaforget_ros.unlearning.workbench import Workbench
@@ -24,15 +27,35 @@ def rank(bench: Workbench, stage: StageName, alpha: float, upper_share: float) -
         upper_share: share of the language blocks, from the top, that come first.
     """
     layers = bench.layers[stage]
-    names = [layer.name for layer in layers]
-    gradients = {
-        name: weight_gradients(bench, name, {layer.name: layer.modules for layer in layers})
-        for name in ("forget", "retain")
-    }
-    weights = {layer.name: [linear(bench.policy.model, m).weight for m in layer.modules] for layer in layers}
     kind = "sig" if stage == "language" else "phi"
-    scores = score_layers(weights, gradients["forget"], gradients["retain"], kind, alpha)
+    scores: list[LayerScore] = []
+    for group in _groups(bench, layers):
+        modules = {layer.name: layer.modules for layer in group}
+        gradients = {name: weight_gradients(bench, name, modules) for name in ("forget", "retain")}
+        weights = {layer.name: _weights(bench, layer) for layer in group}
+        scores += score_layers(weights, gradients["forget"], gradients["retain"], kind, alpha)
+    scores.sort(key=lambda score: -score.score)
+    names = [layer.name for layer in layers]
     return upper_first(scores, names, upper_share) if stage == "language" else scores
+
+
+def _weights(bench: Workbench, layer: EditableLayer) -> list[Tensor]:
+    return [linear(bench.policy.model, module).weight for module in layer.modules]
+
+
+def _groups(bench: Workbench, layers: Sequence[EditableLayer]) -> Iterator[list[EditableLayer]]:
+    """Neighbouring layers whose gradients, of two sets and in single precision, are held at a time."""
+    group: list[EditableLayer] = []
+    size = 0
+    for layer in layers:
+        own = 8 * sum(weight.numel() for weight in _weights(bench, layer))
+        if group and size + own > PORTION_MB * 1e6:
+            yield group
+            group, size = [], 0
+        group.append(layer)
+        size += own
+    if group:
+        yield group
 
 
 def weight_gradients(
@@ -52,9 +75,28 @@ def weight_gradients(
     flat = [linear(bench.policy.model, m).weight for own in modules.values() for m in own]
     for weight in flat:
         weight.requires_grad_(True)
-    loss = View(bench.banks[name], bench.score_rows(name)).nll.mean()
-    gradients = iter(torch.autograd.grad(loss, flat))
+    bank, rows = bench.banks[name], bench.score_rows(name)
+
+    def summed(part: np.ndarray) -> list[Tensor]:
+        bench.guard.check()
+        loss = View(bank, part).nll.mean() * (len(part) / len(rows))
+        return list(torch.autograd.grad(loss, flat))
+
+    # Of a large policy not even one frame fits with all that its blocks keep for the backward pass.
+    large = not fits(bench.policy, "training")
+    most = most_frames(bench.policy, "recomputing" if large else "training", len(rows))
+    total: list[Tensor] = []
+    with bench.network.recomputing(large):
+        for part, found in portions(rows, most, summed):
+            if len(part) == len(rows):
+                total = found
+            elif not total:
+                total = [gradient.float() for gradient in found]
+            else:
+                for place, gradient in enumerate(found):
+                    total[place] += gradient
     bench.policy.model.requires_grad_(False)
+    gradients = iter(total)
     return {layer: [next(gradients) for _ in own] for layer, own in modules.items()}
 
 

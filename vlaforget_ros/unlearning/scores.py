@@ -6,6 +6,7 @@ stage.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 EPSILON = 1e-8
+_PIECE = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -72,13 +74,21 @@ def score_layers(
     """
     scores = []
     for layer, matrices in weights.items():
-        theta, g_f, g_r = _flat(matrices), _flat(forget[layer]), _flat(retain[layer])
-        norms = [float(v.norm()) for v in (theta, g_f, g_r)]
-        cosine = float(g_f @ g_r) / (norms[1] * norms[2]) if norms[1] * norms[2] > 0 else 0.0
+        own = (matrices, forget[layer], retain[layer])
+        norms = [math.sqrt(_dot(tensors, tensors)) for tensors in own]
+        product = norms[1] * norms[2]
+        cosine = _dot(forget[layer], retain[layer]) / product if product > 0 else 0.0
         value = phi(norms[0], norms[1], cosine, alpha) if kind == "phi" else significance(norms[1], norms[2])
         scores.append(LayerScore(layer, norms[0], norms[1], norms[2], cosine, value))
     return sorted(scores, key=lambda s: -s.score)
 
 
-def _flat(tensors: Sequence[Tensor]) -> Tensor:
-    return torch.cat([tensor.detach().flatten().double() for tensor in tensors])
+def _dot(left: Sequence[Tensor], right: Sequence[Tensor]) -> float:
+    """Of all numbers of some tensors, in double precision, of which there is never a copy of a whole tensor."""
+    return sum(
+        float(torch.dot(a.double(), b.double()))
+        for one, other in zip(left, right, strict=True)
+        for a, b in zip(
+            one.detach().flatten().split(_PIECE), other.detach().flatten().split(_PIECE), strict=True
+        )
+    )

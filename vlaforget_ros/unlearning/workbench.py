@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from vlaforget_ros.policy.policy import EditableLayer, VlaPolicy
 from vlaforget_ros.unlearning import objective
@@ -79,16 +80,20 @@ class Workbench:
 
     @torch.no_grad()
     def _undesired(self) -> float:
-        view = View(self.banks["forget"], self.rows.held["forget"])
-        return float(objective.token_mean(view.motion.exp(), view.mask).mean())
+        return self._held_mean("forget", lambda view: objective.token_mean(view.motion.exp(), view.mask))
 
     @torch.no_grad()
     def _counterfactual(self) -> float | None:
-        bank = self.banks.get("counterfactual")
-        if bank is None:
+        if "counterfactual" not in self.banks:
             return None
-        view = View(bank, self.rows.held["counterfactual"])
-        return float(view.cross_entropy(self.parameters.label_sigma_bins).mean())
+        sigma = self.parameters.label_sigma_bins
+        return self._held_mean("counterfactual", lambda view: view.cross_entropy(sigma))
+
+    def _held_mean(self, name: str, value: Callable[[View], Tensor]) -> float:
+        """Mean of a value (N,) over the held-out frames of a set."""
+        bank, held = self.banks[name], self.rows.held[name]
+        parts = bank.portions(held, lambda rows: value(View(bank, rows)), len(held))
+        return float(torch.cat([part for _, part in parts]).mean())
 
     def score_rows(self, name: str) -> np.ndarray:
         """The training frames of a set that layer scores and masks are computed from."""

@@ -23,8 +23,6 @@ from vlaforget_ros.unlearning.parameters import JointParameters
 from vlaforget_ros.unlearning.views import Terms, Views
 from vlaforget_ros.unlearning.workbench import Workbench
 
-CHUNK = 128
-
 
 class RmuParameters(JointParameters):
     """Parameters of ``rmu``; ``components`` has no effect."""
@@ -90,6 +88,5 @@ class Rmu(JointMethod[RmuParameters]):
 def _hidden(bench: Workbench, name: str, block: int) -> Tensor:
     """(N, A, D) of the policy as it is, for all frames of a set."""
     bank = bench.banks[name]
-    rows = np.arange(len(bank))
-    parts = [bank.forward(rows[i : i + CHUNK]).hidden[block] for i in range(0, len(bank), CHUNK)]
-    return torch.cat(parts)
+    parts = bank.portions(np.arange(len(bank)), lambda rows: bank.forward(rows).hidden[block])
+    return torch.cat([part for _, part in parts])

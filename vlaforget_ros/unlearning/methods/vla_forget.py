@@ -249,9 +249,12 @@ def _feature_losses(view: View) -> Sequence[Tensor]:
     losses = []
     output = view.output
     if output.visual is not None and output.visual.requires_grad:
-        losses.append(objective.feature_loss(output.visual, view.bank.features.visual[view.index]).mean())
+        losses.append(_feature_loss(output.visual, view.bank.features.visual, view))
     if output.projected is not None and output.projected.requires_grad:
-        losses.append(
-            objective.feature_loss(output.projected, view.bank.features.projected[view.index]).mean()
-        )
+        losses.append(_feature_loss(output.projected, view.bank.features.projected, view))
     return losses
+
+
+def _feature_loss(present: Tensor, original: Tensor, view: View) -> Tensor:
+    """Mean over a batch; the features of all frames of the original policy are in host memory."""
+    return objective.feature_loss(present, original[view.index].to(present.device)).mean()
