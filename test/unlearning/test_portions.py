@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -19,12 +21,12 @@ from vlaforget_ros.unlearning import portions as portions_module
 from vlaforget_ros.unlearning import ranking
 from vlaforget_ros.unlearning.bank import Bank
 from vlaforget_ros.unlearning.data import EditData
-from vlaforget_ros.unlearning.edit import EditSettings, prepare
+from vlaforget_ros.unlearning.edit import EditSettings, edit, prepare
 from vlaforget_ros.unlearning.guard import Guard
 from vlaforget_ros.unlearning.metrics import actions_of
-from vlaforget_ros.unlearning.network import Output
+from vlaforget_ros.unlearning.network import Entry, Output
 from vlaforget_ros.unlearning.parameters import STAGES
-from vlaforget_ros.unlearning.portions import most_frames, portions
+from vlaforget_ros.unlearning.portions import most_frames, portions, training_passes
 from vlaforget_ros.unlearning.scores import LayerScore
 from vlaforget_ros.unlearning.workbench import Workbench
 
@@ -133,3 +135,30 @@ def test_an_edit_is_measured_alike_whatever_fits(
     torch.testing.assert_close(again.banks["forget"].reference, reference, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(again.banks["forget"].features.visual, features.visual, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(actions_of(again.policy, data.forget), actions, atol=1e-5)
+
+
+def test_training_passes_by_the_layers_that_are_edited(bench: Workbench) -> None:
+    assert training_passes(bench.policy, Entry("visual", (0,)), 200) == (0, False)
+    assert training_passes(bench.policy, Entry("visual", (0,)), 200, recomputing=True) == (0, True)
+    large = SimpleNamespace(config=SEVEN_B, model=torch.nn.Linear(1, 1, dtype=torch.bfloat16))
+    policy = cast(VlaPolicy, large)
+    # 48 MB for a block and a frame: two frames of eight blocks, not one of all of them.
+    assert training_passes(policy, Entry("language", (24,)), 200) == (2, False)
+    assert training_passes(policy, Entry("language", (24,)), 2) == (0, False)
+    most, again = training_passes(policy, Entry("language", (0,)), 200)
+    assert again
+    assert most > 5
+    assert training_passes(policy, Entry("visual", (0, 0)), 200) == (most - 1, True)
+
+
+def test_an_edit_in_small_passes_is_the_same_and_says_so(
+    base_dir: Path, data: EditData, settings: EditSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = edit(VlaPolicy.load(base_dir), data, settings, tmp_path / "whole", Guard(3600, 1e6))
+    small(monkeypatch, 0.0)
+    result = edit(VlaPolicy.load(base_dir), data, settings, tmp_path / "small", Guard(3600, 1e6))
+    assert [done.micro_batch for done in whole.rounds] == [0] * len(whole.rounds)
+    assert [done.micro_batch for done in result.rounds] == [1] * len(whole.rounds)
+    assert any("passes of at most 1 frames" in remark for remark in result.remarks)
+    assert [done.layers for done in result.rounds] == [done.layers for done in whole.rounds]
+    assert result.after.undesired == pytest.approx(whole.after.undesired, rel=1e-2)

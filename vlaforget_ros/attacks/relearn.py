@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from vlaforget_ros.attacks.findings import Findings, Report, quiet
 from vlaforget_ros.attacks.outcomes import percent
@@ -23,6 +24,7 @@ from vlaforget_ros.policy.labels import bins_of, cross_entropy
 from vlaforget_ros.policy.policy import VlaPolicy
 from vlaforget_ros.unlearning.data import Sampler
 from vlaforget_ros.unlearning.lora import EditAdapter
+from vlaforget_ros.unlearning.portions import most_frames, portions
 from vlaforget_ros.unlearning.rates import Rate
 from vlaforget_ros.unlearning.training import check_finite
 
@@ -291,14 +293,21 @@ def _train(
     optimiser: torch.optim.Adam,
     step: int,
 ) -> None:
-    batch = policy.encode(frames.images, frames.instructions, frames.actions, frames.states)
-    log_probs = policy.log_probs(policy.action_logits(batch))
-    bins = bins_of(batch.action_tokens, policy.codec)
     sigma = settings.label_sigma_bins if policy.codec.ordered else 0.0
-    loss = cross_entropy(log_probs, bins, sigma, batch.labelled).mean()
-    gradients = torch.autograd.grad(loss, factors, allow_unused=True)
-    kept = [torch.zeros_like(f) if g is None else g for f, g in zip(factors, gradients, strict=True)]
-    check_finite(step, {"relearning": float(loss.detach())}, kept)
+
+    def some(rows: np.ndarray) -> tuple[float, list[Tensor]]:
+        part = frames.take(rows)
+        batch = policy.encode(part.images, part.instructions, part.actions, part.states)
+        log_probs = policy.log_probs(policy.action_logits(batch))
+        bins = bins_of(batch.action_tokens, policy.codec)
+        loss = cross_entropy(log_probs, bins, sigma, batch.labelled).mean() * (len(rows) / len(frames))
+        gradients = torch.autograd.grad(loss, factors, allow_unused=True, materialize_grads=True)
+        return float(loss.detach()), list(gradients)
+
+    count = len(frames)
+    parts = [found for _, found in portions(np.arange(count), most_frames(policy, "training", count), some)]
+    kept = [sum(own[1:], own[0]) for own in zip(*(gradients for _, gradients in parts), strict=True)]
+    check_finite(step, {"relearning": sum(loss for loss, _ in parts)}, kept)
     for factor, gradient in zip(factors, kept, strict=True):
         factor.grad = gradient
     torch.nn.utils.clip_grad_norm_(factors, settings.gradient_clip)

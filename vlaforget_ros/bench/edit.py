@@ -38,6 +38,7 @@ from vlaforget_ros.unlearning.guard import Guard, peak_mb
 from vlaforget_ros.unlearning.methods.vla_forget import VlaForget, VlaForgetParameters
 from vlaforget_ros.unlearning.network import Output
 from vlaforget_ros.unlearning.parameters import StageName
+from vlaforget_ros.unlearning.portions import training_passes
 from vlaforget_ros.unlearning.steps import Step
 from vlaforget_ros.unlearning.views import View
 from vlaforget_ros.unlearning.workbench import Workbench
@@ -133,21 +134,27 @@ def _stage(policy: VlaPolicy, settings: Settings, stage: StageName, progress: Ca
         name: Sampler(rows, getattr(settings.parameters, f"batch_{name}"), (settings.seed, place))
         for place, (name, rows) in enumerate(sorted(bench.rows.train.items()))
     }
+    entry = bench.network.entry(names)
+    frames = sum(getattr(settings.parameters, f"batch_{name}") for name in samplers)
+    most, again = training_passes(policy, entry, frames, settings.parameters.gradient_checkpointing)
+    # The plain form takes whole batches.
+    passes: dict[Form, int] = {"plain": 0, "ours": settings.parameters.micro_batch or most}
     times = Times()
     for number in range(settings.steps + 1):
         batch = {name: sampler.draw() for name, sampler in samplers.items()}
         for form in FORMS:
             # The first plain step, which warms up, is over: only its memory is that of a form without a cache.
             if (number, form) == (0, "ours"):
-                bench.enter_at(bench.network.entry(names))
+                bench.enter_at(entry)
             cached = number > 0 or form == "ours"
             with (
                 counted(policy, bench) as count,
                 _peak(policy, form, times, counts=cached == (form == "ours")),
+                bench.network.recomputing(again and form == "ours"),
             ):
                 began = time.perf_counter()
                 kind = PlainStep if form == "plain" else Step
-                step = kind(number + 1, settings.steps, bench.banks, batch, factors)
+                step = kind(number + 1, settings.steps, bench.banks, batch, factors, passes[form])
                 if form == "plain":
                     _teacher(bench, batch)
                 times.gradients[form] = method.gradients(step).gradients

@@ -28,7 +28,7 @@ def block_bytes(tokens: int, width: int, inner: int, size: int = 2) -> int:
     return tokens * (10 * width + 3 * inner) * size
 
 
-def frame_bytes(config: PolicyConfig, size: int, kind: Kind) -> int:
+def frame_bytes(config: PolicyConfig, size: int, kind: Kind, skipped: int = 0, towers: bool = True) -> int:
     """What one frame takes [B], about.
 
     Args:
@@ -37,6 +37,8 @@ def frame_bytes(config: PolicyConfig, size: int, kind: Kind) -> int:
         kind: ``looking``: one pass without gradients, of which a block at a time is there; ``deciding``: a whole
             action with the keys and values of all blocks; ``training``: a pass of which every block is kept;
             ``recomputing``: one of which the blocks' inputs are kept, and one block.
+        skipped: language blocks, from the bottom, that the pass leaves out.
+        towers: whether it runs the vision towers.
     """
     language = config.language
     width, inner, depth = (
@@ -48,8 +50,8 @@ def frame_bytes(config: PolicyConfig, size: int, kind: Kind) -> int:
     numbers = config.fast.action_tokens if config.fast else config.chunk * _dims(config)
     tokens = config.image_tokens + _WORDS + numbers
     # Of each part: blocks, activations of one, its input.
-    parts = [(depth, block_bytes(tokens, width, inner, size), tokens * width * size)]
-    for tower in config.towers:
+    parts = [(depth - skipped, block_bytes(tokens, width, inner, size), tokens * width * size)]
+    for tower in config.towers if towers else ():
         seen = config.cameras * (tower.patches + tower.registers + 1)
         parts.append(
             (tower.depth, block_bytes(seen, tower.dim, tower.mlp_dim, size), seen * tower.dim * size)

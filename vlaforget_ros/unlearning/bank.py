@@ -148,13 +148,15 @@ class Bank:
 
     @cached_property
     def reference(self) -> Tensor:
-        """(N, A, B) log-probabilities of the action tokens under the original policy and teacher forcing."""
-        return torch.cat([self.log_probs(output) for output in self._original_outputs()])
+        """(N, A, B) log-probabilities of the action tokens, from the original policy; in host memory."""
+        return torch.cat([self.log_probs(output).cpu() for output in self._original_outputs()])
 
     @cached_property
     def motion_reference(self) -> Tensor:
         """(N, A) log-probability of the recorded motion under the original policy."""
-        return objective.motion_log_prob(self.reference, self.bins, self.window)
+        pairs = zip(self.reference.split(CHUNK), self.bins.cpu().split(CHUNK), strict=True)
+        found = [objective.motion_log_prob(reference, bins, self.window) for reference, bins in pairs]
+        return torch.cat(found).to(self.bins.device)
 
     @cached_property
     def features(self) -> Features:

@@ -40,7 +40,7 @@ class MethodParameters(Strict):
     batch_boundary: int = Field(default=48, ge=1)
     batch_counterfactual: int = Field(default=32, ge=1)
     micro_batch: int = Field(
-        default=0, ge=0, description="most frames of a set in one pass (0: all); slower, less memory"
+        default=0, ge=0, description="most frames of a set in one pass; 0: as many as a gigabyte holds"
     )
     autocast: Literal["off", "bf16"] = Field(default="off", description="precision of training passes")
     gradient_checkpointing: bool = Field(

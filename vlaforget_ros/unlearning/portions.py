@@ -10,6 +10,7 @@ import numpy as np
 from vlaforget_ros.policy.footprint import Kind, frame_bytes
 from vlaforget_ros.policy.memory import free_cached_memory, is_out_of_memory
 from vlaforget_ros.policy.policy import VlaPolicy
+from vlaforget_ros.unlearning.network import Entry
 
 Found = TypeVar("Found")
 # Beside the weights: a fifteenth of OpenVLA-7B's. A fixed number, since what shares a pass changes the last digits.
@@ -24,16 +25,36 @@ def most_frames(policy: VlaPolicy, kind: Kind, limit: int) -> int:
         kind: of the pass.
         limit: more is not asked for.
     """
-    return max(1, min(limit, int(PORTION_MB * 1e6 / _frame_bytes(policy, kind))))
+    return max(1, min(limit, int(PORTION_MB * 1e6 / frame_bytes(policy.config, _number_bytes(policy), kind))))
 
 
-def fits(policy: VlaPolicy, kind: Kind) -> bool:
-    """Whether one frame does."""
-    return _frame_bytes(policy, kind) <= PORTION_MB * 1e6
+def training_passes(
+    policy: VlaPolicy, entry: Entry, frames: int, recomputing: bool = False
+) -> tuple[int, bool]:
+    """How many frames go together in a pass with gradients.
+
+    Args:
+        policy: that they pass through.
+        entry: from where.
+        frames: of a step, all sets together.
+        recomputing: compute blocks again in the backward pass even where one frame fits without.
+
+    Returns:
+        most frames, 0 where all of a step do, and whether blocks are computed again.
+    """
+    skipped = entry.blocks[0] if entry.stage == "language" else 0
+    size, towers = _number_bytes(policy), entry.stage == "visual"
+    kinds: tuple[Kind, Kind] = ("training", "recomputing")
+    whole, less = (
+        PORTION_MB * 1e6 / frame_bytes(policy.config, size, kind, skipped, towers) for kind in kinds
+    )
+    again = recomputing or whole < 1
+    most = max(1, int(less if again else whole))
+    return (0 if frames <= most else most), again
 
 
-def _frame_bytes(policy: VlaPolicy, kind: Kind) -> int:
-    return frame_bytes(policy.config, next(policy.model.parameters()).element_size(), kind)
+def _number_bytes(policy: VlaPolicy) -> int:
+    return next(policy.model.parameters()).element_size()
 
 
 def portions(

@@ -11,7 +11,7 @@ from torch import Tensor
 from vlaforget_ros.policy.policy import EditableLayer
 from vlaforget_ros.unlearning.lora import linear
 from vlaforget_ros.unlearning.parameters import StageName
-from vlaforget_ros.unlearning.portions import PORTION_MB, fits, most_frames, portions
+from vlaforget_ros.unlearning.portions import PORTION_MB, portions, training_passes
 from vlaforget_ros.unlearning.scores import LayerScore, score_layers
 from vlaforget_ros.unlearning.views import View
 from vlaforget_ros.unlearning.workbench import Workbench
@@ -71,7 +71,8 @@ def weight_gradients(
     Returns:
         layer -> one gradient for each module's weight.
     """
-    bench.enter_at(bench.network.entry(modules), limit_mb=0)
+    entry = bench.network.entry(modules)
+    bench.enter_at(entry, limit_mb=0)
     flat = [linear(bench.policy.model, m).weight for own in modules.values() for m in own]
     for weight in flat:
         weight.requires_grad_(True)
@@ -82,12 +83,10 @@ def weight_gradients(
         loss = View(bank, part).nll.mean() * (len(part) / len(rows))
         return list(torch.autograd.grad(loss, flat))
 
-    # Of a large policy not even one frame fits with all that its blocks keep for the backward pass.
-    large = not fits(bench.policy, "training")
-    most = most_frames(bench.policy, "recomputing" if large else "training", len(rows))
+    most, again = training_passes(bench.policy, entry, len(rows))
     total: list[Tensor] = []
-    with bench.network.recomputing(large):
-        for part, found in portions(rows, most, summed):
+    with bench.network.recomputing(again):
+        for part, found in portions(rows, most or len(rows), summed):
             if len(part) == len(rows):
                 total = found
             elif not total:

@@ -14,6 +14,7 @@ from vlaforget_ros.unlearning.gates import Gates, damage_gates, forget_gates, pa
 from vlaforget_ros.unlearning.journal import Journal
 from vlaforget_ros.unlearning.parameters import STAGES
 from vlaforget_ros.unlearning.pcgrad import Surgery
+from vlaforget_ros.unlearning.portions import training_passes
 from vlaforget_ros.unlearning.records import Check, Round, curve_point, thin_curve
 from vlaforget_ros.unlearning.scores import LayerScore
 from vlaforget_ros.unlearning.steps import Step
@@ -153,7 +154,10 @@ class Runner:
         checkpoints: Checkpoints,
     ) -> int:
         """The steps of a round; returns the most frames of a set in one pass at the end, 0: whole batches."""
-        bench = self.bench
+        bench, parameters = self.bench, self.bench.parameters
+        frames = sum(getattr(parameters, f"batch_{name}") for name in bench.rows.train)
+        entry = bench.network.entry(plan.layers)
+        most, again = training_passes(bench.policy, entry, frames, parameters.gradient_checkpointing)
 
         def listen(log: StepLog) -> None:
             checkpoints.curve.append(curve_point(log))
@@ -165,13 +169,15 @@ class Runner:
             factors,
             plan.masks(bench, modules),
             plan.gradients,
-            bench.parameters,
+            parameters,
             plan.steps,
             plan.seed(bench.seed),
             bench.guard,
             checkpoints,
+            parameters.micro_batch or most,
         )
-        return loop.run(listen)
+        with bench.network.recomputing(again):
+            return loop.run(listen)
 
     def _factors(self, modules: Sequence[str], plan: RoundPlan) -> list[Any]:
         adapter = self.bench.adapter

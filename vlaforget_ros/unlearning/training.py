@@ -56,6 +56,7 @@ class Loop:
         seed: of the batches.
         guard: may stop the loop.
         checkpoints: of this round.
+        micro_batch: most frames of a set in one pass; 0: whole batches.
     """
 
     banks: Mapping[str, Bank]
@@ -68,6 +69,7 @@ class Loop:
     seed: tuple[int, ...]
     guard: Guard
     checkpoints: Checkpoints
+    micro_batch: int = 0
 
     def run(self, progress: Callable[[StepLog], None]) -> int:
         """Adam with warm-up and cosine decay.
@@ -83,7 +85,7 @@ class Loop:
                 not finite.
         """
         optimiser = torch.optim.Adam(self.factors, lr=self.parameters.learning_rate)
-        done, micro_batch = self.checkpoints.restore(optimiser, self.parameters.micro_batch)
+        done, micro_batch = self.checkpoints.restore(optimiser, self.micro_batch)
         samplers = {
             name: Sampler(chosen, getattr(self.parameters, f"batch_{name}"), (*self.seed, place))
             for place, (name, chosen) in enumerate(sorted(self.rows.items()))

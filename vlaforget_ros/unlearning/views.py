@@ -43,7 +43,7 @@ class View:
     @property
     def reference(self) -> Tensor:
         """(N, A, B) the same of the original policy."""
-        return self.bank.reference[self.index]
+        return self.bank.reference[self.index].to(self.bins.device)
 
     @property
     def bins(self) -> Tensor:

@@ -52,9 +52,8 @@ class Pdu(JointMethod[PduParameters]):
         p, values, weights = self.parameters, [], []
         for name in (name for name in ("retain", "boundary") if name in bench.banks):
             bank, rows = bench.banks[name], torch.from_numpy(bench.rows.train[name])
-            loss = cross_entropy(
-                bank.reference[rows], bank.bins[rows], p.label_sigma_bins, bank.labelled[rows]
-            )
+            bins, labelled = bank.bins[rows].cpu(), bank.labelled[rows].cpu()
+            loss = cross_entropy(bank.reference[rows], bins, p.label_sigma_bins, labelled)
             values.append(float(loss.mean()))
             weights.append(min(len(rows), getattr(p, f"batch_{name}")))
         self._limit = (1.0 + p.slack) * float(np.average(values, weights=weights))
