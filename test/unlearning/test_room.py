@@ -11,7 +11,7 @@ from vlaforget_ros.bench.random_release import released
 from vlaforget_ros.errors import ErrorCode, UnlearningError
 from vlaforget_ros.policy.options import FILE as OPTIONS
 from vlaforget_ros.policy.policy import VlaPolicy
-from vlaforget_ros.policy.room import copied_mb
+from vlaforget_ros.policy.room import copied_mb, weights_mb
 from vlaforget_ros.policy.shards import Shards
 from vlaforget_ros.unlearning.guard import Guard
 from vlaforget_ros.unlearning.room import require_room
@@ -66,8 +66,21 @@ def test_another_device_needs_a_copy_and_what_is_missing_is_said(folder: Path) -
         require_room(folder, "cuda", stored - 20, lambda device: stored + 1)
 
 
-def test_weights_that_are_mapped_need_no_room(folder: Path) -> None:
-    require_room(folder, "cpu", 1.0, lambda device: 1.0)
+def test_weights_that_are_mapped_need_no_room_but_count_for_the_budget(folder: Path) -> None:
+    stored = Shards.open(folder).bytes / 1e6
+    require_room(folder, "cpu", stored + 1, lambda device: 1.0)
+    with pytest.raises(UnlearningError, match=r"in budget\.memory_mb: 20 MB are missing") as caught:
+        require_room(folder, "cpu", stored - 20, lambda device: 1e6)
+    assert caught.value.code == ErrorCode.UNLEARNING_OUT_OF_MEMORY
+    assert "mapped ones included" in str(caught.value)
+
+
+def test_converted_weights_count_as_they_are_held(folder: Path, options: Path) -> None:
+    stored, before = Shards.open(folder).bytes / 1e6, options.read_text()
+    assert weights_mb(folder) == stored
+    options.write_text(yaml.safe_dump({**yaml.safe_load(before), "dtype": "bfloat16"}))
+    assert weights_mb(folder) == pytest.approx(stored / 2, rel=0.01)
+    options.write_text(before)
 
 
 class _Time:

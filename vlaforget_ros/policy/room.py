@@ -149,6 +149,15 @@ def copied_mb(directory: Path, device: str, weights: Weights = "stored") -> floa
     return (others + rounded * min(of_one, _ROUNDED_BYTES[weights])) / 1e6
 
 
+def weights_mb(directory: Path) -> float:
+    """Weights [MB] of a checkpoint as they are held, mapped or copied. Raises PolicyError 207."""
+    shards, dtype = Shards.open(directory), read_options(directory).torch_dtype
+    if dtype is None:
+        return shards.bytes / 1e6
+    numbers = sum(math.prod(shape) for shape in shards.shapes.values())
+    return numbers * torch.empty((), dtype=dtype).element_size() / 1e6
+
+
 def require_memory(
     directory: Path,
     device: str,

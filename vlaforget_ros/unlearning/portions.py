@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from vlaforget_ros.policy.footprint import Kind, frame_bytes
 from vlaforget_ros.policy.memory import free_cached_memory, is_out_of_memory
 from vlaforget_ros.policy.policy import VlaPolicy
-from vlaforget_ros.unlearning.network import Entry
+
+if TYPE_CHECKING:
+    from vlaforget_ros.unlearning.network import Entry
 
 Found = TypeVar("Found")
 # Beside the weights: a fifteenth of OpenVLA-7B's. A fixed number, since what shares a pass changes the last digits.

@@ -10,13 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from vlaforget_ros.errors import ErrorCode, UnlearningError
-from vlaforget_ros.policy.room import copied_mb, free_mb
+from vlaforget_ros.policy.room import copied_mb, free_mb, weights_mb
 
 
 def require_room(
     base: Path, device: str, budget_mb: float, free: Callable[[str], float] = free_mb, why: str = ""
 ) -> None:
-    """Refuse an edit whose weights alone do not fit.
+    """Refuse an edit whose weights alone do not fit, or leave nothing of its budget.
 
     Args:
         base: checkpoint.
@@ -29,14 +29,22 @@ def require_room(
         PolicyError: 207 for an unusable checkpoint.
         UnlearningError: 306 naming what is missing.
     """
-    needed = copied_mb(base, device)
-    left, where = min((budget_mb, "in budget.memory_mb"), (free(device), f"free on {device}"))
+    needed, held = copied_mb(base, device), weights_mb(base)
+    if held > budget_mb:
+        raise UnlearningError(
+            ErrorCode.UNLEARNING_OUT_OF_MEMORY,
+            "the weights alone are more than the edit may hold" + (f" ({why})" if why else ""),
+            value=f"{held:.0f} MB of weights, mapped ones included, and more for activations",
+            limit=f"{budget_mb:.0f} MB in budget.memory_mb: {held - budget_mb:.0f} MB are missing",
+            remedy="raise budget.memory_mb: a quarter more than the weights does for a few blocks",
+        )
+    left = free(device)
     if needed <= left:
         return
     raise UnlearningError(
         ErrorCode.UNLEARNING_OUT_OF_MEMORY,
         "there is no room for the edit's copy of the weights",
         value=f"{needed:.0f} MB of weights, and more for activations" + (f" ({why})" if why else ""),
-        limit=f"{left:.0f} MB {where}: {needed - left:.0f} MB are missing",
-        remedy="edit on the CPU (device: cpu), stop what else uses the device, or raise budget.memory_mb",
+        limit=f"{left:.0f} MB free on {device}: {needed - left:.0f} MB are missing",
+        remedy="edit on the CPU (device: cpu), or stop what else uses the device",
     )
