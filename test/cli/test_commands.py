@@ -194,6 +194,17 @@ def test_a_pipe_hears_of_long_work_a_tenth_at_a_time(capfd: pytest.CaptureFixtur
     assert 11 <= len(lines) <= 12
 
 
+def test_a_pipe_is_not_left_without_a_word_for_long(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vlaforget_ros.cli.output.SILENCE_S", 0.0)
+    with bar("edit", "steps") as update:
+        for number in range(3):
+            update(1, 400, f"ranking layers: {number} of 32")
+    lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("edit 1/400")]
+    assert [line.split(": ")[1] for line in lines] == [f"{number} of 32" for number in range(3)]
+
+
 def test_an_adapter_trained_elsewhere_is_added_checked_and_cannot_become_stable(tmp_path: Path) -> None:
     policy = VlaPolicy.load(models_directory() / "tiny")
     targets = r".*layers\.\d+\.self_attn\.q_proj"

@@ -48,7 +48,7 @@ DESIGN = {
     "Unlearn": [
         "request name resume",
         "success error_code message adapter_digest report metric_names metric_values",
-        "stage round step total_steps loss_names loss_values eta_s peak_memory_mb",
+        "stage round step total_steps loss_names loss_values eta_s peak_memory_mb doing",
     ],
     "RunCanary": ["candidate protocol", "verdict reason report", "status"],
 }

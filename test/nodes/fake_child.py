@@ -35,20 +35,14 @@ def main() -> int:
 
 
 def progress() -> None:
-    say(
-        "progress",
-        stage="visual",
-        round=0,
-        step=1,
-        total_steps=9,
-        losses={"forget": 2.5},
-        eta_s=8,
-        peak_mb=300,
-    )
+    """A step, and what goes on after it."""
+    step = {"stage": "visual", "round": 0, "step": 1, "total_steps": 9, "eta_s": 8, "peak_mb": 300}
+    say("progress", **step, losses={"forget": 2.5})
+    say("progress", **step, losses={}, doing="measuring, forget: 3 of 8 frames")
 
 
 def tell(request: dict[str, Any], options: argparse.Namespace) -> int:
-    """Succeed once somebody has heard of the progress: feedback may be lost."""
+    """Succeed once somebody has heard of all progress: feedback may be lost."""
     while not (options.out / "heard").exists():
         progress()
         threading.Event().wait(0.2)

@@ -47,10 +47,16 @@ def test_an_edit_from_a_bag_to_an_adapter_in_the_store(
     assert child.main(["--request", str(request_file), "--out", str(out)]) == 0
     found = events(capsys)
     assert [event["event"] for event in found[:-1]] == ["progress"] * (len(found) - 1)
-    assert {event["stage"] for event in found[:-1]} == {"visual", "projector", "language"}
-    assert set(found[0]) == {
+    steps = [event for event in found[:-1] if "doing" not in event]
+    assert {event["stage"] for event in steps} == {"visual", "projector", "language"}
+    assert set(steps[0]) == {
         "event", "stage", "round", "step", "total_steps", "losses", "eta_s", "peak_mb",
     }  # fmt: skip
+    # What goes on between the steps is told as well, in order: of a large policy it takes minutes.
+    told = [event["doing"].partition(":")[0] for event in found[:-1] if "doing" in event]
+    assert told[:3] == ["loading the base weights", "reading the bags", "measuring, forget"]
+    ranked = [told.index(f"ranking layers, {stage}") for stage in ("visual", "projector", "language")]
+    assert 2 < ranked[0] < ranked[1] < ranked[2]
     done = found[-1]
     assert done["event"] == "done"
     manifest = AdapterStore(tmp_path / "store").add(Path(done["directory"]), done["provenance"])
@@ -78,7 +84,7 @@ tell, seen = child._emit, 0
 def tell_and_wait(event):
     global seen
     tell(event)
-    seen += event.get("stage") == stage
+    seen += event.get("stage") == stage and "doing" not in event
     if seen == steps:
         seen += 1
         sys.stdin.readline()
@@ -103,6 +109,10 @@ def stopped_child(
     return _events(command, request, out, *more, stop=(stage, step, number))
 
 
+def _steps(events: list[dict[str, Any]], stage: str) -> int:
+    return sum(event.get("stage") == stage and "doing" not in event for event in events)
+
+
 def _events(
     command: list[str], request: Path, out: Path, *more: str, stop: tuple[str, int, int] = ("", 0, 0)
 ) -> list[dict[str, Any]]:
@@ -118,7 +128,7 @@ def _events(
     ) as process:
         for line in process.stdout or ():
             found.append(json.loads(line))
-            if step and sum(event.get("stage") == stage for event in found) == step and process.stdin:
+            if step and _steps(found, stage) == step and process.stdin:
                 process.send_signal(number)
                 with contextlib.suppress(BrokenPipeError):  # it is dead
                     process.stdin.close()
@@ -137,7 +147,7 @@ def test_sigterm_cancels_and_resume_ends_with_the_same_bytes(
     stages = sorted(path.name for path in (tmp_path / "stopped/stages").glob("*.json"))
     assert stages == ["projector-1.json", "visual-1.json"]
     resumed = run_child(request_file, tmp_path / "stopped", "--resume")
-    assert {event.get("stage") for event in resumed[:-2]} == {"language"}
+    assert {event.get("stage") for event in resumed[:-2] if "doing" not in event} == {"language"}
     assert resumed[-2]["provenance"] == whole[-2]["provenance"]
     for name in ("adapter_model.safetensors", "adapter_config.json"):
         left, right = (tmp_path / folder / "adapter" / name for folder in ("whole", "stopped"))
@@ -158,7 +168,7 @@ def test_kill_9_in_every_stage_ends_with_the_same_bytes(
     for stage in ("visual", "projector", "language"):
         killed = stopped_child(request_file, out, *resume, stage=stage, step=3, number=signal.SIGKILL)
         assert killed[-1]["status"] == -signal.SIGKILL
-        assert [event["stage"] for event in killed[:-1]].count(stage) == 3
+        assert _steps(killed, stage) == 3
         assert not (out / "edit.json").exists()
         resume = ("--resume",)
     assert run_child(request_file, out, *resume)[-1]["status"] == 0
@@ -183,8 +193,9 @@ def test_what_goes_wrong_is_one_error_event_with_a_code(
 ) -> None:  # fmt: skip
     request_file.write_text(request_text.replace(old, new))
     assert child.main(["--request", str(request_file), "--out", str(tmp_path / "out")]) == 1
-    (event,) = events(capsys)
+    *before, event = events(capsys)
     assert (event["event"], event["code"]) == ("error", code)
+    assert all(set(told) == {"event", "losses", "peak_mb", "doing"} for told in before)
     assert not (tmp_path / "out" / "adapter").exists()
 
 

@@ -96,6 +96,11 @@ def test_a_step_is_shown_with_stage_losses_and_time_left() -> None:
     _report(lambda *shown: seen.append(shown), event.model_copy(update={"eta_s": -1.0}))
     assert seen[0] == (50, 480, "language 2  forget 0.500 retain 1.250  ETA 93 s  813 MB")
     assert "ETA unknown" in seen[1][2]
+    ranking = event.model_copy(update={"losses": {}, "doing": "ranking layers, language: 3 of 32"})
+    _report(lambda *shown: seen.append(shown), ranking)
+    assert seen[2][2] == "language 2  ranking layers, language: 3 of 32  ETA 93 s  813 MB"
+    _report(lambda *shown: seen.append(shown), Progress(doing="reading the bags"))
+    assert seen[3] == (0, 0, "reading the bags  ETA unknown  0 MB")
 
 
 @pytest.mark.parametrize(

@@ -110,6 +110,18 @@ def test_what_merging_costs_is_the_larger_loss(fc: float, rc: float, lost: float
     assert gate.verdict == ("passed" if lost <= 2.0 else "failed")
 
 
+@pytest.mark.parametrize("doing", ["measuring, retain", "ranking layers, language", "caching states"])
+def test_an_edit_is_stopped_between_its_steps_too(
+    load: Load, data: EditData, settings: EditSettings, tmp_path: Path, doing: str
+) -> None:
+    told: list[str] = []
+    guard = Guard(3600, 1e6, cancelled=lambda: any(what.startswith(doing) for what in told))
+    with pytest.raises(UnlearningError) as error:
+        edit(load(), data, settings, tmp_path, guard, told=told.append)
+    assert error.value.code == ErrorCode.UNLEARNING_CANCELLED
+    assert sum(what.startswith(doing) for what in told) <= 2
+
+
 @pytest.mark.parametrize("stop_at", [2, 5, 9, 13])
 def test_an_edit_stopped_in_any_stage_ends_with_the_same_bits(
     load: Load, data: EditData, settings: EditSettings, tmp_path: Path, stop_at: int

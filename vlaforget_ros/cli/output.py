@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,8 @@ from vlaforget_ros import figures
 
 # A pipe has no width: the library would wrap at 80 columns.
 PIPE_WIDTH = 200
+# Longest that a pipe hears nothing of work that goes on.
+SILENCE_S = 30.0
 
 
 def console_for(stream: TextIO) -> Console:
@@ -45,7 +48,9 @@ class Update(Protocol):
 
 @contextmanager
 def bar(title: str, unit: str = "", parts: bool = False, remaining: bool = True) -> Iterator[Update]:
-    """A progress bar as a callback of (done, all) and a note. A pipe gets a line for each tenth.
+    """A progress bar as a callback of (done, all) and a note.
+
+    A pipe gets a line for each tenth, and where it heard nothing for long.
 
     Args:
         title: what is being done.
@@ -68,13 +73,15 @@ def bar(title: str, unit: str = "", parts: bool = False, remaining: bool = True)
         task = progress.add_task(title, total=None, note="")
 
         said: tuple[str, int] | None = None
+        spoke = 0.0
 
         def update(done: int, total: int, note: str = "", /) -> None:
-            nonlocal said
+            nonlocal said, spoke
             progress.update(task, completed=done, total=total, note=note)
             now = (note if parts else "", 10 * done // max(total, 1))
-            if not errors.is_terminal and now != said:
-                said = now
+            due = now != said or time.monotonic() - spoke > SILENCE_S
+            if not errors.is_terminal and due:
+                said, spoke = now, time.monotonic()
                 errors.print(f"{title} {done}/{total} {unit} {note}".rstrip(), highlight=False)
 
         yield update

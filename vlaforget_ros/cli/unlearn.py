@@ -110,13 +110,14 @@ def _with_method(request: Request, key: str) -> Request:
 
 
 def _report(update: Callable[..., None], event: Progress) -> None:
-    """Stage and round, losses, time left, memory; the bar itself shows the steps."""
-    losses = " ".join(f"{name} {value:.3f}" for name, value in event.losses.items())
+    """Stage and round, losses or what goes on, time left, memory; the bar itself shows the steps."""
+    losses = event.doing or " ".join(f"{name} {value:.3f}" for name, value in event.losses.items())
     left = f"ETA {event.eta_s:.0f} s" if event.eta_s >= 0 else "ETA unknown"
+    where = f"{event.stage} {event.round}  " if event.stage else ""
     update(
         event.step,
         event.total_steps,
-        f"{event.stage} {event.round}  {losses}  {left}  {event.peak_mb:.0f} MB",
+        f"{where}{losses}  {left}  {event.peak_mb:.0f} MB",
     )
 
 

@@ -75,11 +75,13 @@ class Screen:
             def update(report: Any) -> None:
                 losses = "  ".join(f"{name} {value:.3f}" for name, value in report.losses.items())
                 left = f"{report.eta_s:.0f} s left" if report.eta_s >= 0 else ""
-                text = f"{report.stage} {report.round}  {report.peak_memory_mb:.0f} MB  {left}"
+                where = f"{report.stage} {report.round}" if report.stage else ""
+                text = f"{where}  {report.peak_memory_mb:.0f} MB  {left}"
                 if self._console.width >= _WIDE:
-                    text += f"  {losses}"
+                    text += f"  {report.doing or losses}"
                 progress.update(task, completed=report.step, total=report.total_steps or None, note=text)
-                if not self._console.is_terminal and (report.stage, report.round) not in seen:
+                started = report.stage and not report.doing
+                if started and not self._console.is_terminal and (report.stage, report.round) not in seen:
                     seen.add((report.stage, report.round))
                     self.note(
                         f"{report.stage} {report.round}: step {report.step} of at most {report.total_steps}"

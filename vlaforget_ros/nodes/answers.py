@@ -80,6 +80,7 @@ class EditProgress:
     losses: Mapping[str, float]
     eta_s: float
     peak_memory_mb: float
+    doing: str
 
 
 @dataclass(frozen=True)
@@ -181,6 +182,7 @@ def edit_progress(message: Any) -> EditProgress:
         dict(zip(message.loss_names, (float(v) for v in message.loss_values), strict=False)),
         float(message.eta_s),
         float(message.peak_memory_mb),
+        message.doing,
     )
 
 

@@ -203,4 +203,5 @@ def _feedback(progress: Progress) -> Unlearn.Feedback:
     message.loss_names = list(progress.losses)
     message.loss_values = array.array("f", progress.losses.values())
     message.eta_s, message.peak_memory_mb = progress.eta_s, progress.peak_mb
+    message.doing = progress.doing
     return message

@@ -47,6 +47,7 @@ class Bank:
         parameters: label width and window of the objective.
         check: called between chunks; may raise (cancelled, out of memory).
         original: inside it the policy is the original one: no second copy of the model is needed.
+        told: what goes on, with the frames so far.
     """
 
     def __init__(
@@ -58,8 +59,9 @@ class Bank:
         parameters: MethodParameters,
         check: Callable[[], None],
         original: Callable[[], AbstractContextManager[None]],
+        told: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self.name, self._original = name, original
+        self.name, self._original, self._told = name, original, told
         self.frames, self.policy, self._network, self._check = frames, policy, network, check
         self.window, self._autocast = parameters.forget_window_bins, parameters.autocast == "bf16"
         starts = range(0, len(frames), CHUNK)
@@ -94,7 +96,8 @@ class Bank:
         size = len(self) * sum(state.numel() * state.element_size() for state in first)
         if size > limit_bytes:
             return 0.0
-        parts = [part for _, part in self.portions(self._all, lambda rows: self._enter(entry, rows))]
+        found = self.portions(self._all, lambda rows: self._enter(entry, rows), "caching states")
+        parts = [part for _, part in found]
         self._states = tuple(torch.cat(column) for column in zip(*parts, strict=True))
         return float(size)
 
@@ -166,7 +169,7 @@ class Bank:
         return Features(visual, projected)
 
     def _original_outputs(self) -> Iterator[Output]:
-        for _, output in self.portions(self._all, self._original_output):
+        for _, output in self.portions(self._all, self._original_output, "asking the original policy"):
             yield output
 
     def _original_output(self, rows: np.ndarray) -> Output:
@@ -174,15 +177,22 @@ class Bank:
             return self.fresh(rows)
 
     def portions(
-        self, rows: np.ndarray, work: Callable[[np.ndarray], Found], limit: int = CHUNK
+        self, rows: np.ndarray, work: Callable[[np.ndarray], Found], doing: str, limit: int = CHUNK
     ) -> Iterator[tuple[np.ndarray, Found]]:
-        """Work without gradients on rows, as many at a time as memory and ``limit`` allow; ``check`` between them."""
+        """Work without gradients on rows, as many at a time as memory and ``limit`` allow.
+
+        Between them ``check`` is asked, and ``told`` is told what is done and how many of the rows are.
+        """
+        done = 0
 
         def checked(part: np.ndarray) -> Found:
             self._check()
+            self._told(f"{doing}, {self.name}: {done} of {len(rows)} frames")
             return work(part)
 
-        return portions(rows, most_frames(self.policy, "looking", limit), checked)
+        for part, found in portions(rows, most_frames(self.policy, "looking", limit), checked):
+            done += len(part)
+            yield part, found
 
     @property
     def _all(self) -> np.ndarray:

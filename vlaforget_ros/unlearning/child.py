@@ -28,7 +28,7 @@ from vlaforget_ros.unlearning import output
 from vlaforget_ros.unlearning.base import base_of
 from vlaforget_ros.unlearning.contradictions import require_base
 from vlaforget_ros.unlearning.edit import EditResult, EditSettings, edit
-from vlaforget_ros.unlearning.guard import Guard, coded_memory_errors
+from vlaforget_ros.unlearning.guard import Guard, coded_memory_errors, peak_mb
 from vlaforget_ros.unlearning.lora import folded
 from vlaforget_ros.unlearning.parent import parent_of
 from vlaforget_ros.unlearning.progress import Progress
@@ -108,11 +108,39 @@ def run(
     torch.use_deterministic_algorithms(True)
     guard = Guard(request.budget.seconds, request.budget.memory_mb, cancelled, share=share)
     require_base(request.base)
+    limiter = _Limiter(emit)
+    limiter.doing("loading the base weights")
     with coded_memory_errors(), base_of(request, borrow) as base:
         guard.lost = base.lost
         if base.message:
             emit({"event": "weights", "shared": base.shared, "lender": base.lender, "message": base.message})
-        return _run(request, base.policy, out, resume, store, guard, emit)
+        return _run(request, base.policy, out, resume, store, guard, limiter)
+
+
+class _Limiter:
+    """Passes on the first of each kind in a round and otherwise at most a few a second: feedback, not a log."""
+
+    def __init__(self, emit: Emit) -> None:
+        self._emit, self._last, self._kind = emit, 0.0, ("", 0, "")
+        self._step: dict[str, Any] = {}
+
+    def progress(self, progress: Progress) -> None:
+        """A step was made."""
+        self._step = asdict(progress)
+        self._tell({})
+
+    def doing(self, what: str) -> None:
+        """Something else goes on; what stands behind a colon is how far it is."""
+        self._tell({"losses": {}, "peak_mb": round(peak_mb(), 1), "doing": what})
+
+    def _tell(self, more: dict[str, Any]) -> None:
+        event = {"event": "progress", **self._step, **more}
+        now, what = time.monotonic(), str(event.get("doing", "")).partition(":")[0]
+        kind = (event.get("stage", ""), event.get("round", 0), what)
+        if kind == self._kind and now - self._last < PROGRESS_PERIOD_S:
+            return
+        self._last, self._kind = now, kind
+        self._emit(event)
 
 
 def _run(
@@ -122,16 +150,18 @@ def _run(
     resume: bool,
     store: Path | None,
     guard: Guard,
-    emit: Emit,
+    limiter: _Limiter,
 ) -> dict[str, Any]:
     parent = parent_of(request, policy.base_digest, store)
     guard.check()
+    limiter.doing("reading the bags")
     with folded(policy.model, parent):
         gathered = gather(request, policy)
     identity = {"request": request.digest, "base": policy.base_digest, "threads": str(request.threads)}
     settings = EditSettings(request.make_method(policy.codec.ordered), request.gates, request.seed, identity)
-    limiter = _Limiter(emit)
-    result = edit(policy, gathered.data, settings, out, guard, limiter.progress, resume, parent)
+    result = edit(
+        policy, gathered.data, settings, out, guard, limiter.progress, resume, parent, limiter.doing
+    )
     result = replace(result, remarks=(*gathered.remarks, *result.remarks))
     parent_digest = parent.digest if parent is not None else ""
     provenance = output.provenance_of(
@@ -165,20 +195,6 @@ def _share(text: str) -> float:
     if not 0.0 < value <= 1.0:
         raise argparse.ArgumentTypeError(f"a share lies above 0 and up to 1, not {text}")
     return value
-
-
-class _Limiter:
-    """Passes on the first step of each round and otherwise at most a few a second: feedback, not a log."""
-
-    def __init__(self, emit: Emit) -> None:
-        self._emit, self._last, self._round = emit, 0.0, ("", 0)
-
-    def progress(self, progress: Progress) -> None:
-        now, current = time.monotonic(), (progress.stage, progress.round)
-        if current == self._round and now - self._last < PROGRESS_PERIOD_S:
-            return
-        self._last, self._round = now, current
-        self._emit({"event": "progress", **asdict(progress)})
 
 
 def _emit(event: dict[str, Any]) -> None:

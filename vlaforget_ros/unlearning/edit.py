@@ -109,6 +109,7 @@ def edit(
     progress: Callable[[Progress], None] = lambda _: None,
     resume: bool = False,
     parent: LoraWeights | None = None,
+    told: Callable[[str], None] = lambda _: None,
 ) -> EditResult:
     """Run a method on ``policy``, which is changed in memory and must not be serving anybody.
 
@@ -121,6 +122,7 @@ def edit(
         progress: called after every step.
         resume: go on from finished stages in ``directory``.
         parent: adapter that the edit starts from; it counts as part of the original policy.
+        told: what goes on between steps, how far it is behind a colon: of a large policy that takes minutes.
 
     Raises:
         UnlearningError: 304 when no stage was kept, 305, 306, 307 as in the guard and the training.
@@ -131,7 +133,7 @@ def edit(
     with coded_memory_errors():
         if parent is not None:
             fold(policy.model, parent)
-        bench = prepare(policy, data, settings, guard)
+        bench = prepare(policy, data, settings, guard, told)
         before = bench.check()
         journal.log("start", check=before.row(), frames={k: len(v) for k, v in data.sets().items()})
         runner = Runner(bench, settings.gates, journal, meter.step)
@@ -139,8 +141,22 @@ def edit(
         return _result(bench, settings, runner.rounds, before, after, parent)
 
 
-def prepare(policy: VlaPolicy, data: EditData, settings: EditSettings, guard: Guard) -> Workbench:
-    """Encode the sets and ask the original policy about them: all that stays constant during the edit."""
+def prepare(
+    policy: VlaPolicy,
+    data: EditData,
+    settings: EditSettings,
+    guard: Guard,
+    told: Callable[[str], None] = lambda _: None,
+) -> Workbench:
+    """Encode the sets and ask the original policy about them: all that stays constant during the edit.
+
+    Args:
+        policy: loaded from the base checkpoint.
+        data: the sets.
+        settings: parameters, gates, seed.
+        guard: budgets and cancel.
+        told: what goes on where it is no step.
+    """
     method, seed = settings.method, settings.seed
     parameters = method.parameters
     policy.model.eval().requires_grad_(False)
@@ -148,17 +164,29 @@ def prepare(policy: VlaPolicy, data: EditData, settings: EditSettings, guard: Gu
     network = Network(policy.model, parameters.gradient_checkpointing)
     adapter = EditAdapter(policy.model, method.rank, _alpha(method), method.dense)
     banks = {
-        name: Bank(name, policy, network, frames, parameters, guard.check, adapter.detached)
+        name: Bank(name, policy, network, frames, parameters, guard.check, adapter.detached, told)
         for name, frames in sets.items()
     }
-    rows, evaluation = evaluation_of(policy, data, parameters, settings.gates.tau_retain, seed)
-    bench = Workbench(policy, network, adapter, banks, rows, evaluation, parameters, seed, guard, layers)
+
+    def between(what: str) -> None:
+        guard.check()
+        told(what)
+
+    rows, evaluation = evaluation_of(policy, data, parameters, settings.gates.tau_retain, seed, between)
+    bench = Workbench(
+        policy, network, adapter, banks, rows, evaluation, parameters, seed, guard, layers, told
+    )
     bench.enter_at(Entry("language", (0,)), limit_mb=0)
     return bench
 
 
 def evaluation_of(
-    policy: VlaPolicy, data: EditData, parameters: MethodParameters, tau_retain: float, seed: int
+    policy: VlaPolicy,
+    data: EditData,
+    parameters: MethodParameters,
+    tau_retain: float,
+    seed: int,
+    between: Callable[[str], None] = lambda _: None,
 ) -> tuple[Split, OfflineEvaluation]:
     """What an edit trains and is measured on, and the measurement itself; attacks on a finished edit use the same.
 
@@ -168,6 +196,7 @@ def evaluation_of(
         parameters: how much is held out, and how many frames are measured.
         tau_retain: distance up to which a retained action counts as unchanged.
         seed: of the choice of episodes.
+        between: called between passes with what is measured; may raise.
     """
     sets = data.sets()
     rows = split(sets, parameters.holdout, seed)
@@ -176,7 +205,7 @@ def evaluation_of(
     measured = {**rows.held, "forget": _spread(np.arange(len(data.forget)), parameters.evaluation_frames)}
     chosen = {name: frames.take(measured[name]) for name, frames in sets.items()}
     earlier = [_thinned(part, parameters.evaluation_frames) for part in data.earlier]
-    return rows, OfflineEvaluation(policy, chosen, tau_retain, earlier)
+    return rows, OfflineEvaluation(policy, chosen, tau_retain, earlier, between)
 
 
 def _result(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -35,10 +35,22 @@ def action_distance(a: np.ndarray, b: np.ndarray, span: np.ndarray) -> np.ndarra
     return np.minimum(1.0, np.abs(a - b) / span).mean(axis=-1)
 
 
-def actions_of(policy: VlaPolicy, frames: FrameSet) -> np.ndarray:
-    """(N, A) the policy's own (greedy) actions on frames; a fault counts as the hold action it causes."""
+def actions_of(
+    policy: VlaPolicy, frames: FrameSet, between: Callable[[str], None] = lambda _: None
+) -> np.ndarray:
+    """The policy's own (greedy) actions on frames; a fault counts as the hold action it causes.
+
+    Args:
+        policy: the policy.
+        frames: N of them.
+        between: called before each pass with how many frames are done; may raise.
+
+    Returns:
+        (N, A).
+    """
 
     def some(rows: np.ndarray) -> list[np.ndarray]:
+        between(f"{rows[0]} of {len(frames)} frames")
         part = frames.take(rows)
         return [p.action for p in policy.act_batch(part.images, part.instructions, part.states)]
 
@@ -114,14 +126,21 @@ class OfflineEvaluation:
         sets: held-out frames by set name.
         tau_retain: distance up to which a retained action counts as unchanged.
         earlier: what must stay forgotten.
+        between: called between passes with what is measured; may raise (cancelled, out of memory).
     """
 
     def __init__(
-        self, policy: VlaPolicy, sets: dict[str, FrameSet], tau_retain: float, earlier: Sequence[Earlier] = ()
+        self,
+        policy: VlaPolicy,
+        sets: dict[str, FrameSet],
+        tau_retain: float,
+        earlier: Sequence[Earlier] = (),
+        between: Callable[[str], None] = lambda _: None,
     ) -> None:
+        self._between = between
         self._policy, self._sets, self._tau_retain = policy, sets, tau_retain
         self._span = policy.codec.span
-        self._original = {name: actions_of(policy, frames) for name, frames in sets.items()}
+        self._original = {name: self._actions(policy, name, frames) for name, frames in sets.items()}
         forget = sets["forget"]
         own = action_distance(self._original["forget"], forget.actions, self._span)
         self.tau = max(TAU_FLOOR, float(np.percentile(own, 95)))
@@ -134,12 +153,12 @@ class OfflineEvaluation:
         Args:
             policy: another one with the same action codec; None is the evaluation's own, as it is now.
         """
-        return self._fc(actions_of(policy or self._policy, self._sets["forget"]))
+        return self._fc(self._actions(policy or self._policy, "forget", self._sets["forget"]))
 
     def measure(self, policy: VlaPolicy | None = None) -> OfflineMetrics:
         """The metrics of the policy as it is now, or of another one with the same action codec."""
         measured = policy or self._policy
-        actions = {name: actions_of(measured, frames) for name, frames in self._sets.items()}
+        actions = {name: self._actions(measured, name, frames) for name, frames in self._sets.items()}
         moved = {n: action_distance(a, self._original[n], self._span) for n, a in actions.items()}
         fc, rc = self._fc(actions["forget"]), Rate.of(moved["retain"] <= self._tau_retain)
         return OfflineMetrics(
@@ -160,6 +179,9 @@ class OfflineEvaluation:
             earlier={earlier.name: self._still_forgotten(earlier, measured) for earlier in self._earlier},
         )
 
+    def _actions(self, policy: VlaPolicy, name: str, frames: FrameSet) -> np.ndarray:
+        return actions_of(policy, frames, lambda done: self._between(f"measuring, {name}: {done}"))
+
     def _fc(self, actions: np.ndarray) -> Rate:
         return self._forgotten(actions, self._sets["forget"], self._undesired, self.tau)
 
@@ -169,7 +191,8 @@ class OfflineEvaluation:
 
     def _still_forgotten(self, earlier: Earlier, policy: VlaPolicy) -> EarlierForgetting:
         rows = _undesired(earlier.frames, earlier.tau, self._span)
-        rate = self._forgotten(actions_of(policy, earlier.frames), earlier.frames, rows, earlier.tau)
+        actions = self._actions(policy, f"earlier {earlier.name}", earlier.frames)
+        rate = self._forgotten(actions, earlier.frames, rows, earlier.tau)
         return EarlierForgetting(100 * rate.value, 100 * rate.low, 100 * rate.high, rate.n)
 
     def _repair(self, actions: dict[str, np.ndarray]) -> float | None:

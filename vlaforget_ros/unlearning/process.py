@@ -36,6 +36,7 @@ class Progress(BaseModel):
     losses: dict[str, float] = Field(default_factory=dict)
     eta_s: float = -1.0
     peak_mb: float = 0.0
+    doing: str = ""
 
 
 class Weights(BaseModel):

@@ -30,6 +30,7 @@ def rank(bench: Workbench, stage: StageName, alpha: float, upper_share: float) -
     kind = "sig" if stage == "language" else "phi"
     scores: list[LayerScore] = []
     for group in _groups(bench, layers):
+        bench.told(f"ranking layers, {stage}: {len(scores)} of {len(layers)}")
         modules = {layer.name: layer.modules for layer in group}
         gradients = {name: weight_gradients(bench, name, modules) for name in ("forget", "retain")}
         weights = {layer.name: _weights(bench, layer) for layer in group}

@@ -38,6 +38,7 @@ class Workbench:
         guard: may stop the edit.
         layers: editable layers by component, listed before any factors were attached (those are linear layers
             too, and must not be edited themselves).
+        told: what goes on where it is no step.
     """
 
     policy: VlaPolicy
@@ -50,6 +51,7 @@ class Workbench:
     seed: int
     guard: Guard
     layers: dict[str, list[EditableLayer]] = field(default_factory=dict)
+    told: Callable[[str], None] = lambda _: None
 
     def modules(self, chosen: Sequence[str]) -> list[str]:
         """Linear modules of the chosen layers, in network order."""
@@ -92,7 +94,7 @@ class Workbench:
     def _held_mean(self, name: str, value: Callable[[View], Tensor]) -> float:
         """Mean of a value (N,) over the held-out frames of a set."""
         bank, held = self.banks[name], self.rows.held[name]
-        parts = bank.portions(held, lambda rows: value(View(bank, rows)), len(held))
+        parts = bank.portions(held, lambda rows: value(View(bank, rows)), "measuring", len(held))
         return float(torch.cat([part for _, part in parts]).mean())
 
     def score_rows(self, name: str) -> np.ndarray:

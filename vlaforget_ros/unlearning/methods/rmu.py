@@ -88,5 +88,6 @@ class Rmu(JointMethod[RmuParameters]):
 def _hidden(bench: Workbench, name: str, block: int) -> Tensor:
     """(N, A, D) of the policy as it is, for all frames of a set."""
     bank = bench.banks[name]
-    parts = bank.portions(np.arange(len(bank)), lambda rows: bank.forward(rows).hidden[block])
+    everything = np.arange(len(bank))
+    parts = bank.portions(everything, lambda rows: bank.forward(rows).hidden[block], "hidden states")
     return torch.cat([part for _, part in parts])
