@@ -31,7 +31,7 @@ def test_defaults_and_selections() -> None:
     request = read_request(MINIMAL)
     assert request.method == "vla_forget"
     assert request.forget.violation_rules == ("keep_out/hand_zone",)
-    assert (request.budget.seconds, request.budget.memory_mb) == (240, 4096)
+    assert (request.budget.seconds, request.budget.memory_mb) == (240, None)
     assert request.parameters.rank == 16
     assert request.boundary is None
 

@@ -14,7 +14,7 @@ from vlaforget_ros.policy.policy import VlaPolicy
 from vlaforget_ros.policy.room import copied_mb, weights_mb
 from vlaforget_ros.policy.shards import Shards
 from vlaforget_ros.unlearning.guard import Guard
-from vlaforget_ros.unlearning.room import require_room
+from vlaforget_ros.unlearning.room import memory_limit, require_room
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +73,14 @@ def test_weights_that_are_mapped_need_no_room_but_count_for_the_budget(folder: P
         require_room(folder, "cpu", stored - 20, lambda device: 1e6)
     assert caught.value.code == ErrorCode.UNLEARNING_OUT_OF_MEMORY
     assert "mapped ones included" in str(caught.value)
+
+
+def test_without_a_budget_an_edit_may_hold_a_quarter_of_the_weights_and_four_gigabytes_more(
+    folder: Path,
+) -> None:
+    assert memory_limit(folder, 100.0) == 100.0
+    assert memory_limit(folder, None) == 1.25 * Shards.open(folder).bytes / 1e6 + 4096
+    require_room(folder, "cpu", None, lambda device: 1.0)
 
 
 def test_converted_weights_count_as_they_are_held(folder: Path, options: Path) -> None:

@@ -34,6 +34,7 @@ from vlaforget_ros.unlearning.parent import parent_of
 from vlaforget_ros.unlearning.progress import Progress
 from vlaforget_ros.unlearning.records import RECORD_FILE
 from vlaforget_ros.unlearning.request import Request, read_request
+from vlaforget_ros.unlearning.room import memory_limit
 from vlaforget_ros.unlearning.sources import gather
 
 Emit = Callable[[dict[str, Any]], None]
@@ -106,8 +107,9 @@ def run(
     """
     torch.set_num_threads(request.threads)
     torch.use_deterministic_algorithms(True)
-    guard = Guard(request.budget.seconds, request.budget.memory_mb, cancelled, share=share)
     require_base(request.base)
+    memory_mb = memory_limit(Path(request.base), request.budget.memory_mb)
+    guard = Guard(request.budget.seconds, memory_mb, cancelled, share=share)
     limiter = _Limiter(emit)
     limiter.doing("loading the base weights")
     with coded_memory_errors(), base_of(request, borrow) as base:

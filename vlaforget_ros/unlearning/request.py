@@ -69,10 +69,10 @@ class CounterfactualSource(Strict):
 
 
 class Budget(Strict):
-    """Limits of one edit."""
+    """Limits of one edit: seconds, and memory [MB] with the weights in it (``room.memory_limit`` where None)."""
 
     seconds: float = Field(default=240.0, gt=0)
-    memory_mb: float = Field(default=4096.0, gt=0)
+    memory_mb: float | None = Field(default=None, gt=0)
 
 
 class Request(Strict):

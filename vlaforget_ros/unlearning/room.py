@@ -12,9 +12,26 @@ from pathlib import Path
 from vlaforget_ros.errors import ErrorCode, UnlearningError
 from vlaforget_ros.policy.room import copied_mb, free_mb, weights_mb
 
+# Without a budget, an edit may hold the weights, a quarter more, and this much. The embedded policy takes 2 GB of it;
+# OpenVLA-7B, of 15 GB, needs 3.8 GB beside its weights when few frames are trained on, and more when many are cached.
+BESIDE_MB = 4096.0
+
+
+def memory_limit(base: Path, budget_mb: float | None) -> float:
+    """Most memory [MB] of an edit: its budget, or where it names none 1.25 times the weights and ``BESIDE_MB``.
+
+    Args:
+        base: checkpoint.
+        budget_mb: the request's.
+
+    Raises:
+        PolicyError: 207 for an unusable checkpoint.
+    """
+    return 1.25 * weights_mb(base) + BESIDE_MB if budget_mb is None else budget_mb
+
 
 def require_room(
-    base: Path, device: str, budget_mb: float, free: Callable[[str], float] = free_mb, why: str = ""
+    base: Path, device: str, budget_mb: float | None, free: Callable[[str], float] = free_mb, why: str = ""
 ) -> None:
     """Refuse an edit whose weights alone do not fit, or leave nothing of its budget.
 
@@ -30,13 +47,13 @@ def require_room(
         UnlearningError: 306 naming what is missing.
     """
     needed, held = copied_mb(base, device), weights_mb(base)
-    if held > budget_mb:
+    if budget_mb is not None and held > budget_mb:
         raise UnlearningError(
             ErrorCode.UNLEARNING_OUT_OF_MEMORY,
             "the weights alone are more than the edit may hold" + (f" ({why})" if why else ""),
             value=f"{held:.0f} MB of weights, mapped ones included, and more for activations",
             limit=f"{budget_mb:.0f} MB in budget.memory_mb: {held - budget_mb:.0f} MB are missing",
-            remedy="raise budget.memory_mb: a quarter more than the weights does for a few blocks",
+            remedy=f"raise budget.memory_mb, or leave it out: it is 1.25 times the weights and {BESIDE_MB:.0f} MB then",
         )
     left = free(device)
     if needed <= left:
