@@ -9,34 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 from elsewhere import ELSEWHERE, elsewhere
+from method_parts import small_settings
 
 from vlaforget_ros.policy.policy import VlaPolicy
 from vlaforget_ros.unlearning.data import EditData
 from vlaforget_ros.unlearning.edit import EditResult, EditSettings, edit
-from vlaforget_ros.unlearning.gates import Gates
 from vlaforget_ros.unlearning.guard import Guard
 from vlaforget_ros.unlearning.methods import METHODS
-
-SMALL = {
-    "rank": 4,
-    "lora_alpha": 8,
-    "batch_forget": 4,
-    "batch_retain": 4,
-    "batch_boundary": 4,
-    "score_frames": 4,
-}
-OWN = {
-    "vla_forget": {
-        "steps_visual": 2,
-        "steps_projector": 2,
-        "steps_language": 2,
-        "max_rounds": 1,
-        "min_gain": 0,
-        "min_share": 0,
-    },
-    "ssd": {"fisher_frames": 4, "alpha": 1.0},
-    "scrub": {"steps": 2, "cycles": 2},
-}
 
 
 @pytest.fixture
@@ -63,16 +42,17 @@ def edited(base_dir: Path, data: EditData, settings: EditSettings, out: Path) ->
 @pytest.mark.usefixtures("same_each_time")
 @pytest.mark.parametrize("key", METHODS)
 def test_a_method_edits_there_as_it_does_here(
-    key: str, base_dir: Path, data: EditData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    key: str,
+    base_dir: Path,
+    data: EditData,
+    settings: EditSettings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    method = METHODS[key]
-    values = {**SMALL, "batch_counterfactual": 4, **OWN.get(key, {"steps": 2})}
-    settings = EditSettings(
-        method(method.Parameters(**values)), Gates(rc_min=0, rad_max=1, rad_boundary_max=1), 3, {}
-    )
-    here = edited(base_dir, data, settings, tmp_path / "here")
+    own = small_settings(key, settings)
+    here = edited(base_dir, data, own, tmp_path / "here")
     with elsewhere(monkeypatch):
-        there = edited(base_dir, data, settings, tmp_path / "there")
+        there = edited(base_dir, data, own, tmp_path / "there")
     assert there.layers == here.layers
     assert there.after.undesired == pytest.approx(here.after.undesired, rel=1e-3)
     assert there.weights.modules.keys() == here.weights.modules.keys()
