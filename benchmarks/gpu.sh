@@ -1,5 +1,5 @@
 #!/bin/sh
-# What only a GPU can show, at full size with random weights: benchmarks/gpu.sh [FOLDER]. It needs 64 GB of the GPU, 32 GB
+# What only a GPU can show, at full size with random weights: benchmarks/gpu.sh [FOLDER]. Meant for 80 GB of GPU and 32 GB
 # of memory and 20 GB of disk for a while. SIZE=small DEVICE=cpu tries the same commands out without one, in minutes.
 set -eu
 cd "$(dirname "$0")/.."
