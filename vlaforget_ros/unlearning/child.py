@@ -107,7 +107,7 @@ def run(
     """
     torch.set_num_threads(request.threads)
     torch.use_deterministic_algorithms(True)
-    # cuBLAS reads it before its first product; without it PyTorch before 2.10 refuses products in this mode.
+    # cuBLAS reads it before its first product; without it older versions of PyTorch refuse products in this mode.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     require_base(request.base)
     memory_mb = memory_limit(Path(request.base), request.budget.memory_mb)
