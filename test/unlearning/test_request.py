@@ -125,6 +125,8 @@ def test_what_was_added_later_is_in_the_digest_only_where_it_is_set() -> None:
     plain = read_request(MINIMAL)
     values = plain.model_dump(mode="json")
     del values["cameras"], values["state"], values["mapping"], values["gates"]["merge_loss_max"]
+    assert values["budget"]["memory_mb"] is None
+    values["budget"]["memory_mb"] = 4096.0  # what it was where none was named
     text = json.dumps(values, sort_keys=True, separators=(",", ":"))
     assert plain.digest == hashlib.sha256(text.encode()).hexdigest()
     lines = (
@@ -133,8 +135,9 @@ def test_what_was_added_later_is_in_the_digest_only_where_it_is_set() -> None:
         "state: a\n",
         "mapping: a.yaml\n",
         "gates: {merge_loss_max: 5}\n",
+        "budget: {memory_mb: 100}\n",
     )
-    assert len({plain.digest, *(read_request(MINIMAL + line).digest for line in lines)}) == 6
+    assert len({plain.digest, *(read_request(MINIMAL + line).digest for line in lines)}) == 7
 
 
 MAPPING = """

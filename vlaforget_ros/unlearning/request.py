@@ -219,13 +219,16 @@ class Request(Strict):
         """SHA-256 of the request as canonical JSON (defaults included), 64 hex digits.
 
         ``cameras``, ``state``, ``mapping`` and the gate ``merge_loss_max`` are in it where they are set: other requests
-        are what they were before there were any. Of the mapping file the content counts as well, by its hash in
+        are what they were before there were any, as are those without ``budget.memory_mb``, which was 4096 then. It
+        decides whether an edit ends, not how. Of the mapping file the content counts as well, by its hash in
         ``selected`` or as it is now.
         """
         values = self.model_dump(mode="json")
         values = {key: value for key, value in values.items() if value or key not in _ADDED_LATER}
         if self.gates.merge_loss_max == Gates().merge_loss_max:
             del values["gates"]["merge_loss_max"]
+        if self.budget.memory_mb is None:
+            values["budget"]["memory_mb"] = 4096.0
         pinned = self.selected is not None and self.selected.mapping
         if self.mapping and not pinned and Path(self.mapping).is_file():
             values["mapping_sha256"] = hash_mapping(self.mapping)
