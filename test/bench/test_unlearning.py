@@ -277,6 +277,7 @@ def test_real_cells_are_made_once(tmp_path: Path) -> None:
     told = matrix.measure(settings, more, ["prior", "trigger"], [0, 1], lambda *_: None, finished=True)
     assert told["figures"] == document["figures"], "nothing is run"
     assert told["seeds"] == [0]
+    assert cells.recorded_request(settings, "prior", 2).seed == 2, "attacks hold back what the edit held back"
     # A machine that kept the rows alone makes nothing again.
     elsewhere = replace(settings, out=tmp_path / "elsewhere")
     assert run(elsewhere)["figures"] == document["figures"]

@@ -175,9 +175,15 @@ def _attacked(settings: Settings, cell: dict[str, Any], name: str, report: Repor
     if cell["adapter"] is None or (not settings.attacks and not path.is_file()):
         return cell
     if not path.is_file():
-        request = read_request(settings.out / cell["scenario"] / "request.yaml")
+        request = recorded_request(settings, cell["scenario"], cell["seed"])
         figures.write(path, attacked(request, Path(cell["adapter"]), settings.never_saw, name, report))
     return {**cell, "attacked": json.loads(path.read_text())}
+
+
+def recorded_request(settings: Settings, scenario: str, seed: int) -> Request:
+    """The request of a scenario's bag with the seed of an edit: another seed holds back frames that this edit saw."""
+    request = read_request(settings.out / scenario / "request.yaml")
+    return request.model_copy(update={"seed": seed})
 
 
 def attacked(request: Request, adapter: Path, never_saw: Path, name: str, report: Report) -> dict[str, Any]:
